@@ -21,6 +21,9 @@ find_package(PkgConfig REQUIRED)
 
 add_library(sluice_options INTERFACE)
 target_compile_options(sluice_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wno-missing-field-initializers)
+# Neither changes a value: nobody reads errno after sqrt, nor the floating-point exception flags, and without
+# them no loop over sqrt or a choice between two values is vectorised.
+target_compile_options(sluice_options INTERFACE -fno-math-errno -fno-trapping-math)
 if(SLUICE_WERROR)
   target_compile_options(sluice_options INTERFACE -Werror)
 endif()
