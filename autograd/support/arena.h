@@ -5,8 +5,8 @@
 //   float* tile = scratch.allocate<float>(64 * 128);   // 64-byte aligned, uninitialised
 //   ...                                                 // gone when `scratch` goes out of scope
 //
-// Blocks are kept for reuse, so a steady state allocates nothing from the heap. Only trivially destructible
-// objects may live here: nothing is ever destroyed.
+// Blocks are kept for reuse, so a steady state allocates nothing from the heap. Only trivially
+// destructible objects may live here: nothing is ever destroyed.
 
 #include <cstddef>
 #include <cstdint>
@@ -48,7 +48,9 @@ class Arena {
 
  private:
   struct Free {
-    void operator()(std::byte* pointer) const { ::operator delete[](pointer, std::align_val_t{kAlignment}); }
+    void operator()(std::byte* pointer) const {
+      ::operator delete[](pointer, std::align_val_t{kAlignment});
+    }
   };
   struct Chunk {
     std::unique_ptr<std::byte[], Free> memory;
@@ -67,7 +69,8 @@ class ArenaScope {
   ArenaScope(const ArenaScope&) = delete;
   ArenaScope& operator=(const ArenaScope&) = delete;
 
-  /// `count` uninitialised elements, 64-byte aligned; count 0 gives a pointer that must not be read.
+  /// `count` uninitialised elements, 64-byte aligned; count 0 gives a pointer that must not be
+  /// read.
   template <class T>
   [[nodiscard]] T* allocate(int64_t count) {
     static_assert(std::is_trivially_destructible_v<T>, "arena objects are never destroyed");
@@ -79,9 +82,9 @@ class ArenaScope {
   Arena::Mark mark_;
 };
 
-/// The calling thread's scratch arena. The one thread-local of the project: kernels need scratch per thread,
-/// and threads belong to the parallel back end, so nobody else could own it. It never carries a value
-/// from one call to the next.
+/// The calling thread's scratch arena. The one thread-local of the project: kernels need scratch
+/// per thread, and threads belong to the parallel back end, so nobody else could own it. It never
+/// carries a value from one call to the next.
 [[nodiscard]] Arena& thread_arena();
 
 }  // namespace sluice

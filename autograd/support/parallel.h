@@ -1,12 +1,13 @@
 #pragma once
 // The parallel loop: the only place that knows OpenMP or oneTBB.
 //
-// Work is cut by the problem into numbered blocks, never by the number of threads, and a reduction adds
-// its blocks in block order: results are bitwise the same on 1 thread and on 16. A loop inside a loop
-// runs serially. The first exception (of the lowest block that threw) is rethrown on the caller.
+// Work is cut by the problem into numbered blocks, never by the number of threads, and a reduction
+// adds its blocks in block order: results are bitwise the same on 1 thread and on 16. A loop inside
+// a loop runs serially. The first exception (of the lowest block that threw) is rethrown on the
+// caller.
 //
-// Back end: OpenMP, or oneTBB when built with SLUICE_PARALLEL=tbb (thread-sanitizer builds need it, since
-// GCC's OpenMP runtime hides its synchronisation from the sanitizer).
+// Back end: OpenMP, or oneTBB when built with SLUICE_PARALLEL=tbb (thread-sanitizer builds need it,
+// since GCC's OpenMP runtime hides its synchronisation from the sanitizer).
 
 #include <algorithm>
 #include <cstdint>
@@ -16,7 +17,8 @@
 
 namespace sluice {
 
-/// Threads that parallel_for may use, at least 1. Process-wide; the number changes speed, never results.
+/// Threads that parallel_for may use, at least 1. Process-wide; the number changes speed, never
+/// results.
 void set_num_threads(int threads);
 [[nodiscard]] int num_threads();
 /// Processors this process may run on (affinity respected).
@@ -24,8 +26,9 @@ void set_num_threads(int threads);
 /// "openmp" or "tbb".
 [[nodiscard]] const char* parallel_backend();
 
-/// Calls body(block) for block = 0 .. blocks-1, each exactly once, in any order, on any thread. Blocks are
-/// handed out one at a time in increasing order, so put heavy ones first when they are uneven.
+/// Calls body(block) for block = 0 .. blocks-1, each exactly once, in any order, on any thread.
+/// Blocks are handed out one at a time in increasing order, so put heavy ones first when they are
+/// uneven.
 void parallel_for(int64_t blocks, FunctionRef<void(int64_t)> body);
 
 [[nodiscard]] constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -44,7 +47,8 @@ void parallel_for_ranges(int64_t n, int64_t block_size, Body&& body) {
   });
 }
 
-/// Sum over [0, n) of partial(begin, end), one call per block of `block_size`, added in block order in T.
+/// Sum over [0, n) of partial(begin, end), one call per block of `block_size`, added in block order
+/// in T.
 template <class T, class Partial>
 [[nodiscard]] T parallel_sum(int64_t n, int64_t block_size, Partial&& partial) {
   const int64_t blocks = ceil_div(n, block_size);

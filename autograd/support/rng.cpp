@@ -61,7 +61,8 @@ double normal(const RandomKey& key, uint64_t sample, uint64_t index) {
 }
 
 uint64_t uniform_below(const RandomKey& key, uint64_t sample, uint64_t index, uint64_t bound) {
-  const auto product = static_cast<unsigned __int128>(random_u64(key, sample, index)) * bound;
+  __extension__ using Wide = unsigned __int128;
+  const Wide product = static_cast<Wide>(random_u64(key, sample, index)) * bound;
   return static_cast<uint64_t>(product >> 64);
 }
 

@@ -1,0 +1,61 @@
+#pragma once
+// Where the work goes: every kernel call states its floating-point operations and the bytes it must
+// move, and runs under a phase. `plan` adds these up without running a kernel; a run measures the
+// time beside them.
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+
+namespace sluice {
+
+/// The parts of a step that a report splits time and FLOPs by.
+enum class Phase : uint8_t {
+  other,
+  embedding_and_loss,
+  attention,
+  feed_forward,
+  experts,
+  routing,
+  optimizer
+};
+inline constexpr int kPhases = 7;
+[[nodiscard]] std::string_view name_of(Phase phase);
+
+enum class Direction : uint8_t { forward, backward, recompute };
+inline constexpr int kDirections = 3;
+
+/// Cost of one kernel call, counted, not measured.
+struct KernelCost {
+  double flops = 0.0;  // of matrix products and attention (one multiply-add = 2); element-wise work
+                       // is not counted
+  double bytes = 0.0;  // that must be read or written at least once
+};
+
+/// Adds up costs and seconds by phase and direction. Not thread-safe: kernels are called from one
+/// thread.
+class CostMeter {
+ public:
+  struct Entry {
+    double flops = 0.0;
+    double bytes = 0.0;
+    double seconds = 0.0;
+    int64_t calls = 0;
+  };
+
+  void add(Phase phase, Direction direction, const KernelCost& cost, double seconds);
+  [[nodiscard]] const Entry& at(Phase phase, Direction direction) const {
+    return entries_[static_cast<size_t>(phase)][static_cast<size_t>(direction)];
+  }
+  /// Sum over directions.
+  [[nodiscard]] Entry phase_total(Phase phase) const;
+  /// Sum over phases.
+  [[nodiscard]] Entry direction_total(Direction direction) const;
+  [[nodiscard]] Entry total() const;
+  void reset() { entries_ = {}; }
+
+ private:
+  std::array<std::array<Entry, kDirections>, kPhases> entries_{};
+};
+
+}  // namespace sluice

@@ -1,0 +1,37 @@
+#pragma once
+// Parameter: a named tensor that training changes, with its gradient.
+
+#include <string>
+
+#include "autograd/core/tensor.h"
+
+namespace sluice {
+
+/// What a parameter is; optimizer groups and weight decay go by it.
+enum class ParameterKind : uint8_t { matrix, router, embedding, norm, bias };
+
+/// Where a parameter lives when there are several ranks.
+enum class Placement : uint8_t { replicated, sharded_by_expert };
+
+struct Parameter {
+  /// Stable dotted path, the name in checkpoints: "layers.3.experts.w_gate".
+  std::string name;
+  ParameterKind kind = ParameterKind::matrix;
+  Placement placement = Placement::replicated;
+  /// A frozen parameter has no gradient and no moments.
+  bool trainable = true;
+
+  Tensor value;
+  /// Shape and dtype of `value`; undefined while frozen or before the first zero_grad.
+  Tensor grad;
+  /// True after zero_grad until something was accumulated: the contents of `grad` are then
+  /// meaningless and count as zero, which saves a pass over all gradients per step.
+  bool grad_is_zero = true;
+
+  /// Makes the gradient zero, allocating it if need be.
+  void zero_grad(Pool& pool);
+  /// Writes the zeros that grad_is_zero stands for, so that `grad` can be read.
+  void materialise_grad();
+};
+
+}  // namespace sluice
