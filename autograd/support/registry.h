@@ -1,6 +1,6 @@
 #pragma once
-// Lookup over the table that a `.def` list expands to. An unknown name is an error that lists the known names
-// and the nearest one; duplicates fail a static_assert in the table's file.
+// Lookup over the table that a `.def` list expands to. An unknown name is an error that lists the
+// known names and the nearest one; duplicates fail a static_assert in the table's file.
 
 #include <span>
 #include <string>
@@ -11,12 +11,15 @@
 
 namespace sluice {
 
-/// The known name nearest to `name` by edit distance (insert, delete, replace, swap of neighbours), or "" when
-/// none is near enough to be a plausible slip (distance at most a third of the longer name, at least 1).
+/// The known name nearest to `name` by edit distance (insert, delete, replace, swap of neighbours;
+/// case ignored), the first of equals, when near enough to be a plausible slip: distance at most a
+/// third of the longer name, at least 1. Otherwise the first name that `name` (three letters or
+/// more) abbreviates: "coef" of "coefficient".
+/// "" when there is neither.
 [[nodiscard]] std::string nearest_name(std::string_view name,
                                        std::span<const std::string_view> known);
 
-/// "did you mean "bip"?" (with a leading "; ") or "".
+/// `; did you mean "bip"?` or "".
 [[nodiscard]] std::string did_you_mean(std::string_view name,
                                        std::span<const std::string_view> known);
 
@@ -30,7 +33,8 @@ namespace sluice {
   return true;
 }
 
-/// A named table of entries with a `std::string_view name` member; the entries are static, never copied.
+/// A named table of entries with a `std::string_view name` member; the entries are static, never
+/// copied.
 template <class Entry>
 class Registry {
  public:
@@ -53,13 +57,15 @@ class Registry {
     return result;
   }
 
-  /// Throws ConfigError: `unknown balancing method "bpi"; did you mean "bip"? Known: none, aux_loss, ...`.
+  /// Throws ConfigError: `unknown balancing method "bpi"; did you mean "bip"? Known: none,
+  /// aux_loss, ...`, or `unknown balancing method "magic". Known: ...` when no name is near.
   [[nodiscard]] const Entry& at(std::string_view name) const {
     const Entry* entry = find(name);
     if (entry == nullptr) {
       const auto known = names();
+      const std::string hint = did_you_mean(name, known);
       throw ConfigError(fmt::format("unknown {} \"{}\"{} Known: {}", what_, name,
-                                    did_you_mean(name, known), fmt::join(known, ", ")));
+                                    hint.empty() ? "." : hint, fmt::join(known, ", ")));
     }
     return *entry;
   }
