@@ -1,0 +1,74 @@
+#pragma once
+// Matrix product: the one seam through which every dense product of the project goes.
+//
+//   C[M, N] = alpha * op(A)[M, K] * op(B)[K, N] + beta * C
+//
+//   gemm<float>({M, N, K}, {x, K}, {weight, K, true}, {y, N});      // y = x * weight^T, weight is
+//   [N, K]
+//
+// Matrices are row-major; a stride is the distance between the starts of two rows, in elements. C
+// must not overlap A or B.
+//
+// Order of the sum. Every element of C is the same chain of fused multiply-adds over k = 0, 1, 2,
+// ... wherever it lies: not the tile, nor M, N, the strides, the transpositions or the thread
+// decide it. (Long K is cut into blocks by K alone; each block is a chain that starts at 0, scaled
+// by alpha and added to C.) Hence a row of C depends on its own row of A only, bit for bit: a
+// token's values do not depend on its neighbours, a batch of one equals a row of a large batch, and
+// all the functions below agree.
+//
+// Back end: our own packed kernel (gemm_micro.h), because no library promises that order, and
+// because Eigen's product on the same machine is slower (bench/results). gemm_eigen.h keeps Eigen
+// behind the same signature as the measured baseline and as a check.
+
+#include <cstdint>
+
+namespace sluice::kernels {
+
+/// C is [M, N], the sum runs over K. Any of them may be 0; K = 0 leaves C = beta * C.
+struct GemmSize {
+  int64_t M;
+  int64_t N;
+  int64_t K;
+};
+
+/// An operand as it lies in memory: [rows, cols] of op(X) when not transposed, [cols, rows] when
+/// transposed.
+template <class T>
+struct GemmOperand {
+  const T* data;
+  int64_t stride;
+  bool transposed = false;
+};
+
+/// Where the product goes. With beta = 0, C is written without being read (it may hold anything).
+template <class T>
+struct GemmResult {
+  T* data;
+  int64_t stride;
+  T alpha = 1;
+  T beta = 0;
+};
+
+/// The product, in parallel over tiles of C. Serial when called from inside a parallel loop.
+template <class T>
+void gemm(GemmSize size, GemmOperand<T> a, GemmOperand<T> b, GemmResult<T> c);
+
+/// The same product, bit for bit, on the calling thread: for loops that are parallel over many
+/// products.
+template <class T>
+void gemm_serial(GemmSize size, GemmOperand<T> a, GemmOperand<T> b, GemmResult<T> c);
+
+/// Elements of a packed op(B) [K, N].
+template <class T>
+[[nodiscard]] int64_t packed_size(int64_t N, int64_t K);
+
+/// Packs op(B) once for many products with gemm_packed (a weight that serves many micro-batches).
+/// `packed` holds packed_size<T>(N, K) elements, 64-byte aligned for speed.
+template <class T>
+void pack(int64_t N, int64_t K, GemmOperand<T> b, T* packed);
+
+/// gemm() with op(B) packed beforehand; the same bits.
+template <class T>
+void gemm_packed(GemmSize size, GemmOperand<T> a, const T* packed_b, GemmResult<T> c);
+
+}  // namespace sluice::kernels

@@ -1,0 +1,173 @@
+#pragma once
+// One register of numbers: the few operations that the hand-written kernels need, on AVX-512, AVX2
+// with FMA, or whatever the compiler makes of GCC's vector extension. The instruction set is fixed
+// when the library is built.
+//
+// Every operation treats its lanes independently, so a number's result does not depend on the lane
+// it sits in; the two reductions add or compare lanes in one fixed order.
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+namespace sluice::kernels {
+
+#if defined(__AVX512F__)
+inline constexpr int64_t kVectorBytes = 64;
+#elif defined(__AVX2__) && defined(__FMA__)
+inline constexpr int64_t kVectorBytes = 32;
+#else
+inline constexpr int64_t kVectorBytes = 16;
+#endif
+
+/// A register of kWidth numbers.
+template <class T>
+struct Vec;
+
+template <>
+struct Vec<float> {
+  using Native = float __attribute__((vector_size(kVectorBytes)));
+  using Bits = int32_t __attribute__((vector_size(kVectorBytes)));
+  static constexpr int64_t kWidth = kVectorBytes / 4;
+  Native v;
+};
+
+template <>
+struct Vec<double> {
+  using Native = double __attribute__((vector_size(kVectorBytes)));
+  using Bits = int64_t __attribute__((vector_size(kVectorBytes)));
+  static constexpr int64_t kWidth = kVectorBytes / 8;
+  Native v;
+};
+
+template <class T>
+[[nodiscard]] inline Vec<T> broadcast(T x) {
+  return {typename Vec<T>::Native{} + x};
+}
+
+template <class T>
+[[nodiscard]] inline Vec<T> zeros() {
+  return {typename Vec<T>::Native{}};
+}
+
+/// No alignment is needed.
+template <class T>
+[[nodiscard]] inline Vec<T> load(const T* x) {
+  Vec<T> result;
+  std::memcpy(&result.v, x, sizeof(result.v));
+  return result;
+}
+
+template <class T>
+inline void store(T* x, Vec<T> value) {
+  std::memcpy(x, &value.v, sizeof(value.v));
+}
+
+/// The first `count` (0 .. kWidth) elements, the other lanes 0; nothing past them is touched.
+template <class T>
+[[nodiscard]] inline Vec<T> load_first(const T* x, int64_t count) {
+#if defined(__AVX512F__)
+  const auto mask = static_cast<uint32_t>((uint64_t{1} << count) - 1);
+  if constexpr (sizeof(T) == 4) {
+    return {_mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), x)};
+  } else {
+    return {_mm512_maskz_loadu_pd(static_cast<__mmask8>(mask), x)};
+  }
+#else
+  Vec<T> result = zeros<T>();
+  for (int64_t i = 0; i < count; ++i) result.v[i] = x[i];
+  return result;
+#endif
+}
+
+/// Stores the first `count` (0 .. kWidth) lanes.
+template <class T>
+inline void store_first(T* x, Vec<T> value, int64_t count) {
+#if defined(__AVX512F__)
+  const auto mask = static_cast<uint32_t>((uint64_t{1} << count) - 1);
+  if constexpr (sizeof(T) == 4) {
+    _mm512_mask_storeu_ps(x, static_cast<__mmask16>(mask), value.v);
+  } else {
+    _mm512_mask_storeu_pd(x, static_cast<__mmask8>(mask), value.v);
+  }
+#else
+  for (int64_t i = 0; i < count; ++i) x[i] = value.v[i];
+#endif
+}
+
+template <class T>
+[[nodiscard]] inline Vec<T> operator+(Vec<T> a, Vec<T> b) {
+  return {a.v + b.v};
+}
+template <class T>
+[[nodiscard]] inline Vec<T> operator-(Vec<T> a, Vec<T> b) {
+  return {a.v - b.v};
+}
+template <class T>
+[[nodiscard]] inline Vec<T> operator*(Vec<T> a, Vec<T> b) {
+  return {a.v * b.v};
+}
+template <class T>
+[[nodiscard]] inline Vec<T> operator/(Vec<T> a, Vec<T> b) {
+  return {a.v / b.v};
+}
+
+/// a * b + c with one rounding where the machine has it (AVX2 with FMA and AVX-512), with two
+/// elsewhere.
+[[nodiscard]] inline Vec<float> fma(Vec<float> a, Vec<float> b, Vec<float> c) {
+#if defined(__AVX512F__)
+  return {_mm512_fmadd_ps(a.v, b.v, c.v)};
+#elif defined(__AVX2__) && defined(__FMA__)
+  return {_mm256_fmadd_ps(a.v, b.v, c.v)};
+#else
+  return a * b + c;
+#endif
+}
+[[nodiscard]] inline Vec<double> fma(Vec<double> a, Vec<double> b, Vec<double> c) {
+#if defined(__AVX512F__)
+  return {_mm512_fmadd_pd(a.v, b.v, c.v)};
+#elif defined(__AVX2__) && defined(__FMA__)
+  return {_mm256_fmadd_pd(a.v, b.v, c.v)};
+#else
+  return a * b + c;
+#endif
+}
+
+/// x < y ? if_less : otherwise, lane by lane; a NaN compares false.
+template <class T>
+[[nodiscard]] inline Vec<T> select_less(Vec<T> x, Vec<T> y, Vec<T> if_less, Vec<T> otherwise) {
+  return {x.v < y.v ? if_less.v : otherwise.v};
+}
+
+/// a > b ? a : b, lane by lane: b where either is NaN.
+template <class T>
+[[nodiscard]] inline Vec<T> max(Vec<T> a, Vec<T> b) {
+  return {a.v > b.v ? a.v : b.v};
+}
+
+/// Sum of the lanes as a binary tree: lane i with lane i + kWidth/2, and so on.
+template <class T>
+[[nodiscard]] inline T sum_lanes(Vec<T> x) {
+  T lanes[Vec<T>::kWidth];
+  store(lanes, x);
+  for (int64_t half = Vec<T>::kWidth / 2; half > 0; half /= 2) {
+    for (int64_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  }
+  return lanes[0];
+}
+
+template <class T>
+[[nodiscard]] inline T max_lanes(Vec<T> x) {
+  T lanes[Vec<T>::kWidth];
+  store(lanes, x);
+  for (int64_t half = Vec<T>::kWidth / 2; half > 0; half /= 2) {
+    for (int64_t i = 0; i < half; ++i)
+      lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
+  }
+  return lanes[0];
+}
+
+}  // namespace sluice::kernels
