@@ -1,37 +1,62 @@
-# One library per room: sluice_room(name folder [DEPENDS rooms...]) collects the folder's sources and links
-# only its row of the include table, and its tests (tests/<folder>/*_test.cpp) into one executable.
-find_package(GTest)
-
+# sluice_room(name folder [DEPENDS rooms...]): one library, sluice_<name>, of the folder's sources.
 function(sluice_room name folder)
   cmake_parse_arguments(ROOM "" "" "DEPENDS" ${ARGN})
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/${folder}/*.cpp")
-  list(FILTER sources EXCLUDE REGEX "/train/main\\.cpp$")
-  if(NOT sources)
-    add_library(sluice_${name} INTERFACE)
-    set(scope INTERFACE)
-  else()
+  list(REMOVE_ITEM sources "${PROJECT_SOURCE_DIR}/train/main.cpp")
+  if(sources)
     add_library(sluice_${name} STATIC ${sources})
     set(scope PUBLIC)
+  else()
+    add_library(sluice_${name} INTERFACE)
+    set(scope INTERFACE)
   endif()
-  target_include_directories(sluice_${name} ${scope} "${PROJECT_SOURCE_DIR}")
+  add_library(sluice::${name} ALIAS sluice_${name})
+  set_target_properties(sluice_${name} PROPERTIES EXPORT_NAME ${name})
+  target_compile_features(sluice_${name} ${scope} cxx_std_20)
+  target_include_directories(sluice_${name} ${scope}
+    "$<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>" "$<INSTALL_INTERFACE:include/sluice>")
+  target_link_libraries(sluice_${name} ${scope} "$<BUILD_INTERFACE:sluice_options>")
   foreach(dependency IN LISTS ROOM_DEPENDS)
     target_link_libraries(sluice_${name} ${scope} sluice_${dependency})
   endforeach()
-  if(name STREQUAL support)
-    target_link_libraries(sluice_support PUBLIC sluice_options fmt::fmt Threads::Threads)
-    if(SLUICE_PARALLEL STREQUAL "tbb")
-      target_compile_definitions(sluice_support PRIVATE SLUICE_PARALLEL_TBB)
-      target_link_libraries(sluice_support PRIVATE TBB::tbb)
-    else()
-      target_link_libraries(sluice_support PRIVATE OpenMP::OpenMP_CXX)
-    endif()
+  set_property(GLOBAL APPEND PROPERTY SLUICE_ROOMS ${name})
+  set_property(GLOBAL PROPERTY SLUICE_FOLDER_OF_${name} ${folder})
+endfunction()
+
+# sluice_uses(room libraries...): libraries that the room's sources include and its headers do not. Only what
+# must be linked reaches the room's users; a header-only library stays inside.
+function(sluice_uses room)
+  get_target_property(type sluice_${room} TYPE)
+  if(NOT type STREQUAL "INTERFACE_LIBRARY")
+    target_link_libraries(sluice_${room} PRIVATE ${ARGN})
+  endif()
+endfunction()
+
+# Which room knows which library; tests/layering_test holds the sources to the same list.
+function(sluice_link_libraries_of_rooms)
+  target_link_libraries(sluice_support PUBLIC fmt::fmt Threads::Threads)
+  sluice_uses(support PkgConfig::HDF5 PkgConfig::XXHASH)
+  if(SLUICE_PARALLEL STREQUAL "tbb")
+    sluice_uses(support TBB::tbb)
+    target_compile_definitions(sluice_support PRIVATE SLUICE_PARALLEL_TBB)
+  else()
+    sluice_uses(support OpenMP::OpenMP_CXX)
   endif()
 
-  if(SLUICE_BUILD_TESTS AND GTest_FOUND)
-    file(GLOB_RECURSE tests CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/${folder}/*_test.cpp")
-    if(tests)
-      add_executable(sluice_${name}_test ${tests})
-      target_link_libraries(sluice_${name}_test PRIVATE sluice_${name} GTest::gtest_main GTest::gmock)
-    endif()
+  sluice_uses(kernels "$<BUILD_INTERFACE:Eigen3::Eigen>")
+  sluice_uses(data PkgConfig::SENTENCEPIECE "$<BUILD_INTERFACE:nlohmann_json::nlohmann_json>")
+  sluice_uses(train yaml-cpp spdlog::spdlog "$<BUILD_INTERFACE:CLI11::CLI11>"
+              "$<BUILD_INTERFACE:nlohmann_json::nlohmann_json>")
+endfunction()
+
+# The program. SLUICE_RECIPE_DIRS tells train where the shipped recipes are: folders separated by ':', tried in
+# order; a relative one is relative to the folder of the running program, so that an installation may be moved.
+function(sluice_program main)
+  if(NOT EXISTS "${PROJECT_SOURCE_DIR}/${main}")
+    return()
   endif()
+  target_compile_definitions(sluice_train PRIVATE
+    "SLUICE_RECIPE_DIRS=\"../share/sluice/recipes:${PROJECT_SOURCE_DIR}/recipes\"")
+  add_executable(sluice "${main}")
+  target_link_libraries(sluice PRIVATE sluice_train)
 endfunction()

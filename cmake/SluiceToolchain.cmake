@@ -1,4 +1,4 @@
-# Compiler settings shared by every target, and the libraries that Debian provides.
+# Compiler settings. `sluice_options` carries them to every target of this tree and to nobody outside it.
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)
@@ -6,24 +6,27 @@ set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 if(NOT CMAKE_BUILD_TYPE)
   set(CMAKE_BUILD_TYPE Release)
 endif()
+set(CMAKE_CXX_FLAGS_RELEASE "-O3 -DNDEBUG")
+# -O0 makes the numeric tests slow; -O1 keeps a usable backtrace.
+set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g")
+
 find_program(CCACHE ccache)
 if(CCACHE)
-  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+  # ccache only caches a file that uses a precompiled header when told that __TIME__ and the macros of
+  # the header's command line may be ignored; no file here depends on either.
+  set(CMAKE_CXX_COMPILER_LAUNCHER
+      ${CMAKE_COMMAND} -E env CCACHE_SLOPPINESS=pch_defines,time_macros ${CCACHE})
 endif()
-set(CMAKE_CXX_FLAGS_RELEASE "-O3 -DNDEBUG")
-
-find_package(Threads REQUIRED)
-find_package(fmt REQUIRED)
-find_package(OpenMP REQUIRED COMPONENTS CXX)
-find_package(TBB REQUIRED)
-find_package(Eigen3 3.4 REQUIRED)
-find_package(PkgConfig REQUIRED)
 
 add_library(sluice_options INTERFACE)
-target_compile_options(sluice_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Wno-missing-field-initializers)
+target_compile_options(sluice_options INTERFACE
+  -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual
+  -Wno-missing-field-initializers  # designated initialisers leave defaults out on purpose
+  $<$<BOOL:${CCACHE}>:-fpch-preprocess>)
 # Neither changes a value: nobody reads errno after sqrt, nor the floating-point exception flags, and without
 # them no loop over sqrt or a choice between two values is vectorised.
 target_compile_options(sluice_options INTERFACE -fno-math-errno -fno-trapping-math)
+target_compile_definitions(sluice_options INTERFACE $<$<CONFIG:Debug>:_GLIBCXX_ASSERTIONS>)
 if(SLUICE_WERROR)
   target_compile_options(sluice_options INTERFACE -Werror)
 endif()
@@ -31,6 +34,8 @@ if(SLUICE_MARCH)
   target_compile_options(sluice_options INTERFACE -march=${SLUICE_MARCH})
 endif()
 if(SLUICE_SANITIZE)
-  target_compile_options(sluice_options INTERFACE -fsanitize=${SLUICE_SANITIZE} -fno-omit-frame-pointer -g)
+  # An undefined-behaviour report is a failure, not a line of output.
+  target_compile_options(sluice_options INTERFACE
+    -fsanitize=${SLUICE_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
   target_link_options(sluice_options INTERFACE -fsanitize=${SLUICE_SANITIZE})
 endif()

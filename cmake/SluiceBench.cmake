@@ -1,0 +1,17 @@
+# Every bench/**/bench_x.cpp is one program; the target `sluice_bench` builds them all.
+file(GLOB_RECURSE bench_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/bench/bench_*.cpp")
+file(GLOB_RECURSE bench_helpers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/bench/*.cpp")
+list(FILTER bench_helpers EXCLUDE REGEX "/bench_[^/]*\\.cpp$")
+add_custom_target(sluice_bench)
+if(bench_helpers AND bench_sources)
+  add_library(sluice_bench_support STATIC ${bench_helpers})
+  target_link_libraries(sluice_bench_support PUBLIC sluice_train benchmark::benchmark)
+endif()
+foreach(source IN LISTS bench_sources)
+  cmake_path(GET source STEM name)
+  add_executable(${name} "${source}")
+  target_link_libraries(${name} PRIVATE $<TARGET_NAME_IF_EXISTS:sluice_bench_support> sluice_train
+                                        benchmark::benchmark Eigen3::Eigen)
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/bench")
+  add_dependencies(sluice_bench ${name})
+endforeach()
