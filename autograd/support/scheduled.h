@@ -57,13 +57,16 @@ struct Duration {
 };
 
 /// The shape of a schedule: a pure function. Implemented in optim/schedules, one file each.
-///
-/// Every `number` in its fields is a value of the scheduled quantity, and value() never leaves the
-/// interval that they span: a reader applies the range of the scheduled key to each of them, and so
-/// bounds the schedule.
 class ScheduleShape : public Configurable {
  public:
   [[nodiscard]] virtual double value(const Progress& progress) const = 0;
+
+  struct Extremes {
+    double least = 0.0;
+    double greatest = 0.0;
+  };
+  /// Bounds of value() over any run: a reader holds them against the range of the scheduled key.
+  [[nodiscard]] virtual Extremes extremes() const = 0;
 };
 
 /// A constant, or a schedule.

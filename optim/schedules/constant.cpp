@@ -11,6 +11,7 @@ struct Constant : ScheduleShape {
     v.number({"value", "value after the warm-up", /*required=*/true}, level, {});
     warmup.fields(v);
   }
+  [[nodiscard]] Extremes extremes() const override { return warmup.extremes({level}); }
   [[nodiscard]] double value(const Progress& progress) const override {
     return warmup.covers(progress) ? warmup.value(level, progress) : level;
   }

@@ -24,6 +24,9 @@ struct Cosine : ScheduleShape {
   }
   [[nodiscard]] std::string check() const override { return horizon.check(warmup); }
 
+  [[nodiscard]] Extremes extremes() const override {
+    return warmup.extremes({peak, final.value_or(kFinalShare * peak)});
+  }
   [[nodiscard]] double value(const Progress& progress) const override {
     if (warmup.covers(progress)) return warmup.value(peak, progress);
     const DurationUnit unit = horizon.unit(warmup);

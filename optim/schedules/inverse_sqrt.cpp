@@ -1,3 +1,5 @@
+#include <limits>
+
 #include "optim/schedules/shape.h"
 
 namespace sluice::schedules {
@@ -16,6 +18,10 @@ struct InverseSqrt : ScheduleShape {
     if (warmup.length.count > 0.0) return {};
     return "warmup: found " + warmup.length.to_string() +
            ", allowed more than 0: the decay is measured in warm-ups";
+  }
+  [[nodiscard]] Extremes extremes() const override {
+    // The decay approaches 0 and never reaches it.
+    return warmup.extremes({peak, std::copysign(std::numeric_limits<double>::min(), peak)});
   }
   [[nodiscard]] double value(const Progress& progress) const override {
     if (warmup.covers(progress)) return warmup.value(peak, progress);

@@ -14,6 +14,9 @@ struct Linear : ScheduleShape {
     v.number({"to", "value at the end and ever after", /*required=*/true}, to, {});
     v.optional_duration({"over", "length of the change; auto is the whole run"}, over, "auto");
   }
+  [[nodiscard]] Extremes extremes() const override {
+    return {std::min(from, to), std::max(from, to)};
+  }
   [[nodiscard]] double value(const Progress& progress) const override {
     const DurationUnit unit = over ? over->unit : DurationUnit::steps;
     const double length = over ? over->count : run_length_in(unit, progress);

@@ -42,6 +42,14 @@ struct Piecewise : ScheduleShape {
     return {};
   }
 
+  [[nodiscard]] Extremes extremes() const override {
+    Extremes found{point(0).value, point(0).value};
+    for (size_t i = 1; i < points.size(); ++i) {
+      found.least = std::min(found.least, point(i).value);
+      found.greatest = std::max(found.greatest, point(i).value);
+    }
+    return found;
+  }
   [[nodiscard]] double value(const Progress& progress) const override {
     const double now = point(0).at.elapsed(progress);
     size_t next = 0;

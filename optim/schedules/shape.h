@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <memory>
 #include <optional>
 #include <string>
@@ -29,6 +30,12 @@ struct Warmup {
   }
   [[nodiscard]] bool covers(const Progress& progress) const {
     return length.count > 0.0 && length.elapsed(progress) < length.count;
+  }
+  /// The extremes of a schedule with this warm-up and `values` after it.
+  [[nodiscard]] ScheduleShape::Extremes extremes(std::initializer_list<double> values) const {
+    const auto [least, greatest] = std::minmax(values);
+    if (length.count == 0.0) return {least, greatest};
+    return {std::min(least, from), std::max(greatest, from)};
   }
   /// Only while it covers `progress`.
   [[nodiscard]] double value(double peak, const Progress& progress) const {

@@ -27,6 +27,7 @@ struct WarmupStableDecay : ScheduleShape {
   }
   [[nodiscard]] std::string check() const override { return horizon.check(warmup); }
 
+  [[nodiscard]] Extremes extremes() const override { return warmup.extremes({peak, final}); }
   [[nodiscard]] double value(const Progress& progress) const override {
     if (warmup.covers(progress)) return warmup.value(peak, progress);
     const DurationUnit unit = horizon.unit(warmup);
