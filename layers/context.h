@@ -1,0 +1,39 @@
+#pragma once
+// What a forward pass is given besides its input: mode, randomness, layout, progress.
+
+#include "autograd/core/tape.h"
+#include "autograd/support/rng.h"
+#include "autograd/support/scheduled.h"
+#include "layers/routing_session.h"
+#include "layers/sequence_layout.h"
+
+namespace sluice {
+
+/// Which blocks are computed twice to save memory.
+enum class Recompute : uint8_t { none, experts, all };
+
+struct ForwardContext {
+  Tape& tape;
+  const SequenceLayout& layout;
+  /// Balancers, loads and recorded selections; a model without experts may leave it null.
+  RoutingSession* routing = nullptr;
+  bool training = false;
+  Recompute recompute = Recompute::none;
+  uint64_t seed = 0;
+  Progress progress;
+  /// Tokens with a loss, and sequences, in the global batch; every loss is divided by the first.
+  int64_t valid_tokens = 1;
+  int64_t global_sequences = 1;
+
+  /// The same pass on another tape (recomputation).
+  [[nodiscard]] ForwardContext on(Tape& other) const {
+    return {other, layout,   routing,      training,        recompute,
+            seed,  progress, valid_tokens, global_sequences};
+  }
+  /// Key of a layer's random numbers; the sample is the sequence's global number.
+  [[nodiscard]] RandomKey random_key(RandomPurpose purpose, int64_t layer) const {
+    return {seed, purpose, static_cast<uint32_t>(layer), static_cast<uint64_t>(progress.step)};
+  }
+};
+
+}  // namespace sluice

@@ -1,0 +1,121 @@
+#pragma once
+// The model that a pattern string spells: embedding, sublayers, final norm, head.
+//
+// A pattern is a string of symbols, each one residual sublayer x <- x + F(norm(x)): A attention, F
+// dense feed-forward, E experts (mixers.def and ffns.def list them all); groups repeat: "(AE)x6",
+// "AF(AE)x5". Spaces are ignored. The canonical form is the expanded string.
+//
+// Letters: N tokens, D hidden size, V vocabulary.
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "layers/context.h"
+#include "layers/embedding.h"
+#include "layers/norm.h"
+#include "layers/sublayer.h"
+
+namespace sluice {
+
+/// Expands a pattern; throws ConfigError naming the position and the allowed symbols.
+[[nodiscard]] std::string expand_pattern(std::string_view pattern);
+
+/// The `model` section of a recipe. The sections of mixers and feed-forwards ("attention",
+/// "experts", ...) are those of the symbols that the pattern uses; a section for a symbol that it
+/// does not use is an unknown key.
+struct ModelConfig final : Configurable {
+  std::string pattern = "(AE)x6";
+  int64_t hidden_size = 256;
+  /// "auto": that of the tokenizer.
+  std::optional<int64_t> vocab_size;
+  bool tie_embeddings = true;
+  /// f32 trains; f64 is for checks.
+  std::string dtype = "f32";
+  /// Learned position embeddings (GPT-2): how many; none for rotary positions.
+  std::optional<int64_t> learned_positions;
+  /// Probability of zeroing an element of each sublayer's output and of the embedding, in training.
+  double dropout = 0.0;
+  NormConfig norm;
+  InitConfig init;
+
+  ModelConfig();
+  void fields(FieldVisitor& v) override;
+  [[nodiscard]] std::string check() const override;
+  /// The section of a mixer or feed-forward, typed.
+  [[nodiscard]] const Configurable& section(std::string_view key) const;
+  [[nodiscard]] Configurable& section(std::string_view key);
+  /// Visits every section, used or not (the schema).
+  bool all_sections = false;
+
+ private:
+  std::vector<std::pair<std::string, std::shared_ptr<Configurable>>> sections_;
+};
+
+/// Key/value caches and recurrent states of one sequence, one per mixer.
+struct DecodeState {
+  std::vector<std::unique_ptr<MixerState>> mixers;
+  int64_t length = 0;
+};
+
+class Model : public Module {
+ public:
+  /// `config.vocab_size` must be set.
+  Model(Pool& pool, const ModelConfig& config, uint64_t seed);
+  ~Model() override;
+
+  /// tokens [N] i32 -> final normalised hidden states [N, D], with the auxiliary losses of all
+  /// layers.
+  [[nodiscard]] BlockState forward(const ForwardContext& context, const Tensor& tokens) const;
+
+  struct Loss {
+    Tensor total;  // one element, on the tape: language-model loss + auxiliary losses, each over
+                   // context.valid_tokens
+    double language_model = 0.0;  // its share of the global batch's mean loss, in nats
+    std::array<double, kLossKinds> auxiliary{};
+  };
+  /// Forward and mean cross-entropy; targets [N] i32, -100 where there is no loss. `head_z_loss`
+  /// weighs the mean squared log-sum-exp of the vocabulary logits, included in `total` only.
+  [[nodiscard]] Loss loss(const ForwardContext& context, const Tensor& tokens,
+                          const Tensor& targets, double head_z_loss = 0.0) const;
+  /// Cross-entropy of every token in nats, 0 where there is no loss (evaluation). [N], the model's
+  /// dtype.
+  [[nodiscard]] Tensor token_losses(const ForwardContext& context, const Tensor& tokens,
+                                    const Tensor& targets) const;
+  /// Logits [n, V] for rows `hidden` [n, D] of forward().
+  [[nodiscard]] Tensor logits(const ForwardContext& context, const Tensor& hidden) const;
+
+  [[nodiscard]] DecodeState start_decoding(Pool& pool, int64_t capacity) const;
+  /// Hidden states [n, D] of the next n tokens of one sequence.
+  [[nodiscard]] Tensor decode(const ForwardContext& context, const Tensor& tokens,
+                              DecodeState& state) const;
+
+  /// The expanded pattern.
+  [[nodiscard]] const std::string& pattern() const { return pattern_; }
+  /// Experts of each expert layer, in order.
+  [[nodiscard]] std::vector<int64_t> experts_per_layer() const;
+  [[nodiscard]] DType dtype() const { return dtype_; }
+  [[nodiscard]] int64_t vocab_size() const { return vocab_size_; }
+
+ private:
+  struct Sublayer;
+  void run_sublayer(const ForwardContext& context, const Sublayer& sublayer,
+                    BlockState& state) const;
+  [[nodiscard]] BlockState run_block(const ForwardContext& context, const Sublayer& sublayer,
+                                     BlockState state) const;
+  [[nodiscard]] Tensor embed(const ForwardContext& context, const Tensor& tokens) const;
+
+  std::string pattern_;
+  DType dtype_;
+  int64_t vocab_size_;
+  double dropout_;
+  Embedding* embedding_;
+  Parameter* positions_ = nullptr;  // [P, D]
+  std::vector<std::unique_ptr<Sublayer>> sublayers_;
+  Norm* final_norm_;
+  Parameter* head_;  // [V, D]; the embedding's when tied
+};
+
+}  // namespace sluice

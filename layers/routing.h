@@ -1,0 +1,137 @@
+#pragma once
+// Routing: which tokens go to which experts, and the abstract balancer that corrects the load.
+//
+// A router (layers/routers) says who could go where: logits and scores. A balancer
+// (balance/methods) decides whom a selection favours, adds losses, and learns once per step from
+// the load of the whole global batch. The expert layer holds both only through the interfaces of
+// this file.
+//
+// Letters: N tokens of a micro-batch, E experts, k experts per token, M tokens with a loss in the
+// global batch.
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "autograd/core/communicator.h"
+#include "autograd/core/state.h"
+#include "autograd/core/tape.h"
+#include "autograd/support/function_ref.h"
+#include "autograd/support/scheduled.h"
+#include "layers/sequence_layout.h"
+
+namespace sluice {
+
+/// Expert number of a slot that goes nowhere (dropped, or a null expert).
+inline constexpr int32_t kNoExpert = -1;
+
+/// Who was chosen, for one layer and one micro-batch. Made once: recomputation and replay use the
+/// record.
+struct Selection {
+  int64_t tokens = 0;
+  int64_t experts = 0;
+  int64_t top_k = 0;
+  /// [N, k]: chosen experts, best first; kNoExpert where a slot is empty or was dropped for lack of
+  /// capacity.
+  std::vector<int32_t> expert;
+  /// [E]: assignments of counted tokens before any drop.
+  std::vector<int64_t> load;
+  /// Assignments of counted tokens that were dropped for lack of capacity.
+  int64_t dropped = 0;
+
+  /// Counts `load` from `expert`; `counted` is [N].
+  void count_load(std::span<const uint8_t> counted);
+  friend bool operator==(const Selection&, const Selection&) = default;
+};
+
+/// What a router computed for the tokens of a micro-batch, on the tape.
+struct RouterScores {
+  Tensor logits;         // [N, E], before the score function
+  Tensor scores;         // [N, E], after it: softmax or sigmoid; selection ranks these
+  Tensor probabilities;  // [N, E], rows sum to 1: the scores, or sigmoid scores divided by their
+                         // row sum
+};
+
+/// Load of one layer over the whole global batch: all micro-batches, all ranks, counted tokens
+/// only.
+struct LayerLoad {
+  std::vector<int64_t> counts;  // [E], before drops
+  int64_t dropped = 0;
+  int64_t tokens = 0;  // counted tokens
+  int64_t top_k = 0;
+
+  void add(const Selection& selection, int64_t counted_tokens);
+  /// Sums over ranks.
+  void reduce(Communicator& communicator);
+  friend bool operator==(const LayerLoad&, const LayerLoad&) = default;
+};
+
+/// What a balancer may look at when it routes or adds losses.
+struct RouterInput {
+  const RouterScores& router;
+  const SequenceLayout& layout;
+  int64_t top_k;
+  const Progress& progress;
+  /// Tokens with a loss (M) and sequences in the global batch: denominators of every loss.
+  int64_t valid_tokens;
+  int64_t global_sequences;
+  /// Training: a method may update what it keeps between batches. Evaluation must change nothing.
+  bool training;
+  /// The router's own choice: top-k of scores + shift (shift is [E], or empty for none) under the
+  /// router's grouping.
+  FunctionRef<void(std::span<const double> shift, Selection&)> choose;
+};
+
+/// Losses are minimised beside the language-model loss and reported apart from it.
+enum class LossKind : uint8_t { balance, router_z };
+inline constexpr int kLossKinds = 2;
+
+struct AuxiliaryLoss {
+  LossKind kind;
+  Tensor
+      value;  // one element, on the tape, already weighted and divided by the global batch's tokens
+};
+
+/// What a method is, apart from its mathematics; recipes, tests and reports go by it.
+struct BalancerTraits {
+  bool selects = false;              // replaces or shifts the selection; at most one per layer
+  bool batch_dependent = false;      // a token's route may depend on its micro-batch neighbours
+  bool needs_global_counts = false;  // wants the load of the whole global batch before its losses
+};
+
+/// Corrects the load of one layer. One object per expert layer and method; the method owns its
+/// state whole.
+class Balancer {
+ public:
+  virtual ~Balancer() = default;
+  [[nodiscard]] virtual BalancerTraits traits() const = 0;
+  /// Chooses experts; called once per micro-batch in training and evaluation, never in
+  /// recomputation, without recording.
+  virtual void route(const RouterInput& input, Selection& selection) {
+    input.choose({}, selection);
+  }
+  /// Adds differentiable losses of this micro-batch. `global_load` is the load of the whole global
+  /// batch when traits().needs_global_counts, else null. Called again in recomputation: must not
+  /// change state.
+  virtual void add_losses(Tape& /*tape*/, const RouterInput& /*input*/,
+                          const Selection& /*selection*/, const LayerLoad* /*global_load*/,
+                          std::vector<AuxiliaryLoss>& /*losses*/) {}
+  /// Once per applied optimizer step, with the load of its global batch.
+  virtual void end_step(const LayerLoad& /*load*/, const Progress& /*progress*/) {}
+  /// Everything that must survive a resume.
+  virtual void visit_state(StateVisitor& /*visitor*/) {}
+  /// Numbers worth watching beside the load statistics ("bias_range"): name, value.
+  virtual void metrics(std::vector<std::pair<std::string, double>>& /*metrics*/) const {}
+};
+
+/// What a balancer is made for.
+struct BalancerSetup {
+  int64_t layer;    // index of the expert layer among expert layers
+  int64_t experts;  // E
+  int64_t top_k;    // largest k that the run uses
+};
+
+}  // namespace sluice

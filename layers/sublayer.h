@@ -1,0 +1,81 @@
+#pragma once
+// The two kinds of sublayer that a pattern string spells, and the tables that name them.
+
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "autograd/support/fields.h"
+#include "layers/block_state.h"
+#include "layers/module.h"
+
+namespace sluice {
+
+struct ModelConfig;
+
+/// What a sequence mixer keeps between decoding steps (a key/value cache, a recurrent state).
+class MixerState {
+ public:
+  virtual ~MixerState() = default;
+  /// Tokens seen so far.
+  [[nodiscard]] virtual int64_t length() const = 0;
+};
+
+/// Mixes along the sequence: attention, state spaces, linear attention.
+class Mixer : public Module {
+ public:
+  /// x [N, D], normalised -> [N, D], to be added to the residual stream. Tokens of different
+  /// document pieces of context.layout never see each other. May read and write state.side.
+  [[nodiscard]] virtual Tensor forward(const ForwardContext& context, const Tensor& x,
+                                       BlockState& state) const = 0;
+  /// An empty state for one sequence of at most `capacity` tokens.
+  [[nodiscard]] virtual std::unique_ptr<MixerState> make_state(Pool& pool, DType dtype,
+                                                               int64_t capacity) const = 0;
+  /// x [n, D]: the next n tokens of one sequence, context.layout.positions continuing at
+  /// state.length(). Equals the rows of the full forward. Advances the state; never records.
+  [[nodiscard]] virtual Tensor decode(const ForwardContext& context, const Tensor& x,
+                                      MixerState& state) const = 0;
+};
+
+/// Works on each token alone: dense or sparse.
+class FeedForward : public Module {
+ public:
+  /// x [N, D], normalised -> [N, D]. Auxiliary losses go to `state`.
+  [[nodiscard]] virtual Tensor forward(const ForwardContext& context, const Tensor& x,
+                                       BlockState& state) const = 0;
+  /// Experts per layer and the expert layer's number; {0, ...} for a dense one.
+  [[nodiscard]] virtual int64_t num_experts() const { return 0; }
+};
+
+/// Where a sublayer stands in the model.
+struct SublayerPlace {
+  int64_t index;         // among all sublayers
+  int64_t expert_layer;  // among layers that route
+};
+
+/// A line of mixers.def or ffns.def. `section` is the recipe key below `model` that configures it.
+struct MixerEntry {
+  std::string_view name;
+  char symbol;
+  std::string_view section;
+  std::string_view doc;
+  std::unique_ptr<Configurable> (*make_config)();
+  std::unique_ptr<Mixer> (*make)(const Builder&, const ModelConfig&, const Configurable&,
+                                 SublayerPlace);
+};
+
+struct FeedForwardEntry {
+  std::string_view name;
+  char symbol;
+  std::string_view section;
+  std::string_view doc;
+  bool routes;  // is an expert layer: has a router, wants a balancer
+  std::unique_ptr<Configurable> (*make_config)();
+  std::unique_ptr<FeedForward> (*make)(const Builder&, const ModelConfig&, const Configurable&,
+                                       SublayerPlace);
+};
+
+[[nodiscard]] std::span<const MixerEntry* const> mixer_table();
+[[nodiscard]] std::span<const FeedForwardEntry* const> feed_forward_table();
+
+}  // namespace sluice
