@@ -145,8 +145,43 @@ template <class T>
 /// a > b ? a : b, lane by lane: b where either is NaN.
 template <class T>
 [[nodiscard]] inline Vec<T> max(Vec<T> a, Vec<T> b) {
+#if defined(__AVX512F__)
+  // The masked form: GCC 12 warns of the plain one's undefined pass-through register.
+  if constexpr (sizeof(T) == 4) {
+    return {_mm512_maskz_max_ps(static_cast<__mmask16>(-1), a.v, b.v)};
+  } else {
+    return {_mm512_maskz_max_pd(static_cast<__mmask8>(-1), a.v, b.v)};
+  }
+#else
   return {a.v > b.v ? a.v : b.v};
+#endif
 }
+
+/// a < b ? a : b, lane by lane: b where either is NaN.
+template <class T>
+[[nodiscard]] inline Vec<T> min(Vec<T> a, Vec<T> b) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) {
+    return {_mm512_maskz_min_ps(static_cast<__mmask16>(-1), a.v, b.v)};
+  } else {
+    return {_mm512_maskz_min_pd(static_cast<__mmask8>(-1), a.v, b.v)};
+  }
+#else
+  return {a.v < b.v ? a.v : b.v};
+#endif
+}
+
+#if defined(__AVX512F__)
+/// x * 2^n for integral n, rounded once, also where 2^n itself is out of range.
+template <class T>
+[[nodiscard]] inline Vec<T> scale_by_power_of_two(Vec<T> x, Vec<T> n) {
+  if constexpr (sizeof(T) == 4) {
+    return {_mm512_maskz_scalef_ps(static_cast<__mmask16>(-1), x.v, n.v)};
+  } else {
+    return {_mm512_maskz_scalef_pd(static_cast<__mmask8>(-1), x.v, n.v)};
+  }
+}
+#endif
 
 /// Sum of the lanes as a binary tree: lane i with lane i + kWidth/2, and so on.
 template <class T>
