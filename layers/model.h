@@ -1,9 +1,8 @@
 #pragma once
 // The model that a pattern string spells: embedding, sublayers, final norm, head.
 //
-// A pattern is a string of symbols, each one residual sublayer x <- x + F(norm(x)): A attention, F
-// dense feed-forward, E experts (mixers.def and ffns.def list them all); groups repeat: "(AE)x6",
-// "AF(AE)x5". Spaces are ignored. The canonical form is the expanded string.
+// Each symbol of the pattern (pattern.h) is one residual sublayer x <- x + F(norm(x)): A attention, F dense
+// feed-forward, E experts; mixers.def and ffns.def list them all.
 //
 // Letters: N tokens, D hidden size, V vocabulary.
 
@@ -19,9 +18,6 @@
 #include "layers/sublayer.h"
 
 namespace sluice {
-
-/// Expands a pattern; throws ConfigError naming the position and the allowed symbols.
-[[nodiscard]] std::string expand_pattern(std::string_view pattern);
 
 /// The `model` section of a recipe. The sections of mixers and feed-forwards ("attention",
 /// "experts", ...) are those of the symbols that the pattern uses; a section for a symbol that it

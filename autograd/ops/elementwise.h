@@ -1,0 +1,29 @@
+#pragma once
+// Element by element; operands of equal shape unless said otherwise. Throw ShapeError, DTypeError.
+
+#include "autograd/core/tape.h"
+
+namespace sluice {
+
+[[nodiscard]] Tensor add(Tape& tape, const Tensor& a, const Tensor& b);
+[[nodiscard]] Tensor sub(Tape& tape, const Tensor& a, const Tensor& b);
+/// a * b. Saves both.
+[[nodiscard]] Tensor mul(Tape& tape, const Tensor& a, const Tensor& b);
+/// factor * x
+[[nodiscard]] Tensor scale(Tape& tape, const Tensor& x, double factor);
+/// x + constant
+[[nodiscard]] Tensor add_constant(Tape& tape, const Tensor& x, double constant);
+/// x[..., D] + bias[D]
+[[nodiscard]] Tensor add_bias(Tape& tape, const Tensor& x, const Tensor& bias);
+/// x[n, d] * row[n]: x [N, D], row [N]
+[[nodiscard]] Tensor mul_rows(Tape& tape, const Tensor& x, const Tensor& row);
+[[nodiscard]] Tensor square(Tape& tape, const Tensor& x);
+[[nodiscard]] Tensor exp(Tape& tape, const Tensor& x);
+[[nodiscard]] Tensor log(Tape& tape, const Tensor& x);
+[[nodiscard]] Tensor sigmoid(Tape& tape, const Tensor& x);
+[[nodiscard]] Tensor softplus(Tape& tape, const Tensor& x);
+[[nodiscard]] Tensor silu(Tape& tape, const Tensor& x);
+[[nodiscard]] Tensor gelu_tanh(Tape& tape, const Tensor& x);
+[[nodiscard]] Tensor relu_squared(Tape& tape, const Tensor& x);
+
+}  // namespace sluice

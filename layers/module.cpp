@@ -1,0 +1,101 @@
+#include "layers/module.h"
+
+#include <array>
+#include <cmath>
+
+#include "autograd/support/parallel.h"
+#include "autograd/support/rng.h"
+
+namespace sluice {
+namespace {
+
+constexpr int64_t kInitBlock = int64_t{1} << 14;
+
+void fill_normal(Tensor& tensor, uint64_t seed, const std::string& name, double std) {
+  if (!tensor.has_memory()) return;
+  const RandomKey key{seed, RandomPurpose::init, 0, 0};
+  const uint64_t sample = hash_name(name.data(), name.size());
+  dispatch_float(tensor.dtype(), [&]<class T>() {
+    T* data = tensor.data<T>();
+    parallel_for_ranges(tensor.numel(), kInitBlock, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        data[i] = static_cast<T>(std * normal(key, sample, static_cast<uint64_t>(i)));
+      }
+    });
+  });
+}
+
+void fill_ones(Tensor& tensor) {
+  if (!tensor.has_memory()) return;
+  dispatch_float(tensor.dtype(), [&]<class T>() {
+    for (T& value : tensor.span<T>()) value = T(1);
+  });
+}
+
+}  // namespace
+
+void InitConfig::fields(FieldVisitor& v) {
+  static constexpr std::array<std::string_view, 2> kResidual = {"none", "gpt2"};
+  v.number({"std", "standard deviation of matrices and embeddings (normal distribution)"}, std,
+           {.min = 0.0});
+  v.word({"residual",
+          "scaling of projections that add to the residual stream: none, or gpt2 (divided by the "
+          "square root of the number of sublayers)"},
+         residual, kResidual);
+}
+
+Builder Builder::child(const std::string& name) const {
+  Builder result = *this;
+  if (!name.empty()) result.path_ = path_.empty() ? name : path_ + "." + name;
+  return result;
+}
+
+std::unique_ptr<Parameter> Builder::make(const std::string& name, const Shape& shape,
+                                         ParameterKind kind, Init init) const {
+  auto parameter = std::make_unique<Parameter>();
+  parameter->name = child(name).path();
+  parameter->kind = kind;
+  parameter->value = Tensor::empty(*pool_, shape, dtype_, MemoryKind::parameters);
+  switch (init.kind) {
+    case InitKind::zeros:
+      parameter->value.fill_zero();
+      break;
+    case InitKind::ones:
+      fill_ones(parameter->value);
+      break;
+    case InitKind::normal: {
+      double std = init_->std;
+      // A GPT-2 layer is two sublayers, so its sqrt(2 L) is the root of the number of sublayers.
+      if (init.adds_to_residual && init_->residual == "gpt2") {
+        std /= std::sqrt(static_cast<double>(num_sublayers_));
+      }
+      fill_normal(parameter->value, seed_, parameter->name, std);
+      break;
+    }
+  }
+  return parameter;
+}
+
+std::vector<Parameter*> Module::parameters() const {
+  std::vector<Parameter*> result;
+  for (const Item& item : order_) {
+    if (item.parameter != nullptr) {
+      result.push_back(item.parameter);
+    } else {
+      const auto nested = item.child->parameters();
+      result.insert(result.end(), nested.begin(), nested.end());
+    }
+  }
+  return result;
+}
+
+Parameter& Module::parameter(const Builder& b, const std::string& name, const Shape& shape,
+                             ParameterKind kind, Init init, Placement placement) {
+  parameters_.push_back(b.make(name, shape, kind, init));
+  Parameter& result = *parameters_.back();
+  result.placement = placement;
+  order_.push_back({&result, nullptr});
+  return result;
+}
+
+}  // namespace sluice

@@ -1,0 +1,100 @@
+#include "layers/pattern.h"
+
+#include <cctype>
+
+#include "autograd/support/error.h"
+
+namespace sluice {
+namespace {
+
+constexpr int kMaxDepth = 32;
+
+class PatternParser {
+ public:
+  PatternParser(std::string_view text, std::string_view symbols) : text_(text), symbols_(symbols) {}
+
+  std::string parse() {
+    std::string result = sequence(0);
+    if (position_ < text_.size()) fail("\")\" without its \"(\"");
+    if (result.empty()) fail("nothing");
+    return result;
+  }
+
+ private:
+  std::string sequence(int depth) {
+    if (depth > kMaxDepth) fail("brackets nested too deeply");
+    std::string result;
+    for (skip_spaces(); position_ < text_.size() && text_[position_] != ')'; skip_spaces()) {
+      std::string item;
+      if (text_[position_] == '(') {
+        const size_t open = position_++;
+        item = sequence(depth + 1);
+        skip_spaces();
+        if (position_ >= text_.size()) {
+          position_ = open;
+          fail("\"(\" without its \")\"");
+        }
+        ++position_;
+      } else if (symbols_.find(text_[position_]) != std::string_view::npos) {
+        item = text_[position_++];
+      } else {
+        fail("\"" + std::string(1, text_[position_]) + "\"");
+      }
+      append_repeated(result, item, count());
+    }
+    return result;
+  }
+
+  /// "x3", "3" or nothing, which is 1.
+  int64_t count() {
+    skip_spaces();
+    const size_t start = position_;
+    if (position_ < text_.size() && text_[position_] == 'x') ++position_;
+    int64_t value = 0;
+    const size_t digits = position_;
+    while (position_ < text_.size() && std::isdigit(static_cast<unsigned char>(text_[position_])) != 0) {
+      value = value * 10 + (text_[position_++] - '0');
+      if (value > kMaxSublayers) fail("a count above " + std::to_string(kMaxSublayers));
+    }
+    if (position_ == start) return 1;
+    if (position_ == digits) fail("\"x\" without a number");
+    if (value == 0) fail("a count of 0");
+    return value;
+  }
+
+  void append_repeated(std::string& result, const std::string& item, int64_t times) {
+    if (static_cast<int64_t>(result.size() + item.size() * static_cast<size_t>(times)) > kMaxSublayers) {
+      fail("more than " + std::to_string(kMaxSublayers) + " sublayers");
+    }
+    for (int64_t i = 0; i < times; ++i) result += item;
+  }
+
+  void skip_spaces() {
+    while (position_ < text_.size() && std::isspace(static_cast<unsigned char>(text_[position_])) != 0) {
+      ++position_;
+    }
+  }
+
+  [[noreturn]] void fail(const std::string& found) const {
+    std::string allowed;
+    for (const char symbol : symbols_) {
+      if (!allowed.empty()) allowed += ", ";
+      allowed += symbol;
+    }
+    throw ConfigError(fmt::format(
+        "pattern \"{}\", position {}: found {}; allowed are the symbols {} and groups such as (AE)x6", text_,
+        position_ + 1, found, allowed));
+  }
+
+  std::string_view text_;
+  std::string_view symbols_;
+  size_t position_ = 0;
+};
+
+}  // namespace
+
+std::string expand_pattern(std::string_view pattern, std::string_view symbols) {
+  return PatternParser(pattern, symbols).parse();
+}
+
+}  // namespace sluice
