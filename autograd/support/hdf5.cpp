@@ -1,0 +1,606 @@
+#include "autograd/support/hdf5.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <hdf5.h>
+
+#include <algorithm>
+#include <limits>
+#include <mutex>
+#include <utility>
+
+#include "autograd/support/error.h"
+
+namespace sluice::hdf5 {
+namespace {
+
+// The lock. Held for the length of one public call, with the library's own printing of errors
+// switched off.
+class Library {
+ public:
+  Library() : lock_(mutex()) {
+    H5open();
+    H5Eget_auto2(H5E_DEFAULT, &print_, &print_argument_);
+    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
+    H5Eclear2(H5E_DEFAULT);
+  }
+  ~Library() { H5Eset_auto2(H5E_DEFAULT, print_, print_argument_); }
+  Library(const Library&) = delete;
+  Library& operator=(const Library&) = delete;
+
+ private:
+  static std::mutex& mutex() {
+    static std::mutex mutex;
+    return mutex;
+  }
+  std::lock_guard<std::mutex> lock_;
+  H5E_auto2_t print_ = nullptr;
+  void* print_argument_ = nullptr;
+};
+
+// Owns one identifier of the library.
+class Id {
+ public:
+  using Close = herr_t (*)(hid_t);
+  Id(hid_t id, Close close) : id_(id), close_(close) {}
+  Id(Id&& other) noexcept : id_(std::exchange(other.id_, H5I_INVALID_HID)), close_(other.close_) {}
+  Id& operator=(Id&&) = delete;
+  ~Id() {
+    if (id_ >= 0) close_(id_);
+  }
+  [[nodiscard]] bool valid() const { return id_ >= 0; }
+  [[nodiscard]] hid_t get() const { return id_; }
+  hid_t release() { return std::exchange(id_, H5I_INVALID_HID); }
+
+ private:
+  hid_t id_;
+  Close close_;
+};
+
+// The innermost entry of the library's error stack: what really went wrong.
+std::string library_reason() {
+  std::string text;
+  H5Ewalk2(
+      H5E_DEFAULT, H5E_WALK_UPWARD,
+      [](unsigned, const H5E_error2_t* entry, void* out) -> herr_t {
+        auto& reason = *static_cast<std::string*>(out);
+        if (reason.empty() && entry->desc != nullptr) reason = entry->desc;
+        return 0;
+      },
+      &text);
+  return text.empty() ? "the HDF5 library gave no reason" : text;
+}
+
+// A type as it is stored, and as it lies in memory.
+struct TypeIds {
+  hid_t file;
+  hid_t memory;
+};
+TypeIds ids_of(ElementType type) {
+  switch (type) {
+    case ElementType::f32:
+      return {H5T_IEEE_F32LE, H5T_NATIVE_FLOAT};
+    case ElementType::f64:
+      return {H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE};
+    case ElementType::i32:
+      return {H5T_STD_I32LE, H5T_NATIVE_INT32};
+    case ElementType::i64:
+      return {H5T_STD_I64LE, H5T_NATIVE_INT64};
+    case ElementType::u8:
+      return {H5T_STD_U8LE, H5T_NATIVE_UINT8};
+    case ElementType::u16:
+      return {H5T_STD_U16LE, H5T_NATIVE_UINT16};
+    case ElementType::u32:
+      return {H5T_STD_U32LE, H5T_NATIVE_UINT32};
+    case ElementType::u64:
+      return {H5T_STD_U64LE, H5T_NATIVE_UINT64};
+  }
+  return {H5I_INVALID_HID, H5I_INVALID_HID};
+}
+
+// The element type of a stored type, in either byte order; false when there is none.
+bool element_type(hid_t stored, ElementType& type) {
+  const H5T_class_t kind = H5Tget_class(stored);
+  const size_t bytes = H5Tget_size(stored);
+  if (kind == H5T_FLOAT) {
+    type = bytes == 4 ? ElementType::f32 : ElementType::f64;
+    return bytes == 4 || bytes == 8;
+  }
+  if (kind != H5T_INTEGER) return false;
+  const bool is_signed = H5Tget_sign(stored) == H5T_SGN_2;
+  switch (bytes) {
+    case 1:
+      type = ElementType::u8;
+      return !is_signed;
+    case 2:
+      type = ElementType::u16;
+      return !is_signed;
+    case 4:
+      type = is_signed ? ElementType::i32 : ElementType::u32;
+      return true;
+    case 8:
+      type = is_signed ? ElementType::i64 : ElementType::u64;
+      return true;
+    default:
+      return false;
+  }
+}
+
+int64_t product(std::span<const int64_t> dims) {
+  int64_t total = 1;
+  for (const int64_t dim : dims) total *= dim;
+  return total;
+}
+
+std::vector<hsize_t> to_hsize(std::span<const int64_t> dims) { return {dims.begin(), dims.end()}; }
+
+Id make_space(std::span<const int64_t> dims) {
+  if (dims.empty()) return {H5Screate(H5S_SCALAR), H5Sclose};
+  const auto sizes = to_hsize(dims);
+  return {H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr), H5Sclose};
+}
+
+Id text_type(size_t bytes) {
+  Id type(H5Tcopy(H5T_C_S1), H5Tclose);
+  H5Tset_size(type.get(), std::max<size_t>(bytes, 1));
+  H5Tset_strpad(type.get(), H5T_STR_NULLPAD);
+  H5Tset_cset(type.get(), H5T_CSET_UTF8);
+  return type;
+}
+
+// Files that any HDF5 since 1.8 reads, whose metadata carries checksums, and which open on
+// read-only mounts.
+Id access_properties() {
+  Id access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
+  H5Pset_libver_bounds(access.get(), H5F_LIBVER_V18, H5F_LIBVER_LATEST);
+  H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG);
+#if H5_VERSION_GE(1, 10, 7)
+  H5Pset_file_locking(access.get(), false, true);
+#endif
+  return access;
+}
+
+Id creation_properties(int64_t user_block_bytes) {
+  Id creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
+  H5Pset_userblock(creation.get(), static_cast<hsize_t>(user_block_bytes));
+  H5Pset_obj_track_times(creation.get(), false);
+  return creation;
+}
+
+// Groups on the way to a new dataset, without time stamps either.
+Id link_properties() {
+  Id links(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
+  H5Pset_create_intermediate_group(links.get(), 1);
+  H5Pset_char_encoding(links.get(), H5T_CSET_UTF8);
+  return links;
+}
+
+Id dataset_properties() {
+  Id creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+  H5Pset_obj_track_times(creation.get(), false);
+  H5Pset_layout(creation.get(), H5D_CONTIGUOUS);
+  // Filled completely or on purpose in part: writing zeros first would double the work.
+  H5Pset_fill_time(creation.get(), H5D_FILL_TIME_IFSET);
+  return creation;
+}
+
+}  // namespace
+
+int64_t DatasetInfo::numel() const { return product(dims); }
+
+struct File::State {
+  std::string name;
+  RaiseError raise;
+  hid_t file = H5I_INVALID_HID;
+  int64_t user_block_bytes = 0;
+
+  State(std::string file_name, RaiseError raise_error)
+      : name(std::move(file_name)), raise(raise_error) {}
+  // The library tells files in memory apart by name; the address is one that no other live file
+  // has.
+  [[nodiscard]] std::string unique_name() const {
+    return fmt::format("{}@{}", name, static_cast<const void*>(this));
+  }
+  ~State() {
+    if (file < 0) return;
+    const Library library;
+    H5Fclose(file);
+  }
+
+  // `where` is a path in the file, or "" for the file itself.
+  [[noreturn]] void fail(std::string_view where, std::string_view what) const {
+    raise(where.empty() ? fmt::format("{}: {}", name, what)
+                        : fmt::format("{}: {} {}", name, where, what));
+    throw InternalError("the error function returned");
+  }
+  void check(bool good, std::string_view where, std::string_view what) const {
+    if (!good) fail(where, fmt::format("{}: {}", what, library_reason()));
+  }
+
+  [[nodiscard]] Id open_dataset(const std::string& path) const {
+    Id dataset(exists(path) ? H5Dopen2(file, path.c_str(), H5P_DEFAULT) : H5I_INVALID_HID,
+               H5Dclose);
+    if (!exists(path)) fail(path, "is missing");
+    check(dataset.valid(), path, "cannot be opened");
+    return dataset;
+  }
+
+  // The library only answers for a path whose parents exist.
+  [[nodiscard]] bool exists(const std::string& path) const {
+    for (size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
+      const std::string part = path.substr(0, end);
+      if (part != "/" && H5Lexists(file, part.c_str(), H5P_DEFAULT) <= 0) return false;
+      if (end == std::string::npos) return true;
+    }
+  }
+
+  [[nodiscard]] std::vector<int64_t> dims_of(const Id& dataset, const std::string& path) const {
+    const Id space(H5Dget_space(dataset.get()), H5Sclose);
+    const int rank = space.valid() ? H5Sget_simple_extent_ndims(space.get()) : -1;
+    check(rank >= 0, path, "has no readable shape");
+    std::vector<hsize_t> sizes(static_cast<size_t>(rank));
+    H5Sget_simple_extent_dims(space.get(), sizes.data(), nullptr);
+    return {sizes.begin(), sizes.end()};
+  }
+
+  [[nodiscard]] DatasetInfo info_of(const Id& dataset, const std::string& path) const {
+    DatasetInfo info;
+    const Id stored(H5Dget_type(dataset.get()), H5Tclose);
+    check(stored.valid(), path, "has no readable type");
+    if (!element_type(stored.get(), info.type)) {
+      fail(path, "holds neither f32, f64, i32, i64, u8, u16, u32 nor u64");
+    }
+    info.dims = dims_of(dataset, path);
+    return info;
+  }
+
+  void check_type(const DatasetInfo& info, ElementType type, const std::string& path) const {
+    if (info.type != type) {
+      fail(path, fmt::format("is {}, expected {}", name_of(info.type), name_of(type)));
+    }
+  }
+
+  [[nodiscard]] Id create(const std::string& path, hid_t type, const Id& space) const {
+    const Id links = link_properties();
+    const Id creation = dataset_properties();
+    Id dataset(
+        H5Dcreate2(file, path.c_str(), type, space.get(), links.get(), creation.get(), H5P_DEFAULT),
+        H5Dclose);
+    check(dataset.valid(), path, "cannot be created");
+    return dataset;
+  }
+
+  struct Rows {
+    Id memory;
+    Id stored;
+  };
+  // Selects the rows that `bytes` bytes cover from `first_row` on.
+  [[nodiscard]] Rows select_rows(const Id& dataset, const DatasetInfo& info,
+                                 const std::string& path, int64_t first_row, size_t bytes) const {
+    if (info.dims.empty()) fail(path, "is a scalar and has no rows");
+    const int64_t row_elements = product(std::span<const int64_t>(info.dims).subspan(1));
+    const int64_t elements = static_cast<int64_t>(bytes) / size_of(info.type);
+    const int64_t rows = row_elements == 0 ? 0 : elements / row_elements;
+    if (rows * row_elements != elements || first_row < 0 || first_row + rows > info.dims[0]) {
+      fail(path, fmt::format("is [{}]: {} elements from row {} are no range of its rows",
+                             fmt::join(info.dims, ", "), elements, first_row));
+    }
+    std::vector<int64_t> count(info.dims);
+    count[0] = rows;
+    const auto sizes = to_hsize(count);
+    std::vector<hsize_t> start(sizes.size(), 0);
+    start[0] = static_cast<hsize_t>(first_row);
+    Rows result{make_space(count), Id(H5Dget_space(dataset.get()), H5Sclose)};
+    if (elements == 0) {
+      H5Sselect_none(result.memory.get());
+      H5Sselect_none(result.stored.get());
+    } else {
+      H5Sselect_hyperslab(result.stored.get(), H5S_SELECT_SET, start.data(), nullptr, sizes.data(),
+                          nullptr);
+    }
+    return result;
+  }
+
+  void set_attribute(const std::string& object, const std::string& attribute, hid_t stored,
+                     hid_t memory, const void* value) const {
+    const Id owner(H5Oopen(file, object.c_str(), H5P_DEFAULT), H5Oclose);
+    check(owner.valid(), object, "cannot be opened");
+    const Id space(H5Screate(H5S_SCALAR), H5Sclose);
+    if (H5Aexists(owner.get(), attribute.c_str()) > 0) H5Adelete(owner.get(), attribute.c_str());
+    const Id id(
+        H5Acreate2(owner.get(), attribute.c_str(), stored, space.get(), H5P_DEFAULT, H5P_DEFAULT),
+        H5Aclose);
+    check(id.valid() && H5Awrite(id.get(), memory, value) >= 0, object,
+          fmt::format("attribute {} cannot be written", attribute));
+  }
+
+  [[nodiscard]] Id open_attribute(const std::string& object, const std::string& attribute) const {
+    Id id(H5Aopen_by_name(file, object.c_str(), attribute.c_str(), H5P_DEFAULT, H5P_DEFAULT),
+          H5Aclose);
+    check(id.valid(), object, fmt::format("has no attribute {}", attribute));
+    return id;
+  }
+
+  void read_attribute(const std::string& object, const std::string& attribute, H5T_class_t kind,
+                      hid_t memory, void* value) const {
+    const Id id = open_attribute(object, attribute);
+    const Id stored(H5Aget_type(id.get()), H5Tclose);
+    const Id space(H5Aget_space(id.get()), H5Sclose);
+    const bool fits =
+        H5Tget_class(stored.get()) == kind && H5Sget_simple_extent_npoints(space.get()) == 1;
+    if (!fits) fail(object, fmt::format("attribute {} has an unexpected type", attribute));
+    check(H5Aread(id.get(), memory, value) >= 0, object,
+          fmt::format("attribute {} cannot be read", attribute));
+  }
+};
+
+File::File(std::unique_ptr<State> state) : state_(std::move(state)) {}
+File::File(File&&) noexcept = default;
+File& File::operator=(File&&) noexcept = default;
+File::~File() = default;
+
+File File::create_image(std::string name, RaiseError raise, ImageOptions options) {
+  auto state = std::make_unique<State>(std::move(name), raise);
+  const Library library;
+  const Id access = access_properties();
+  H5Pset_fapl_core(access.get(), static_cast<size_t>(options.expected_bytes), false);
+  const Id creation = creation_properties(options.user_block_bytes);
+  state->user_block_bytes = options.user_block_bytes;
+  state->file =
+      H5Fcreate(state->unique_name().c_str(), H5F_ACC_TRUNC, creation.get(), access.get());
+  state->check(state->file >= 0, "", "cannot create");
+  return File(std::move(state));
+}
+
+File File::create(const std::filesystem::path& path, RaiseError raise) {
+  auto state = std::make_unique<State>(path.string(), raise);
+  const Library library;
+  const Id access = access_properties();
+  const Id creation = creation_properties(0);
+  state->file = H5Fcreate(state->name.c_str(), H5F_ACC_TRUNC, creation.get(), access.get());
+  state->check(state->file >= 0, "", "cannot create");
+  return File(std::move(state));
+}
+
+File File::open(const std::filesystem::path& path, RaiseError raise) {
+  auto state = std::make_unique<State>(path.string(), raise);
+  const Library library;
+  const Id access = access_properties();
+  if (!std::filesystem::exists(path)) state->fail("", "no such file");
+  if (H5Fis_hdf5(state->name.c_str()) <= 0) state->fail("", "not an HDF5 file");
+  state->file = H5Fopen(state->name.c_str(), H5F_ACC_RDONLY, access.get());
+  state->check(state->file >= 0, "", "cannot open");
+  return File(std::move(state));
+}
+
+File File::open_image(std::span<const std::byte> image, std::string name, RaiseError raise) {
+  auto state = std::make_unique<State>(std::move(name), raise);
+  const Library library;
+  const Id access = access_properties();
+  constexpr size_t kIncrement = size_t{1} << 16;
+  H5Pset_fapl_core(access.get(), kIncrement, false);
+  // The library copies the image; its signature asks for a writable pointer only for callers that
+  // lend the buffer.
+  H5Pset_file_image(access.get(), const_cast<std::byte*>(image.data()), image.size());
+  state->file = H5Fopen(state->unique_name().c_str(), H5F_ACC_RDONLY, access.get());
+  state->check(state->file >= 0, "", "not an HDF5 file");
+  return File(std::move(state));
+}
+
+bool File::exists(const std::string& path) const {
+  const Library library;
+  return state_->exists(path);
+}
+
+std::vector<std::string> File::children(const std::string& group) const {
+  const Library library;
+  if (!state_->exists(group)) state_->fail(group, "is missing");
+  std::vector<std::string> names;
+  hsize_t position = 0;
+  const Id id(H5Gopen2(state_->file, group.c_str(), H5P_DEFAULT), H5Gclose);
+  state_->check(id.valid(), group, "is not a group");
+  const herr_t status = H5Literate(
+      id.get(), H5_INDEX_NAME, H5_ITER_INC, &position,
+      [](hid_t, const char* name, const H5L_info_t*, void* out) -> herr_t {
+        static_cast<std::vector<std::string>*>(out)->emplace_back(name);
+        return 0;
+      },
+      &names);
+  state_->check(status >= 0, group, "cannot be listed");
+  return names;
+}
+
+std::vector<std::string> File::datasets(const std::string& group) const {
+  const Library library;
+  if (!state_->exists(group)) state_->fail(group, "is missing");
+  struct Found {
+    std::string prefix;
+    std::vector<std::string> paths;
+  } found{group == "/" ? "/" : group + "/", {}};
+  const herr_t status = H5Ovisit_by_name(
+      state_->file, group.c_str(), H5_INDEX_NAME, H5_ITER_INC,
+      [](hid_t, const char* name, const H5O_info_t* object, void* out) -> herr_t {
+        auto& result = *static_cast<Found*>(out);
+        if (object->type == H5O_TYPE_DATASET) result.paths.push_back(result.prefix + name);
+        return 0;
+      },
+      &found, H5P_DEFAULT);
+  state_->check(status >= 0, group, "cannot be listed");
+  std::sort(found.paths.begin(), found.paths.end());
+  return std::move(found.paths);
+}
+
+DatasetInfo File::info(const std::string& path) const {
+  const Library library;
+  return state_->info_of(state_->open_dataset(path), path);
+}
+
+bool File::is_text(const std::string& path) const {
+  const Library library;
+  const Id dataset = state_->open_dataset(path);
+  const Id stored(H5Dget_type(dataset.get()), H5Tclose);
+  return H5Tget_class(stored.get()) == H5T_STRING;
+}
+
+void File::write(const std::string& path, ElementType type, std::span<const int64_t> dims,
+                 std::span<const std::byte> bytes) {
+  const Library library;
+  SLUICE_INTERNAL_CHECK(product(dims) * size_of(type) == static_cast<int64_t>(bytes.size()),
+                        "{}: {} bytes for [{}] of {}", path, bytes.size(), fmt::join(dims, ", "),
+                        name_of(type));
+  const Id dataset = state_->create(path, ids_of(type).file, make_space(dims));
+  if (bytes.empty()) return;
+  state_->check(H5Dwrite(dataset.get(), ids_of(type).memory, H5S_ALL, H5S_ALL, H5P_DEFAULT,
+                         bytes.data()) >= 0,
+                path, "cannot be written");
+}
+
+void File::read(const std::string& path, ElementType type, std::span<std::byte> bytes) const {
+  const Library library;
+  const Id dataset = state_->open_dataset(path);
+  const DatasetInfo info = state_->info_of(dataset, path);
+  state_->check_type(info, type, path);
+  SLUICE_INTERNAL_CHECK(info.numel() * size_of(type) == static_cast<int64_t>(bytes.size()),
+                        "{}: {} bytes for [{}] of {}", path, bytes.size(),
+                        fmt::join(info.dims, ", "), name_of(type));
+  if (bytes.empty()) return;
+  state_->check(
+      H5Dread(dataset.get(), ids_of(type).memory, H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes.data()) >= 0,
+      path, "cannot be read");
+}
+
+void File::write_text(const std::string& path, std::string_view text) {
+  const Library library;
+  const Id type = text_type(text.size());
+  const Id dataset = state_->create(path, type.get(), make_space({}));
+  const std::string padded = text.empty() ? std::string(1, '\0') : std::string(text);
+  state_->check(
+      H5Dwrite(dataset.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, padded.data()) >= 0, path,
+      "cannot be written");
+}
+
+std::string File::read_text(const std::string& path) const {
+  const Library library;
+  const Id dataset = state_->open_dataset(path);
+  const Id stored(H5Dget_type(dataset.get()), H5Tclose);
+  const bool is_fixed_text =
+      H5Tget_class(stored.get()) == H5T_STRING && H5Tis_variable_str(stored.get()) == 0;
+  if (!is_fixed_text || product(state_->dims_of(dataset, path)) != 1) {
+    state_->fail(path, "holds no text");
+  }
+  std::string text(H5Tget_size(stored.get()), '\0');
+  const Id memory = text_type(text.size());
+  state_->check(
+      H5Dread(dataset.get(), memory.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, text.data()) >= 0, path,
+      "cannot be read");
+  while (!text.empty() && text.back() == '\0') text.pop_back();
+  return text;
+}
+
+void File::create_dataset(const std::string& path, ElementType type,
+                          std::span<const int64_t> dims) {
+  const Library library;
+  (void)state_->create(path, ids_of(type).file, make_space(dims));
+}
+
+void File::write_rows(const std::string& path, ElementType type, int64_t first_row,
+                      std::span<const std::byte> bytes) {
+  const Library library;
+  const Id dataset = state_->open_dataset(path);
+  const DatasetInfo info = state_->info_of(dataset, path);
+  state_->check_type(info, type, path);
+  const auto rows = state_->select_rows(dataset, info, path, first_row, bytes.size());
+  if (bytes.empty()) return;
+  state_->check(H5Dwrite(dataset.get(), ids_of(type).memory, rows.memory.get(), rows.stored.get(),
+                         H5P_DEFAULT, bytes.data()) >= 0,
+                path, "cannot be written");
+}
+
+void File::read_rows(const std::string& path, ElementType type, int64_t first_row,
+                     std::span<std::byte> bytes) const {
+  const Library library;
+  const Id dataset = state_->open_dataset(path);
+  const DatasetInfo info = state_->info_of(dataset, path);
+  state_->check_type(info, type, path);
+  const auto rows = state_->select_rows(dataset, info, path, first_row, bytes.size());
+  if (bytes.empty()) return;
+  state_->check(H5Dread(dataset.get(), ids_of(type).memory, rows.memory.get(), rows.stored.get(),
+                        H5P_DEFAULT, bytes.data()) >= 0,
+                path, "cannot be read");
+}
+
+void File::set_attribute(const std::string& object, const std::string& name, int64_t value) {
+  const Library library;
+  state_->set_attribute(object, name, H5T_STD_I64LE, H5T_NATIVE_INT64, &value);
+}
+
+void File::set_attribute(const std::string& object, const std::string& name, double value) {
+  const Library library;
+  state_->set_attribute(object, name, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, &value);
+}
+
+void File::set_attribute(const std::string& object, const std::string& name,
+                         std::string_view value) {
+  const Library library;
+  const Id type = text_type(value.size());
+  const std::string padded = value.empty() ? std::string(1, '\0') : std::string(value);
+  state_->set_attribute(object, name, type.get(), type.get(), padded.data());
+}
+
+bool File::has_attribute(const std::string& object, const std::string& name) const {
+  const Library library;
+  return H5Aexists_by_name(state_->file, object.c_str(), name.c_str(), H5P_DEFAULT) > 0;
+}
+
+int64_t File::integer_attribute(const std::string& object, const std::string& name) const {
+  const Library library;
+  int64_t value = 0;
+  state_->read_attribute(object, name, H5T_INTEGER, H5T_NATIVE_INT64, &value);
+  return value;
+}
+
+double File::number_attribute(const std::string& object, const std::string& name) const {
+  const Library library;
+  double value = 0;
+  state_->read_attribute(object, name, H5T_FLOAT, H5T_NATIVE_DOUBLE, &value);
+  return value;
+}
+
+std::string File::text_attribute(const std::string& object, const std::string& name) const {
+  const Library library;
+  size_t bytes = 0;
+  {
+    const Id id = state_->open_attribute(object, name);
+    const Id stored(H5Aget_type(id.get()), H5Tclose);
+    if (H5Tget_class(stored.get()) != H5T_STRING || H5Tis_variable_str(stored.get()) != 0) {
+      state_->fail(object, fmt::format("attribute {} is no text", name));
+    }
+    bytes = H5Tget_size(stored.get());
+  }
+  std::string text(bytes, '\0');
+  const Id memory = text_type(bytes);
+  state_->read_attribute(object, name, H5T_STRING, memory.get(), text.data());
+  while (!text.empty() && text.back() == '\0') text.pop_back();
+  return text;
+}
+
+std::span<const std::byte> File::image() {
+  const Library library;
+  state_->check(H5Fflush(state_->file, H5F_SCOPE_LOCAL) >= 0, "", "cannot flush");
+  const ssize_t bytes = H5Fget_file_image(state_->file, nullptr, 0);
+  void* handle = nullptr;
+  state_->check(bytes > 0 && H5Fget_vfd_handle(state_->file, H5P_DEFAULT, &handle) >= 0, "",
+                "has no image");
+  // The core driver hands out the address of its buffer's pointer: the image is lent, not copied.
+  // The library counts its size from the end of the user block.
+  const auto* buffer = *static_cast<const std::byte* const*>(handle);
+  return {buffer, static_cast<size_t>(bytes + state_->user_block_bytes)};
+}
+
+void File::close() {
+  const Library library;
+  const hid_t file = std::exchange(state_->file, H5I_INVALID_HID);
+  state_->check(H5Fflush(file, H5F_SCOPE_LOCAL) >= 0 && H5Fclose(file) >= 0, "", "cannot close");
+}
+
+}  // namespace sluice::hdf5

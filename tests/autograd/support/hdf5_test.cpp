@@ -1,0 +1,205 @@
+#include "autograd/support/hdf5.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+#include <thread>
+
+#include "autograd/support/error.h"
+#include "tests/support/scratch_folder.h"
+
+namespace sluice::hdf5 {
+namespace {
+
+using sluice::testing::ScratchFolder;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::StartsWith;
+
+constexpr RaiseError kRaise = raise_as<DataError>;
+
+template <class Body>
+std::string message_of(Body&& body) {
+  try {
+    body();
+  } catch (const DataError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+std::vector<std::byte> image_of(const std::function<void(File&)>& fill, ImageOptions options = {}) {
+  File file = File::create_image("test", kRaise, options);
+  fill(file);
+  const auto image = file.image();
+  return {image.begin(), image.end()};
+}
+
+template <class T>
+class Hdf5Elements : public ::testing::Test {};
+using Types =
+    ::testing::Types<float, double, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t>;
+TYPED_TEST_SUITE(Hdf5Elements, Types);
+
+TYPED_TEST(Hdf5Elements, RoundTripBitForBit) {
+  const std::vector<TypeParam> values{
+      0, 1, 2, std::numeric_limits<TypeParam>::max(), std::numeric_limits<TypeParam>::lowest(), 5};
+  const auto image = image_of([&](File& f) {
+    f.write<TypeParam>("/deep/group/x", {2, 3}, values);
+  });
+  const File file = File::open_image(image, "test", kRaise);
+  EXPECT_EQ(file.info("/deep/group/x").type, element_type_of<TypeParam>);
+  EXPECT_THAT(file.info("/deep/group/x").dims, ElementsAre(2, 3));
+  EXPECT_EQ(file.read<TypeParam>("/deep/group/x"), values);
+}
+
+TEST(Hdf5, KeepsScalarsAndEmptyArrays) {
+  const std::vector<double> one{2.5};
+  const auto image = image_of([&](File& f) {
+    f.write<double>("/scalar", {}, one);
+    f.write<float>("/empty", {0, 4}, {});
+  });
+  const File file = File::open_image(image, "test", kRaise);
+  EXPECT_THAT(file.info("/scalar").dims, IsEmpty());
+  EXPECT_THAT(file.read<double>("/scalar"), ElementsAre(2.5));
+  EXPECT_THAT(file.info("/empty").dims, ElementsAre(0, 4));
+  EXPECT_THAT(file.read<float>("/empty"), IsEmpty());
+}
+
+TEST(Hdf5, KeepsTextsOfEveryLength) {
+  const std::string long_text(100'000, 'y');
+  const auto image = image_of([&](File& f) {
+    f.write_text("/a", "seed: 1\nname: \"caf\xc3\xa9\"\n");
+    f.write_text("/b", "");
+    f.write_text("/c", long_text);
+  });
+  const File file = File::open_image(image, "test", kRaise);
+  EXPECT_EQ(file.read_text("/a"), "seed: 1\nname: \"caf\xc3\xa9\"\n");
+  EXPECT_EQ(file.read_text("/b"), "");
+  EXPECT_EQ(file.read_text("/c"), long_text);
+  EXPECT_TRUE(file.is_text("/a"));
+}
+
+TEST(Hdf5, KeepsAttributesAndReplacesThem) {
+  const auto image = image_of([&](File& f) {
+    f.set_attribute("/", "step", int64_t{1});
+    f.set_attribute("/", "step", int64_t{1} << 40);
+    f.set_attribute("/", "loss", 0.1);
+    f.set_attribute("/", "kind", "bytes");
+    f.set_attribute("/", "nothing", "");
+  });
+  const File file = File::open_image(image, "test", kRaise);
+  EXPECT_EQ(file.integer_attribute("/", "step"), int64_t{1} << 40);
+  EXPECT_EQ(file.number_attribute("/", "loss"), 0.1);
+  EXPECT_EQ(file.text_attribute("/", "kind"), "bytes");
+  EXPECT_EQ(file.text_attribute("/", "nothing"), "");
+  EXPECT_FALSE(file.has_attribute("/", "absent"));
+  EXPECT_EQ(message_of([&] { (void)file.integer_attribute("/", "kind"); }),
+            "test: / attribute kind has an unexpected type");
+}
+
+TEST(Hdf5, ListsGroupsAndDatasetsInOrder) {
+  const std::vector<int32_t> one{1};
+  const auto image = image_of([&](File& f) {
+    for (const char* path : {"/b/z", "/b/a", "/a", "/b/sub.name/x"})
+      f.write<int32_t>(path, {1}, one);
+  });
+  const File file = File::open_image(image, "test", kRaise);
+  EXPECT_THAT(file.children("/"), ElementsAre("a", "b"));
+  EXPECT_THAT(file.children("/b"), ElementsAre("a", "sub.name", "z"));
+  EXPECT_THAT(file.datasets(), ElementsAre("/a", "/b/a", "/b/sub.name/x", "/b/z"));
+  EXPECT_THAT(file.datasets("/b"), ElementsAre("/b/a", "/b/sub.name/x", "/b/z"));
+  EXPECT_TRUE(file.exists("/b/sub.name/x"));
+  EXPECT_FALSE(file.exists("/absent/x"));
+}
+
+TEST(Hdf5, GivesTheSameBytesForTheSameContents) {
+  const std::vector<int32_t> values{1, 2, 3};
+  const auto fill = [&](File& f) {
+    f.write<int32_t>("/g/x", {3}, values);
+    f.set_attribute("/g", "name", "value");
+  };
+  EXPECT_EQ(image_of(fill), image_of(fill));
+}
+
+TEST(Hdf5, LeavesTheUserBlockFreeAndPutsItsSignatureBehindIt) {
+  const std::vector<int32_t> values{1, 2, 3};
+  const auto image =
+      image_of([&](File& f) { f.write<int32_t>("/x", {3}, values); }, {.user_block_bytes = 512});
+  for (size_t i = 0; i < 512; ++i) ASSERT_EQ(image[i], std::byte{0}) << i;
+  EXPECT_EQ(image[513], std::byte{'H'});
+  const ScratchFolder folder;
+  write_file_atomically(real_file_system(), folder / "x.h5", image, kRaise);
+  EXPECT_THAT(File::open(folder / "x.h5", kRaise).read<int32_t>("/x"), ElementsAre(1, 2, 3));
+}
+
+TEST(Hdf5, ReadsAndWritesRowsOfAFileOnDisk) {
+  const ScratchFolder folder;
+  {
+    File file = File::create(folder / "x.h5", kRaise);
+    const std::vector<int64_t> dims{4, 2};
+    file.create_dataset("/x", ElementType::u16, dims);
+    const std::vector<uint16_t> tail{5, 6, 7, 8};
+    const std::vector<uint16_t> head{1, 2, 3, 4};
+    file.write_rows<uint16_t>("/x", 2, tail);
+    file.write_rows<uint16_t>("/x", 0, head);
+    file.write_rows<uint16_t>("/x", 4, {});
+    file.close();
+  }
+  const File file = File::open(folder / "x.h5", kRaise);
+  std::vector<uint16_t> middle(4);
+  file.read_rows<uint16_t>("/x", 1, middle);
+  EXPECT_THAT(middle, ElementsAre(3, 4, 5, 6));
+  EXPECT_THAT(message_of([&] { file.read_rows<uint16_t>("/x", 3, middle); }),
+              HasSubstr("/x is [4, 2]: 4 elements from row 3 are no range of its rows"));
+}
+
+TEST(Hdf5, NamesFilePathFoundAndExpected) {
+  const std::vector<int32_t> values{1, 2, 3};
+  const auto image = image_of([&](File& f) {
+    f.write<int32_t>("/x", {3}, values);
+    f.write_text("/t", "text");
+  });
+  const File file = File::open_image(image, "a.h5", kRaise);
+  EXPECT_EQ(message_of([&] { (void)file.read<float>("/x"); }), "a.h5: /x is i32, expected f32");
+  EXPECT_EQ(message_of([&] { (void)file.info("/y/z"); }), "a.h5: /y/z is missing");
+  EXPECT_EQ(message_of([&] { (void)file.read_text("/x"); }), "a.h5: /x holds no text");
+  EXPECT_EQ(message_of([&] { (void)file.info("/t"); }),
+            "a.h5: /t holds neither f32, f64, i32, i64, u8, u16, u32 nor u64");
+}
+
+TEST(Hdf5, RefusesWhatIsNoHdf5File) {
+  const ScratchFolder folder;
+  std::ofstream(folder / "text.h5") << "hello";
+  std::ofstream(folder / "empty.h5") << "";
+  EXPECT_EQ(message_of([&] { (void)File::open(folder / "text.h5", kRaise); }),
+            (folder / "text.h5").string() + ": not an HDF5 file");
+  EXPECT_EQ(message_of([&] { (void)File::open(folder / "empty.h5", kRaise); }),
+            (folder / "empty.h5").string() + ": not an HDF5 file");
+  EXPECT_EQ(message_of([&] { (void)File::open(folder / "none.h5", kRaise); }),
+            (folder / "none.h5").string() + ": no such file");
+  EXPECT_THAT(message_of([&] { (void)File::open_image(bytes_of("hello"), "x", kRaise); }),
+              StartsWith("x: not an HDF5 file"));
+}
+
+TEST(Hdf5, MayBeUsedFromSeveralThreads) {
+  std::vector<std::thread> threads;
+  std::vector<int> good(4, 0);
+  for (int thread = 0; thread < 4; ++thread) {
+    threads.emplace_back([thread, &good] {
+      for (int round = 0; round < 10; ++round) {
+        const std::vector<int32_t> values(100, thread);
+        const auto image = image_of([&](File& f) { f.write<int32_t>("/x", {100}, values); });
+        const File file = File::open_image(image, "test", kRaise);
+        good[static_cast<size_t>(thread)] += file.read<int32_t>("/x") == values;
+      }
+    });
+  }
+  for (auto& thread : threads) thread.join();
+  EXPECT_THAT(good, ElementsAre(10, 10, 10, 10));
+}
+
+}  // namespace
+}  // namespace sluice::hdf5
