@@ -1,0 +1,87 @@
+#include "autograd/kernels/permute_tokens.h"
+
+#include "autograd/kernels/rows.h"
+#include "autograd/support/error.h"
+
+namespace sluice::kernels {
+
+void order_by_expert(const Assignments& assignments, const ExpertOrder& order) {
+  const int64_t E = assignments.E;
+  const int64_t k = assignments.k;
+  const int64_t slots = assignments.N * k;
+  std::fill_n(order.offsets, E + 1, int64_t{0});
+  for (int64_t slot = 0; slot < slots; ++slot) {
+    const int32_t expert = assignments.expert[slot];
+    SLUICE_CHECK(ShapeError, expert >= -1 && expert < E,
+                 "order_by_expert: token {} slot {} has expert {}, allowed -1 to {}", slot / k,
+                 slot % k, expert, E - 1);
+    if (expert >= 0) ++order.offsets[expert + 1];
+  }
+  for (int64_t e = 0; e < E; ++e) order.offsets[e + 1] += order.offsets[e];
+
+  ArenaScope scratch(thread_arena());
+  int64_t* next_row = scratch.allocate<int64_t>(E);
+  std::copy_n(order.offsets, E, next_row);
+  for (int64_t slot = 0; slot < slots; ++slot) {
+    const int32_t expert = assignments.expert[slot];
+    if (expert < 0) {
+      order.row_of_slot[slot] = -1;
+      continue;
+    }
+    const int64_t row = next_row[expert]++;
+    order.token_of_row[row] = static_cast<int32_t>(slot / k);
+    order.row_of_slot[slot] = static_cast<int32_t>(row);
+  }
+}
+
+template <class T>
+void gather_rows(int64_t R, int64_t D, const int32_t* index, const T* x, T* y) {
+  parallel_rows(R, D, [=](int64_t row) { std::copy_n(x + index[row] * D, D, y + row * D); });
+}
+
+template <class T>
+void combine_rows(int64_t N, int64_t D, const CombineRows<T>& args, const Gradient<T>& y) {
+  parallel_rows(N, D * args.k, [&](int64_t n) {
+    T* row_y = y.data + n * D;
+    if (!y.accumulate) std::fill_n(row_y, D, T{0});
+    for (int64_t slot = n * args.k; slot < (n + 1) * args.k; ++slot) {
+      if (args.row_of_slot[slot] < 0) continue;
+      const T* row = args.rows + args.row_of_slot[slot] * D;
+      const T weight = args.weight == nullptr ? T{1} : args.weight[slot];
+      for (int64_t i = 0; i < D; ++i) row_y[i] += weight * row[i];
+    }
+  });
+}
+
+template <class T>
+void combine_rows_backward(int64_t N, int64_t D, const CombineRows<T>& args,
+                           const CombineRowsBackward<T>& gradients) {
+  parallel_rows(N, D * args.k, [&](int64_t n) {
+    const T* grad_y = gradients.grad_y + n * D;
+    for (int64_t slot = n * args.k; slot < (n + 1) * args.k; ++slot) {
+      const int64_t row = args.row_of_slot[slot];
+      if (gradients.grad_weight) {
+        const T* rows = args.rows + row * D;
+        const T dot =
+            row < 0 ? T{0} : lane_sum<T>(D, [=](int64_t i) { return rows[i] * grad_y[i]; });
+        put_gradient(gradients.grad_weight.from(slot), 1, [=](int64_t) { return dot; });
+      }
+      if (gradients.grad_rows && row >= 0) {
+        const T weight = args.weight == nullptr ? T{1} : args.weight[slot];
+        put_gradient(gradients.grad_rows.from(row * D), D,
+                     [=](int64_t i) { return weight * grad_y[i]; });
+      }
+    }
+  });
+}
+
+#define SLUICE_INSTANTIATE(T)                                                              \
+  template void gather_rows(int64_t, int64_t, const int32_t*, const T*, T*);               \
+  template void combine_rows(int64_t, int64_t, const CombineRows<T>&, const Gradient<T>&); \
+  template void combine_rows_backward(int64_t, int64_t, const CombineRows<T>&,             \
+                                      const CombineRowsBackward<T>&);
+SLUICE_INSTANTIATE(float)
+SLUICE_INSTANTIATE(double)
+#undef SLUICE_INSTANTIATE
+
+}  // namespace sluice::kernels
