@@ -22,7 +22,7 @@ add_library(sluice_options INTERFACE)
 target_compile_options(sluice_options INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual
   -Wno-missing-field-initializers  # designated initialisers leave defaults out on purpose
-  $<$<BOOL:${CCACHE}>:-fpch-preprocess>)
+  $<$<AND:$<BOOL:${CCACHE}>,$<CXX_COMPILER_ID:GNU>>:-fpch-preprocess>)
 # Neither changes a value: nobody reads errno after sqrt, nor the floating-point exception flags, and without
 # them no loop over sqrt or a choice between two values is vectorised.
 target_compile_options(sluice_options INTERFACE -fno-math-errno -fno-trapping-math)
