@@ -1,5 +1,6 @@
 #include <vector>
 
+#include "autograd/support/error.h"
 #include "optim/schedules/shape.h"
 
 namespace sluice::schedules {
@@ -51,6 +52,7 @@ struct Piecewise : ScheduleShape {
     return found;
   }
   [[nodiscard]] double value(const Progress& progress) const override {
+    SLUICE_INTERNAL_CHECK(!points.empty(), "a piecewise schedule was used before it was checked");
     const double now = point(0).at.elapsed(progress);
     size_t next = 0;
     while (next < points.size() && point(next).at.count <= now) ++next;

@@ -1,0 +1,461 @@
+#include "train/yaml_reader.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <optional>
+
+#include "autograd/support/error.h"
+#include "autograd/support/registry.h"
+#include "autograd/support/scheduled.h"
+#include "optim/schedules.h"
+#include "train/field_index.h"
+#include "train/yaml_scalar.h"
+
+namespace sluice {
+namespace {
+
+std::string join_key(const std::string& prefix, std::string_view key) {
+  return prefix.empty() ? std::string(key) : fmt::format("{}.{}", prefix, key);
+}
+
+std::vector<std::string_view> names_of(std::span<const Choice> choices) {
+  std::vector<std::string_view> names;
+  for (const Choice& choice : choices) names.push_back(choice.name);
+  return names;
+}
+
+// What one reading shares.
+struct Reading {
+  Configurable& root;
+  Diagnostics& diagnostics;
+  std::optional<FieldIndex> index;  // made at the first unknown key
+
+  const FieldIndex& sections() {
+    if (!index) index.emplace(root);
+    return *index;
+  }
+};
+
+// A mapping, the config that it fills, and where it stands.
+struct Section {
+  const YamlNode* map = nullptr;  // null: not given, all defaults
+  Location where;                 // of the map, or of the nearest section around it that is given
+  std::string key;                // full key; empty for the root
+  // Of a tagged union only.
+  std::string_view type;
+  std::span<const Choice> choices;
+};
+
+void read_section(Reading& reading, Configurable& config, const Section& section);
+
+// Reads the fields of one section.
+class SectionReader : public FieldVisitor {
+ public:
+  SectionReader(Reading& reading, const Section& section) : reading_(reading), section_(section) {}
+
+  void boolean(FieldInfo info, bool& value) override {
+    if (const YamlNode* node = find(info)) report(info, *node, read_boolean(*node, value));
+  }
+  void integer(FieldInfo info, int64_t& value, IntegerRange range) override {
+    if (const YamlNode* node = find(info)) {
+      report(info, *node, read_integer(*node, range, "", value));
+    }
+  }
+  void number(FieldInfo info, double& value, NumberRange range) override {
+    if (const YamlNode* node = find(info)) {
+      report(info, *node, read_number(*node, range, "", value));
+    }
+  }
+  void text(FieldInfo info, std::string& value) override {
+    if (const YamlNode* node = find(info)) report(info, *node, read_text(*node, value));
+  }
+  void path(FieldInfo info, std::string& value) override {
+    if (const YamlNode* node = find(info)) report(info, *node, read_path(info, *node, value));
+  }
+
+  void optional_integer(FieldInfo info, std::optional<int64_t>& value, IntegerRange range,
+                        std::string_view absent) override {
+    read_optional(info, value, absent, [&](const YamlNode& node, int64_t& present) {
+      return read_integer(node, range, absent, present);
+    });
+  }
+  void optional_number(FieldInfo info, std::optional<double>& value, NumberRange range,
+                       std::string_view absent) override {
+    read_optional(info, value, absent, [&](const YamlNode& node, double& present) {
+      return read_number(node, range, absent, present);
+    });
+  }
+  void optional_path(FieldInfo info, std::optional<std::string>& value,
+                     std::string_view absent) override {
+    read_optional(info, value, absent, [&](const YamlNode& node, std::string& present) {
+      return read_path(info, node, present);
+    });
+  }
+  void optional_duration(FieldInfo info, std::optional<Duration>& value,
+                         std::string_view absent) override {
+    read_optional(info, value, absent, [&](const YamlNode& node, Duration& present) {
+      return read_duration(node, absent, present);
+    });
+  }
+
+  void word(FieldInfo info, std::string& value,
+            std::span<const std::string_view> allowed) override {
+    const YamlNode* node = find(info);
+    if (node == nullptr) return;
+    for (const std::string_view candidate : allowed) {
+      if (is_word(*node, candidate)) {
+        value = candidate;
+        return;
+      }
+    }
+    report(info, *node, refuse_word(*node, allowed));
+  }
+  void duration(FieldInfo info, Duration& value) override {
+    if (const YamlNode* node = find(info)) report(info, *node, read_duration(*node, "", value));
+  }
+  void scheduled(FieldInfo info, Scheduled& value, NumberRange range) override;
+
+  void numbers(FieldInfo info, std::vector<double>& value, NumberRange range) override {
+    read_list(info, value, [&](const YamlNode& node, double& item) {
+      return read_number(node, range, "", item);
+    });
+  }
+  void integers(FieldInfo info, std::vector<int64_t>& value, IntegerRange range) override {
+    read_list(info, value, [&](const YamlNode& node, int64_t& item) {
+      return read_integer(node, range, "", item);
+    });
+  }
+  void texts(FieldInfo info, std::vector<std::string>& value) override {
+    read_list(info, value,
+              [](const YamlNode& node, std::string& item) { return read_text(node, item); });
+  }
+
+  void object(FieldInfo info, Configurable& value) override;
+  void optional_object(FieldInfo info, std::shared_ptr<Configurable>& value,
+                       const std::function<std::shared_ptr<Configurable>()>& make,
+                       std::string_view absent) override;
+  void object_list(FieldInfo info, std::vector<std::shared_ptr<Configurable>>& value,
+                   const std::function<std::shared_ptr<Configurable>()>& make) override;
+  void tagged(FieldInfo info, Tagged& value, std::span<const Choice> choices) override;
+  void tagged_list(FieldInfo info, std::vector<Tagged>& value,
+                   std::span<const Choice> choices) override;
+
+  /// After all fields: what nobody read.
+  void report_unknown_keys();
+
+ private:
+  /// The value of a key, or null when it is not given; a required one is then reported.
+  const YamlNode* find(const FieldInfo& info) {
+    known_.emplace_back(info.key);
+    const YamlEntry* entry = section_.map == nullptr ? nullptr : section_.map->find(info.key);
+    if (entry == nullptr && info.required) {
+      add(section_.where, full(info), fmt::format("missing; it is {}", info.doc));
+    }
+    return entry == nullptr ? nullptr : &entry->value;
+  }
+  [[nodiscard]] std::string full(const FieldInfo& info) const {
+    return join_key(section_.key, info.key);
+  }
+  void add(const Location& where, std::string key, std::string message) {
+    reading_.diagnostics.add(where, std::move(key), std::move(message));
+  }
+  void report(const FieldInfo& info, const YamlNode& node, std::string problem) {
+    if (!problem.empty()) add(node.where, full(info), std::move(problem));
+  }
+
+  static std::string read_path(const FieldInfo& info, const YamlNode& node, std::string& value);
+  static std::string refuse_word(const YamlNode& node, std::span<const std::string_view> allowed) {
+    const bool is_text = node.kind == YamlNode::Kind::scalar;
+    return fmt::format("found {}, allowed {}{}", node.describe(), fmt::join(allowed, ", "),
+                       is_text ? did_you_mean(node.text, allowed) : "");
+  }
+
+  template <class T, class Read>
+  void read_optional(const FieldInfo& info, std::optional<T>& value, std::string_view absent,
+                     const Read& read) {
+    const YamlNode* node = find(info);
+    if (node == nullptr) return;
+    if (is_word(*node, absent)) {
+      value.reset();
+      return;
+    }
+    T present{};
+    std::string problem = read(*node, present);
+    if (problem.empty()) {
+      value = std::move(present);
+    } else {
+      report(info, *node, std::move(problem));
+    }
+  }
+
+  template <class T, class Read>
+  void read_list(const FieldInfo& info, std::vector<T>& value, const Read& read) {
+    const YamlNode* node = find(info);
+    if (node == nullptr) return;
+    if (node->kind != YamlNode::Kind::list) {
+      const std::string hint =
+          node->kind == YamlNode::Kind::scalar ? fmt::format("; write [{}]", node->text) : "";
+      report(info, *node, fmt::format("found {}, allowed a list{}", node->describe(), hint));
+      return;
+    }
+    std::vector<T> items(node->items.size());
+    for (size_t i = 0; i < items.size(); ++i) {
+      std::string problem = read(node->items[i], items[i]);
+      if (!problem.empty()) {
+        add(node->items[i].where, join_key(full(info), std::to_string(i)), std::move(problem));
+      }
+    }
+    value = std::move(items);
+  }
+
+  /// A config of the union's choice that the map names, filled; the type's name is "" after an
+  /// error.
+  Tagged read_tagged(const YamlNode& node, const std::string& key, const std::string& default_type,
+                     std::span<const Choice> choices);
+  [[nodiscard]] std::string unknown_key(const std::string& key);
+
+  Reading& reading_;
+  const Section& section_;
+  std::vector<std::string> known_;
+};
+
+std::string SectionReader::read_path(const FieldInfo& info, const YamlNode& node,
+                                     std::string& value) {
+  if (node.kind != YamlNode::Kind::scalar) {
+    return fmt::format("found {}, allowed a path", node.describe());
+  }
+  if (node.text.empty()) {
+    if (info.required) return "found an empty path";
+    value.clear();
+    return {};
+  }
+  const std::filesystem::path path(node.text);
+  value =
+      (path.is_absolute() ? path : node.where.source->folder / path).lexically_normal().string();
+  return {};
+}
+
+void SectionReader::scheduled(FieldInfo info, Scheduled& value, NumberRange range) {
+  const YamlNode* node = find(info);
+  if (node == nullptr) return;
+  if (node->kind != YamlNode::Kind::map) {
+    double constant = 0.0;
+    std::string problem =
+        read_number(*node, range, "a schedule such as {type: cosine, ...}", constant);
+    if (problem.empty()) value = Scheduled(constant);
+    report(info, *node, std::move(problem));
+    return;
+  }
+  const size_t problems = reading_.diagnostics.size();
+  const Tagged read = read_tagged(*node, full(info), "", schedule_choices());
+  if (reading_.diagnostics.size() > problems) return;
+  auto shape = std::dynamic_pointer_cast<ScheduleShape>(read.config);
+  SLUICE_INTERNAL_CHECK(shape != nullptr, "schedule {} is no ScheduleShape", read.type);
+  const auto [least, greatest] = shape->extremes();
+  for (const double extreme : {least, greatest}) {
+    if (is_inside(extreme, range)) continue;
+    report(info, *node,
+           fmt::format("the schedule reaches {}, allowed {}", extreme, describe_range(range)));
+    return;
+  }
+  value = Scheduled(read.type, std::move(shape));
+}
+
+void SectionReader::object(FieldInfo info, Configurable& value) {
+  const YamlNode* node = find(info);
+  // A required section that is missing was reported; its keys would only repeat it.
+  if (node == nullptr && info.required) return;
+  read_section(reading_, value,
+               {node, node == nullptr ? section_.where : node->where, full(info), {}, {}});
+}
+
+void SectionReader::optional_object(FieldInfo info, std::shared_ptr<Configurable>& value,
+                                    const std::function<std::shared_ptr<Configurable>()>& make,
+                                    std::string_view absent) {
+  const YamlNode* node = find(info);
+  if (node == nullptr) return;
+  if (is_word(*node, absent)) {
+    value.reset();
+  } else if (node->kind != YamlNode::Kind::map) {
+    report(info, *node, fmt::format("found {}, allowed a mapping or {}", node->describe(), absent));
+  } else {
+    value = make();
+    read_section(reading_, *value, {node, node->where, full(info), {}, {}});
+  }
+}
+
+void SectionReader::object_list(FieldInfo info, std::vector<std::shared_ptr<Configurable>>& value,
+                                const std::function<std::shared_ptr<Configurable>()>& make) {
+  const YamlNode* node = find(info);
+  if (node == nullptr) return;
+  if (node->kind != YamlNode::Kind::list) {
+    report(info, *node, fmt::format("found {}, allowed a list of mappings", node->describe()));
+    return;
+  }
+  value.clear();
+  for (const YamlNode& item : node->items) {
+    const std::string key = join_key(full(info), std::to_string(value.size()));
+    value.push_back(make());
+    read_section(reading_, *value.back(), {&item, item.where, key, {}, {}});
+  }
+}
+
+Tagged SectionReader::read_tagged(const YamlNode& node, const std::string& key,
+                                  const std::string& default_type,
+                                  std::span<const Choice> choices) {
+  const auto names = names_of(choices);
+  if (node.kind != YamlNode::Kind::map) {
+    const bool is_choice = std::any_of(names.begin(), names.end(),
+                                       [&](std::string_view name) { return is_word(node, name); });
+    const std::string example = is_choice ? node.text : "...";
+    add(node.where, key,
+        fmt::format("found {}, allowed a mapping with a type; write {{type: {}}}", node.describe(),
+                    example));
+    return {};
+  }
+  const YamlEntry* type = node.find("type");
+  if (type == nullptr && default_type.empty()) {
+    add(node.where, join_key(key, "type"),
+        fmt::format("missing; allowed: {}", fmt::join(names, ", ")));
+    return {};
+  }
+  const auto chosen = std::find_if(choices.begin(), choices.end(), [&](const Choice& choice) {
+    return type == nullptr ? choice.name == default_type : is_word(type->value, choice.name);
+  });
+  if (chosen == choices.end()) {
+    SLUICE_INTERNAL_CHECK(type != nullptr, "{}: the default type {} is none of its choices", key,
+                          default_type);
+    add(type->value.where, join_key(key, "type"), refuse_word(type->value, names));
+    return {};
+  }
+  Tagged value{std::string(chosen->name), chosen->make_config()};
+  read_section(reading_, *value.config, {&node, node.where, key, chosen->name, choices});
+  return value;
+}
+
+void SectionReader::tagged(FieldInfo info, Tagged& value, std::span<const Choice> choices) {
+  const YamlNode* node = find(info);
+  if (node != nullptr) {
+    value = read_tagged(*node, full(info), value.type, choices);
+  } else if (!value.type.empty() && !value.config) {
+    for (const Choice& choice : choices) {
+      if (choice.name == value.type) value.config = choice.make_config();
+    }
+  }
+}
+
+void SectionReader::tagged_list(FieldInfo info, std::vector<Tagged>& value,
+                                std::span<const Choice> choices) {
+  const YamlNode* node = find(info);
+  if (node == nullptr) return;
+  value.clear();
+  if (node->kind != YamlNode::Kind::list) {
+    value.push_back(read_tagged(*node, full(info), "", choices));
+    return;
+  }
+  for (const YamlNode& item : node->items) {
+    const std::string key = join_key(full(info), std::to_string(value.size()));
+    value.push_back(read_tagged(item, key, "", choices));
+  }
+}
+
+std::string SectionReader::unknown_key(const std::string& key) {
+  for (const Choice& choice : section_.choices) {
+    const auto keys = keys_of(*choice.make_config());
+    if (std::find(keys.begin(), keys.end(), key) != keys.end()) {
+      return fmt::format("not read by type \"{}\"; it belongs to type \"{}\"", section_.type,
+                         choice.name);
+    }
+  }
+  const std::string unknown = section_.type.empty()
+                                  ? "unknown key"
+                                  : fmt::format("unknown key of type \"{}\"", section_.type);
+  const std::vector<std::string_view> known(known_.begin(), known_.end());
+  if (const std::string hint = did_you_mean(key, known); !hint.empty()) return unknown + hint;
+  if (const auto sections = reading_.sections().sections_with(key); !sections.empty()) {
+    return fmt::format("{}; it belongs to {}", unknown, sections.front());
+  }
+  return known.empty() ? unknown + "; none is allowed"
+                       : fmt::format("{}; allowed: {}", unknown, fmt::join(known, ", "));
+}
+
+void SectionReader::report_unknown_keys() {
+  if (section_.map == nullptr) return;
+  for (const YamlEntry& entry : section_.map->entries) {
+    const bool is_type = !section_.type.empty() && entry.key == "type";
+    const bool is_known = std::find(known_.begin(), known_.end(), entry.key) != known_.end();
+    if (!is_type && !is_known) {
+      add(entry.where, join_key(section_.key, entry.key), unknown_key(entry.key));
+    }
+  }
+}
+
+// The place of a key below a section: as deep as the text goes.
+Location locate(const Section& section, std::string_view key) {
+  Location where = section.where;
+  const YamlNode* node = section.map;
+  while (node != nullptr && !key.empty()) {
+    const size_t dot = key.find('.');
+    const std::string_view part = key.substr(0, dot);
+    const YamlNode* next = nullptr;
+    if (const YamlEntry* entry = node->find(part)) next = &entry->value;
+    for (size_t i = 0; next == nullptr && i < node->items.size(); ++i) {
+      if (part == std::to_string(i)) next = &node->items[i];
+    }
+    if (next != nullptr) where = next->where;
+    node = next;
+    key.remove_prefix(dot == std::string_view::npos ? key.size() : dot + 1);
+  }
+  return where;
+}
+
+// A rule over several fields. "top_k: found ..." is about the key top_k of this section.
+void check_section(Reading& reading, const Configurable& config, const Section& section,
+                   const std::vector<std::string>& known) {
+  const std::string problem = config.check();
+  if (problem.empty()) return;
+  const size_t colon = problem.find(": ");
+  const std::string_view subject = std::string_view(problem).substr(0, colon);
+  const std::string first(subject.substr(0, subject.find('.')));
+  const bool names_key =
+      colon != std::string::npos && std::find(known.begin(), known.end(), first) != known.end();
+  if (names_key) {
+    reading.diagnostics.add(locate(section, subject), join_key(section.key, subject),
+                            problem.substr(colon + 2));
+  } else {
+    reading.diagnostics.add(section.where, section.key, problem);
+  }
+}
+
+void read_section(Reading& reading, Configurable& config, const Section& section) {
+  if (section.map != nullptr && section.map->kind != YamlNode::Kind::map) {
+    reading.diagnostics.add(section.where, section.key,
+                            fmt::format("found {}, allowed a mapping", section.map->describe()));
+    return;
+  }
+  const size_t problems = reading.diagnostics.size();
+  SectionReader reader(reading, section);
+  config.fields(reader);
+  reader.report_unknown_keys();
+  if (reading.diagnostics.size() == problems) {
+    check_section(reading, config, section, keys_of(config));
+  }
+}
+
+}  // namespace
+
+Diagnostics read_into(Configurable& config, const YamlDocument& document) {
+  Diagnostics diagnostics = document.problems;
+  if (!document.is_broken) {
+    Reading reading{config, diagnostics, std::nullopt};
+    read_section(reading, config, {&document.root, document.root.where, "", {}, {}});
+  }
+  diagnostics.sort();
+  return diagnostics;
+}
+
+void read_or_throw(Configurable& config, const YamlDocument& document) {
+  read_into(config, document).throw_if_any();
+}
+
+}  // namespace sluice
