@@ -1,7 +1,7 @@
 #pragma once
-// Counter-based random numbers (Philox4x32-10; Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as
-// easy as 1, 2, 3"). A number is a pure function of its key and its counter: there is no state to save, and
-// neither threads, micro-batches, recomputation nor resume can change it.
+// Counter-based random numbers (Philox4x32-10; Salmon, Moraes, Dror, Shaw 2011, "Parallel random
+// numbers: as easy as 1, 2, 3"). A number is a pure function of its key and its counter: there is
+// no state to save, and neither threads, micro-batches, recomputation nor resume can change it.
 //
 //   const RandomKey key{seed, RandomPurpose::dropout, layer, step};
 //   float u = uniform(key, global_sample, position * width + column);   // in [0, 1)
@@ -11,8 +11,8 @@
 
 namespace sluice {
 
-/// What a stream is for. Two purposes never share numbers. The values are stored nowhere, but changing one
-/// changes every run: append only.
+/// What a stream is for. Two purposes never share numbers. The values are stored nowhere, but
+/// changing one changes every run: append only.
 enum class RandomPurpose : uint32_t {
   init = 1,
   dropout = 2,
@@ -24,6 +24,7 @@ enum class RandomPurpose : uint32_t {
   test = 8,
   hold_out = 9,
   synthetic = 10,
+  tokenizer_sample = 11,
 };
 
 struct RandomKey {
