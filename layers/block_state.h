@@ -3,7 +3,7 @@
 
 #include <array>
 #include <map>
-#include <string>
+#include <string_view>
 
 #include "layers/context.h"
 
@@ -13,9 +13,9 @@ namespace sluice {
 /// blocks may read (keys and values to share, attention statistics, momentum). Recomputation treats
 /// all of them as inputs and outputs.
 struct BlockState {
-  Tensor hidden;                          // [N, D]
-  std::array<Tensor, kLossKinds> losses;  // one element each; undefined while nothing was added
-  std::map<std::string, Tensor> side;
+  Tensor hidden;                            // [N, D]
+  std::array<Tensor, kLossKinds> losses;    // one element each; undefined while nothing was added
+  std::map<std::string_view, Tensor> side;  // keys are string literals
 
   void add_loss(Tape& tape, const AuxiliaryLoss& loss);
 };

@@ -12,15 +12,20 @@ namespace sluice {
 /// Letters: R rows (assignments), E experts, D hidden size, F expert width.
 class Experts : public Module {
  public:
-  /// x [R, D] in expert order, expert e owning rows offsets[e] .. offsets[e + 1] - 1 (possibly none) -> [R, D].
-  [[nodiscard]] virtual Tensor forward(const ForwardContext& context, const Tensor& x, const Tensor& offsets) const = 0;
+  /// x [R, D] in expert order, expert e owning rows offsets[e] .. offsets[e + 1] - 1 (possibly
+  /// none) -> [R, D].
+  [[nodiscard]] virtual Tensor forward(const ForwardContext& context, const Tensor& x,
+                                       const Tensor& offsets) const = 0;
 };
 
-/// One SwiGLU per expert, stacked: "<path>.w_gate" [E, F, D], "<path>.w_up" [E, F, D], "<path>.w_down" [E, D, F].
+/// One SwiGLU per expert, stacked: "<path>.w_gate" [E, F, D], "<path>.w_up" [E, F, D],
+/// "<path>.w_down" [E, D, F].
 class SwigluExperts final : public Experts {
  public:
-  SwigluExperts(const Builder& b, int64_t num_experts, int64_t hidden_size, int64_t intermediate_size);
-  [[nodiscard]] Tensor forward(const ForwardContext& context, const Tensor& x, const Tensor& offsets) const override;
+  SwigluExperts(const Builder& b, int64_t num_experts, int64_t hidden_size,
+                int64_t intermediate_size);
+  [[nodiscard]] Tensor forward(const ForwardContext& context, const Tensor& x,
+                               const Tensor& offsets) const override;
 
  private:
   Parameter& w_gate_;

@@ -8,7 +8,8 @@
 
 namespace sluice {
 
-/// What a Linear is made from: parameters "<path>.w_<name>" [out, in] and, with bias, "<path>.b_<name>" [out].
+/// What a Linear is made from: parameters "<path>.w_<name>" [out, in] and, with bias,
+/// "<path>.b_<name>" [out].
 struct LinearSpec {
   std::string name;
   int64_t in;

@@ -1,8 +1,8 @@
 #pragma once
 // The model that a pattern string spells: embedding, sublayers, final norm, head.
 //
-// Each symbol of the pattern (pattern.h) is one residual sublayer x <- x + F(norm(x)): A attention, F dense
-// feed-forward, E experts; mixers.def and ffns.def list them all.
+// Each symbol of the pattern (pattern.h) is one residual sublayer x <- x + F(norm(x)): A attention,
+// F dense feed-forward, E experts; mixers.def and ffns.def list them all.
 //
 // Letters: N tokens, D hidden size, V vocabulary.
 
@@ -38,15 +38,21 @@ struct ModelConfig final : Configurable {
   InitConfig init;
 
   ModelConfig();
+  /// Copies share the sections, which are not changed after a recipe was read.
+  ModelConfig(const ModelConfig&) = default;
+  ModelConfig& operator=(const ModelConfig&) = default;
   void fields(FieldVisitor& v) override;
   [[nodiscard]] std::string check() const override;
   /// The section of a mixer or feed-forward, typed.
   [[nodiscard]] const Configurable& section(std::string_view key) const;
   [[nodiscard]] Configurable& section(std::string_view key);
+  /// One symbol per sublayer. Throws ConfigError.
+  [[nodiscard]] std::string expanded_pattern() const;
   /// Visits every section, used or not (the schema).
   bool all_sections = false;
 
  private:
+  [[nodiscard]] std::shared_ptr<Configurable> find_section(std::string_view key) const;
   std::vector<std::pair<std::string, std::shared_ptr<Configurable>>> sections_;
 };
 
@@ -97,10 +103,12 @@ class Model : public Module {
 
  private:
   struct Sublayer;
-  void run_sublayer(const ForwardContext& context, const Sublayer& sublayer,
-                    BlockState& state) const;
+  [[nodiscard]] BlockState run_sublayer(const ForwardContext& context, const Sublayer& sublayer,
+                                        BlockState state) const;
   [[nodiscard]] BlockState run_block(const ForwardContext& context, const Sublayer& sublayer,
                                      BlockState state) const;
+  [[nodiscard]] Tensor maybe_dropout(const ForwardContext& context, const Tensor& x,
+                                     int64_t stream) const;
   [[nodiscard]] Tensor embed(const ForwardContext& context, const Tensor& tokens) const;
 
   std::string pattern_;
@@ -109,7 +117,7 @@ class Model : public Module {
   double dropout_;
   Embedding* embedding_;
   Parameter* positions_ = nullptr;  // [P, D]
-  std::vector<std::unique_ptr<Sublayer>> sublayers_;
+  std::vector<Sublayer*> sublayers_;
   Norm* final_norm_;
   Parameter* head_;  // [V, D]; the embedding's when tied
 };

@@ -52,7 +52,8 @@ class PatternParser {
     if (position_ < text_.size() && text_[position_] == 'x') ++position_;
     int64_t value = 0;
     const size_t digits = position_;
-    while (position_ < text_.size() && std::isdigit(static_cast<unsigned char>(text_[position_])) != 0) {
+    while (position_ < text_.size() &&
+           std::isdigit(static_cast<unsigned char>(text_[position_])) != 0) {
       value = value * 10 + (text_[position_++] - '0');
       if (value > kMaxSublayers) fail("a count above " + std::to_string(kMaxSublayers));
     }
@@ -63,14 +64,16 @@ class PatternParser {
   }
 
   void append_repeated(std::string& result, const std::string& item, int64_t times) {
-    if (static_cast<int64_t>(result.size() + item.size() * static_cast<size_t>(times)) > kMaxSublayers) {
+    if (static_cast<int64_t>(result.size() + item.size() * static_cast<size_t>(times)) >
+        kMaxSublayers) {
       fail("more than " + std::to_string(kMaxSublayers) + " sublayers");
     }
     for (int64_t i = 0; i < times; ++i) result += item;
   }
 
   void skip_spaces() {
-    while (position_ < text_.size() && std::isspace(static_cast<unsigned char>(text_[position_])) != 0) {
+    while (position_ < text_.size() &&
+           std::isspace(static_cast<unsigned char>(text_[position_])) != 0) {
       ++position_;
     }
   }
@@ -81,9 +84,10 @@ class PatternParser {
       if (!allowed.empty()) allowed += ", ";
       allowed += symbol;
     }
-    throw ConfigError(fmt::format(
-        "pattern \"{}\", position {}: found {}; allowed are the symbols {} and groups such as (AE)x6", text_,
-        position_ + 1, found, allowed));
+    throw ConfigError(
+        fmt::format("pattern \"{}\", position {}: found {}; allowed are the symbols {} and groups "
+                    "such as (AE)x6",
+                    text_, position_ + 1, found, allowed));
   }
 
   std::string_view text_;

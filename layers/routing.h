@@ -34,9 +34,11 @@ struct Selection {
   int64_t tokens = 0;
   int64_t experts = 0;
   int64_t top_k = 0;
-  /// [N, k]: chosen experts, best first; kNoExpert where a slot is empty or was dropped for lack of
-  /// capacity.
+  /// [N, k]: chosen experts, best first; kNoExpert where a slot is empty.
   std::vector<int32_t> expert;
+  /// [N, k]: the same with kNoExpert where an assignment was dropped for lack of capacity; empty
+  /// when nothing was.
+  std::vector<int32_t> dispatched;
   /// [E]: assignments of counted tokens before any drop.
   std::vector<int64_t> load;
   /// Assignments of counted tokens that were dropped for lack of capacity.

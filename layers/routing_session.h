@@ -59,6 +59,8 @@ class RoutingSession {
   void end_evaluation() { evaluating_ = false; }
   [[nodiscard]] const std::vector<LayerLoad>& eval_loads() const { return eval_loads_; }
   [[nodiscard]] bool evaluating() const { return evaluating_; }
+  /// True inside the counting pass: routes are made, losses are not wanted.
+  [[nodiscard]] bool counting() const { return counting_; }
 
   /// State of every balancer under "<layer>/".
   void visit_state(StateVisitor& visitor);

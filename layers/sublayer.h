@@ -60,6 +60,8 @@ struct MixerEntry {
   std::string_view section;
   std::string_view doc;
   std::unique_ptr<Configurable> (*make_config)();
+  /// A rule between the section and the rest of the model: "" or one sentence; null for none.
+  std::string (*check)(const ModelConfig&, const Configurable&);
   std::unique_ptr<Mixer> (*make)(const Builder&, const ModelConfig&, const Configurable&,
                                  SublayerPlace);
 };
@@ -71,6 +73,7 @@ struct FeedForwardEntry {
   std::string_view doc;
   bool routes;  // is an expert layer: has a router, wants a balancer
   std::unique_ptr<Configurable> (*make_config)();
+  std::string (*check)(const ModelConfig&, const Configurable&);  // as above
   std::unique_ptr<FeedForward> (*make)(const Builder&, const ModelConfig&, const Configurable&,
                                        SublayerPlace);
 };

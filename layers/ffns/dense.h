@@ -17,12 +17,13 @@ struct DenseConfig final : Configurable {
   void fields(FieldVisitor& v) override;
 };
 
-/// swiglu: y = (silu(x Wg^T) * (x Wu^T)) Wd^T; gelu_tanh: y = gelu(x Wu^T + b) Wd^T + b. Parameters "<path>.w_gate" [F, D], "w_up"
-/// [F, D], "w_down" [D, F].
+/// swiglu: y = (silu(x Wg^T) * (x Wu^T)) Wd^T; gelu_tanh: y = gelu(x Wu^T + b) Wd^T + b. Parameters
+/// "<path>.w_gate" [F, D], "w_up" [F, D], "w_down" [D, F].
 class DenseFeedForward final : public FeedForward {
  public:
   DenseFeedForward(const Builder& b, int64_t hidden_size, const DenseConfig& config);
-  [[nodiscard]] Tensor forward(const ForwardContext& context, const Tensor& x, BlockState& state) const override;
+  [[nodiscard]] Tensor forward(const ForwardContext& context, const Tensor& x,
+                               BlockState& state) const override;
   /// The same without a block: the shared experts of a sparse layer.
   [[nodiscard]] Tensor apply(const ForwardContext& context, const Tensor& x) const;
 

@@ -1,9 +1,9 @@
 #pragma once
 // Causal self-attention over the documents of a packed batch.
 //
-// Vaswani et al. 2017; grouped queries: Ainslie et al. 2023 (query head h reads key head h / (H / K)); rotary positions:
-// Su et al. 2021; QK-norm: Qwen3 (per head) and OLMoE (full width). Order: project, bias, QK-norm, rotate, scores times
-// P^(-1/2), softmax, times V, output projection.
+// Vaswani et al. 2017; grouped queries: Ainslie et al. 2023 (query head h reads key head h / (H /
+// K)); rotary positions: Su et al. 2021; QK-norm: Qwen3 (per head) and OLMoE (full width). Order:
+// project, bias, QK-norm, rotate, scores times P^(-1/2), softmax, times V, output projection.
 //
 // Letters: N tokens, D hidden size, H query heads, K key/value heads, P head width.
 

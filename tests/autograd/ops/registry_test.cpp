@@ -200,7 +200,7 @@ TEST_P(EveryOp, RunsOnShapesAlone) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Ops, EveryOp, testing::ValuesIn(op_table().begin(), op_table().end()),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& op) { return std::string(op.param.name); });
 
 }  // namespace
 }  // namespace sluice

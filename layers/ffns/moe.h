@@ -1,0 +1,43 @@
+#pragma once
+// The sparse feed-forward: a router, a balancer, routed experts, and shared experts that always
+// run.
+//
+// Shazeer et al. 2017; fine-grained and shared experts: DeepSeekMoE (Dai et al. 2024); dropless
+// segments: MegaBlocks (Gale et al. 2022); capacity and dropping: GShard (Lepikhin et al. 2020),
+// Switch (Fedus et al. 2021).
+//
+//   y_t = sum over chosen e of w_te FFN_e(x_t) + sum over shared FFN_s(x_t)
+
+#include <optional>
+#include <string>
+
+#include "autograd/support/fields.h"
+#include "autograd/support/scheduled.h"
+
+namespace sluice {
+
+/// Shared experts, computed as one feed-forward of the joint width, which is the same function.
+struct SharedExpertsConfig final : Configurable {
+  int64_t num_experts = 1;
+  int64_t intermediate_size = 256;
+  void fields(FieldVisitor& v) override;
+};
+
+/// `model.experts` of a recipe.
+struct ExpertsConfig final : Configurable {
+  int64_t num_experts = 16;
+  Scheduled top_k = 2.0;
+  int64_t intermediate_size = 256;
+  std::shared_ptr<Configurable> shared;  // SharedExpertsConfig, or null
+  Tagged router;
+  std::optional<double> capacity_factor;
+  std::string drop_policy = "position";
+  ExpertsConfig();
+  void fields(FieldVisitor& v) override;
+  [[nodiscard]] std::string check() const override;
+
+  /// Experts per token at this point of the run: the scheduled number, rounded, at least 1.
+  [[nodiscard]] int64_t top_k_at(const Progress& progress) const;
+};
+
+}  // namespace sluice

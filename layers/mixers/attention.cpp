@@ -1,0 +1,250 @@
+#include "layers/mixers/attention.h"
+
+#include <array>
+#include <cmath>
+
+#include "autograd/ops/causal_attention.h"
+#include "autograd/ops/norm.h"
+#include "autograd/ops/reshape.h"
+#include "autograd/ops/rope.h"
+#include "layers/linear.h"
+#include "layers/model.h"
+
+namespace sluice {
+
+void RopeScalingConfig::fields(FieldVisitor& v) {
+  static constexpr std::array<std::string_view, 3> kTypes = {"linear", "llama3", "yarn"};
+  v.word({"type", "linear, llama3 or yarn"}, type, kTypes);
+  v.number({"factor", "how many times longer than the original context"}, factor, {.min = 1.0});
+  v.integer({"original_max_position_embeddings", "context length before scaling (llama3, yarn)"},
+            original_max_position_embeddings, {.min = 1});
+  v.number({"low_freq_factor", "llama3: wavelengths above context / this are scaled fully"},
+           low_freq_factor, {.min = 0.0, .exclusive_min = true});
+  v.number({"high_freq_factor", "llama3: wavelengths below context / this are kept"},
+           high_freq_factor, {.min = 0.0, .exclusive_min = true});
+  v.number({"beta_fast", "yarn: turns over the context above which a pair is kept"}, beta_fast,
+           {.min = 0.0, .exclusive_min = true});
+  v.number({"beta_slow", "yarn: turns over the context below which a pair is scaled"}, beta_slow,
+           {.min = 0.0, .exclusive_min = true});
+}
+
+void AttentionConfig::fields(FieldVisitor& v) {
+  static constexpr std::array<std::string_view, 2> kLayouts = {"half_split", "interleaved"};
+  static constexpr std::array<std::string_view, 3> kNorms = {"none", "per_head", "full"};
+  static constexpr std::array<std::string_view, 3> kBiases = {"none", "qkv", "all"};
+  v.integer({"num_heads", "query heads H"}, num_heads, {.min = 1});
+  v.optional_integer({"num_kv_heads", "key/value heads, a divisor of num_heads (auto: num_heads)"},
+                     num_kv_heads, {.min = 1}, "auto");
+  v.optional_integer({"head_dim", "width of a head (auto: hidden_size / num_heads)"}, head_dim,
+                     {.min = 1}, "auto");
+  v.optional_number({"rope_theta", "base of the rotary frequencies; none: no rotation"}, rope_theta,
+                    {.min = 1.0}, "none");
+  v.word({"rope_layout", "pairs of the rotation: half_split (Hugging Face) or interleaved (Meta)"},
+         rope_layout, kLayouts);
+  v.optional_object(
+      {"rope_scaling", "stretches the rotary frequencies to a longer context"}, rope_scaling,
+      [] { return std::make_shared<RopeScalingConfig>(); }, "none");
+  v.integer({"max_position_embeddings", "longest document, in tokens, that can be rotated"},
+            max_position_embeddings, {.min = 1, .max = int64_t{1} << 24});
+  v.word({"qk_norm", "RMSNorm of queries and keys: none, per_head (Qwen3), full (OLMoE)"}, qk_norm,
+         kNorms);
+  v.word({"bias", "biases: none, qkv (Qwen2), all (GPT-2)"}, bias, kBiases);
+  v.optional_integer({"window", "tokens a token sees, itself included; none: all before it"},
+                     window, {.min = 1}, "none");
+}
+
+std::string AttentionConfig::check() const {
+  if (num_heads % kv_heads() != 0) {
+    return fmt::format("num_kv_heads: found {}, allowed a divisor of num_heads ({})", kv_heads(),
+                       num_heads);
+  }
+  if (head_dim && *head_dim % 2 != 0 && rope_theta) {
+    return fmt::format("head_dim: found {}, allowed an even number with rotary positions",
+                       *head_dim);
+  }
+  return {};
+}
+
+namespace {
+
+std::string check_attention(const ModelConfig& model, const Configurable& section) {
+  const auto& config = dynamic_cast<const AttentionConfig&>(section);
+  if (config.head_dim) return {};
+  if (model.hidden_size % config.num_heads != 0) {
+    return fmt::format(
+        "attention.num_heads: found {}, allowed a divisor of hidden_size ({}), or give head_dim",
+        config.num_heads, model.hidden_size);
+  }
+  if (config.rope_theta && model.hidden_size / config.num_heads % 2 != 0) {
+    return fmt::format(
+        "attention.num_heads: found {}, which gives heads of odd width {}; rotary positions need "
+        "an even one",
+        config.num_heads, model.hidden_size / config.num_heads);
+  }
+  return {};
+}
+
+RopeConfig rope_config(const AttentionConfig& config, int64_t head_dim) {
+  RopeConfig rope;
+  rope.rotary_dim = head_dim;
+  rope.theta = *config.rope_theta;
+  if (const auto* scaling = dynamic_cast<const RopeScalingConfig*>(config.rope_scaling.get())) {
+    rope.scaling = scaling->type == "linear"   ? RopeScaling::linear
+                   : scaling->type == "llama3" ? RopeScaling::llama3
+                                               : RopeScaling::yarn;
+    rope.factor = scaling->factor;
+    rope.original_max_positions = scaling->original_max_position_embeddings;
+    rope.low_frequency_factor = scaling->low_freq_factor;
+    rope.high_frequency_factor = scaling->high_freq_factor;
+    rope.beta_fast = scaling->beta_fast;
+    rope.beta_slow = scaling->beta_slow;
+  }
+  return rope;
+}
+
+/// Keys after rotation and values of every token so far, in order.
+class KeyValueCache final : public MixerState {
+ public:
+  KeyValueCache(Pool& pool, const Shape& shape, DType dtype)
+      : keys(Tensor::empty(pool, shape, dtype)), values(Tensor::empty(pool, shape, dtype)) {}
+  [[nodiscard]] int64_t length() const override { return filled; }
+
+  void append(const Tensor& new_keys, const Tensor& new_values) {
+    SLUICE_CHECK(ShapeError, filled + new_keys.dim(0) <= keys.dim(0),
+                 "decoding: {} tokens do not fit a cache of {} that holds {}", new_keys.dim(0),
+                 keys.dim(0), filled);
+    const size_t start =
+        static_cast<size_t>(filled * keys.dim(1) * keys.dim(2) * size_of(keys.dtype()));
+    std::copy(new_keys.raw().begin(), new_keys.raw().end(),
+              keys.raw().begin() + static_cast<int64_t>(start));
+    std::copy(new_values.raw().begin(), new_values.raw().end(),
+              values.raw().begin() + static_cast<int64_t>(start));
+    filled += new_keys.dim(0);
+  }
+
+  Tensor keys;    // [capacity, K, P]
+  Tensor values;  // [capacity, K, P]
+  int64_t filled = 0;
+};
+
+class Attention final : public Mixer {
+ public:
+  Attention(const Builder& b, const ModelConfig& model, const AttentionConfig& config)
+      : heads_(config.num_heads),
+        kv_heads_(config.kv_heads()),
+        head_dim_(config.head_dim.value_or(model.hidden_size / config.num_heads)),
+        window_(config.window),
+        norm_eps_(model.norm.eps),
+        full_norm_(config.qk_norm == "full"),
+        layout_(config.rope_layout == "half_split" ? RopeLayout::half_split
+                                                   : RopeLayout::interleaved) {
+    const bool bias = config.bias != "none";
+    const int64_t d = model.hidden_size;
+    q_ = &child(std::make_unique<Linear>(b, LinearSpec{"q", d, heads_ * head_dim_, bias}));
+    k_ = &child(std::make_unique<Linear>(b, LinearSpec{"k", d, kv_heads_ * head_dim_, bias}));
+    v_ = &child(std::make_unique<Linear>(b, LinearSpec{"v", d, kv_heads_ * head_dim_, bias}));
+    o_ = &child(std::make_unique<Linear>(
+        b, LinearSpec{"o", heads_ * head_dim_, d, config.bias == "all", Init::residual()}));
+    if (config.qk_norm != "none") {
+      const Shape q_shape{full_norm_ ? heads_ * head_dim_ : head_dim_};
+      const Shape k_shape{full_norm_ ? kv_heads_ * head_dim_ : head_dim_};
+      q_norm_ = &parameter(b, "q_norm", q_shape, ParameterKind::norm, Init::ones());
+      k_norm_ = &parameter(b, "k_norm", k_shape, ParameterKind::norm, Init::ones());
+    }
+    if (config.rope_theta) {
+      table_ = rope_table(b.pool(), b.dtype(), rope_config(config, head_dim_),
+                          config.max_position_embeddings);
+    }
+  }
+
+  Tensor forward(const ForwardContext& context, const Tensor& x, BlockState&) const override {
+    const PhaseScope phase(context.tape, Phase::attention);
+    const Projections p = project(context, x);
+    const Tensor mixed = causal_attention(context.tape, p.q, p.k, p.v,
+                                          {context.layout.document_offsets, scale(), window_});
+    return output(context, mixed);
+  }
+
+  std::unique_ptr<MixerState> make_state(Pool& pool, DType dtype, int64_t capacity) const override {
+    return std::make_unique<KeyValueCache>(pool, Shape{capacity, kv_heads_, head_dim_}, dtype);
+  }
+
+  Tensor decode(const ForwardContext& context, const Tensor& x, MixerState& state) const override {
+    const PhaseScope phase(context.tape, Phase::attention);
+    auto& cache = dynamic_cast<KeyValueCache&>(state);
+    const Projections p = project(context, x);
+    cache.append(p.k, p.v);
+    const Tensor mixed = cached_attention(context.tape, p.q, cache.keys, cache.values, cache.filled,
+                                          scale(), window_);
+    return output(context, mixed);
+  }
+
+ private:
+  struct Projections {
+    Tensor q;  // [N, H, P]
+    Tensor k;  // [N, K, P]
+    Tensor v;  // [N, K, P]
+  };
+
+  [[nodiscard]] double scale() const { return 1.0 / std::sqrt(static_cast<double>(head_dim_)); }
+
+  [[nodiscard]] Projections project(const ForwardContext& context, const Tensor& x) const {
+    return {prepare(context, q_->forward(context, x), heads_, q_norm_),
+            prepare(context, k_->forward(context, x), kv_heads_, k_norm_),
+            split_heads(context, v_->forward(context, x), kv_heads_)};
+  }
+
+  [[nodiscard]] Tensor split_heads(const ForwardContext& context, const Tensor& x,
+                                   int64_t heads) const {
+    return reshape(context.tape, x, {x.dim(0), heads, head_dim_});
+  }
+
+  /// QK-norm, then rotation: [N, heads * P] -> [N, heads, P].
+  [[nodiscard]] Tensor prepare(const ForwardContext& context, Tensor x, int64_t heads,
+                               Parameter* norm) const {
+    Tape& tape = context.tape;
+    if (norm != nullptr && full_norm_) x = rms_norm(tape, x, tape.use(*norm), norm_eps_);
+    x = split_heads(context, x, heads);
+    if (norm != nullptr && !full_norm_) x = rms_norm(tape, x, tape.use(*norm), norm_eps_);
+    return table_.cos.defined() ? rope(tape, x, context.layout.positions, table_, layout_) : x;
+  }
+
+  [[nodiscard]] Tensor output(const ForwardContext& context, const Tensor& mixed) const {
+    return o_->forward(context, reshape(context.tape, mixed, {mixed.dim(0), heads_ * head_dim_}));
+  }
+
+  int64_t heads_;
+  int64_t kv_heads_;
+  int64_t head_dim_;
+  std::optional<int64_t> window_;
+  double norm_eps_;
+  bool full_norm_;
+  RopeLayout layout_;
+  RopeTable table_;
+  Linear* q_;
+  Linear* k_;
+  Linear* v_;
+  Linear* o_;
+  Parameter* q_norm_ = nullptr;
+  Parameter* k_norm_ = nullptr;
+};
+
+}  // namespace
+
+const MixerEntry attention_mixer = {
+    .name = "attention",
+    .symbol = 'A',
+    .section = "attention",
+    .doc = "causal self-attention, MHA, GQA or MQA (Vaswani et al. 2017; Ainslie et al. 2023)",
+    .make_config = []() -> std::unique_ptr<Configurable> {
+      return std::make_unique<AttentionConfig>();
+    },
+    .check = check_attention,
+    .make = [](const Builder& b, const ModelConfig& model, const Configurable& config,
+               SublayerPlace) -> std::unique_ptr<Mixer> {
+      return std::make_unique<Attention>(b.child("attention"), model,
+                                         dynamic_cast<const AttentionConfig&>(config));
+    },
+};
+
+}  // namespace sluice

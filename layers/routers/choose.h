@@ -1,0 +1,23 @@
+#pragma once
+// The choice that most routers share: the k best of scores + shift per token.
+
+#include <cstdint>
+#include <span>
+
+#include "layers/routing.h"
+
+namespace sluice {
+
+/// Fills selection.expert (and its sizes) with the top k of scores[n] + shift, best first, ties to
+/// the lower index, NaN last. `scores` is [N, E]; shift is [E] in double, or empty. `mask`, when
+/// given, rewrites the E biased scores of a token in place (minus infinity excludes). On a pool for
+/// shapes only the tokens are dealt out in turn: balanced loads.
+void choose_top_k(const Tensor& scores, std::span<const double> shift, int64_t top_k,
+                  Selection& selection);
+void choose_top_k(const Tensor& scores, std::span<const double> shift, int64_t top_k,
+                  Selection& selection, FunctionRef<void(std::span<double> biased)> mask);
+
+/// selection.expert as an i32 tensor [N, k], for gathers.
+[[nodiscard]] Tensor expert_index(Pool& pool, const Selection& selection);
+
+}  // namespace sluice
