@@ -1,48 +1,41 @@
-// Group- or node-limited routing (DeepSeek-V2 and V3): experts lie in n_group equal groups; a token
-// may use the experts of its topk_group best groups only. Group score: the largest (shifted) score
-// (V2), or the sum of the two largest (V3). Groups left out are masked with minus infinity (V2's
-// published code masks with 0, which differs for negative scores).
+#include "layers/routers/node_limited.h"
 
 #include <algorithm>
 #include <array>
 #include <limits>
 
 #include "layers/routers/choose.h"
-#include "layers/routers/top_k.h"
 
 namespace sluice {
+
+void NodeLimitedConfig::fields(FieldVisitor& v) {
+  static constexpr std::array<std::string_view, 2> kGroupScores = {"max", "top2_sum"};
+  TopKRouterConfig::fields(v);
+  v.integer({"n_group", "number of equal groups of experts"}, n_group, {.min = 1});
+  v.integer({"topk_group", "groups a token may use"}, topk_group, {.min = 1});
+  v.word({"group_score", "score of a group: max (DeepSeek-V2), or top2_sum (DeepSeek-V3)"},
+         group_score, kGroupScores);
+}
+
+std::string NodeLimitedConfig::check_against(int64_t num_experts, int64_t top_k) const {
+  if (num_experts % n_group != 0) {
+    return fmt::format("router.n_group: found {}, allowed a divisor of num_experts ({})", n_group,
+                       num_experts);
+  }
+  if (topk_group > n_group) {
+    return fmt::format("router.topk_group: found {}, allowed 1 to {} (n_group)", topk_group,
+                       n_group);
+  }
+  if (top_k > topk_group * (num_experts / n_group)) {
+    return fmt::format("top_k: found {}, allowed 1 to {} (topk_group * experts per group)", top_k,
+                       topk_group * (num_experts / n_group));
+  }
+  return TopKRouterConfig::check_against(num_experts, top_k);
+}
+
 namespace {
 
 constexpr double kExcluded = -std::numeric_limits<double>::infinity();
-
-struct NodeLimitedConfig final : TopKRouterConfig {
-  int64_t n_group = 4;
-  int64_t topk_group = 2;
-  std::string group_score = "top2_sum";
-  void fields(FieldVisitor& v) override {
-    static constexpr std::array<std::string_view, 2> kGroupScores = {"max", "top2_sum"};
-    TopKRouterConfig::fields(v);
-    v.integer({"n_group", "number of equal groups of experts"}, n_group, {.min = 1});
-    v.integer({"topk_group", "groups a token may use"}, topk_group, {.min = 1});
-    v.word({"group_score", "score of a group: max (DeepSeek-V2), or top2_sum (DeepSeek-V3)"},
-           group_score, kGroupScores);
-  }
-  std::string check_against(int64_t num_experts, int64_t top_k) const override {
-    if (num_experts % n_group != 0) {
-      return fmt::format("router.n_group: found {}, allowed a divisor of num_experts ({})", n_group,
-                         num_experts);
-    }
-    if (topk_group > n_group) {
-      return fmt::format("router.topk_group: found {}, allowed 1 to {} (n_group)", topk_group,
-                         n_group);
-    }
-    if (top_k > topk_group * (num_experts / n_group)) {
-      return fmt::format("top_k: found {}, allowed 1 to {} (topk_group * experts per group)", top_k,
-                         topk_group * (num_experts / n_group));
-    }
-    return TopKRouterConfig::check_against(num_experts, top_k);
-  }
-};
 
 class NodeLimitedRouter final : public TopKRouter {
  public:

@@ -1,0 +1,45 @@
+#include "layers/pattern.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "autograd/support/error.h"
+
+namespace sluice {
+namespace {
+
+constexpr std::string_view kSymbols = "AFE";
+
+std::string message_of(std::string_view pattern) {
+  try {
+    (void)expand_pattern(pattern, kSymbols);
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(Pattern, ExpandsGroupsAndCounts) {
+  EXPECT_EQ(expand_pattern("(AE)x3", kSymbols), "AEAEAE");
+  EXPECT_EQ(expand_pattern("(AE)3", kSymbols), "AEAEAE");
+  EXPECT_EQ(expand_pattern("AF(AE)x2", kSymbols), "AFAEAE");
+  EXPECT_EQ(expand_pattern(" A x2 ( F E ) ", kSymbols), "AAFE");
+  EXPECT_EQ(expand_pattern("((AF)2E)x2", kSymbols), "AFAFEAFAFE");
+}
+
+TEST(Pattern, SaysWhereAndWhatIsWrong) {
+  EXPECT_EQ(message_of("AXE"),
+            "pattern \"AXE\", position 2: found \"X\"; allowed are the symbols A, F, E and groups "
+            "such as (AE)x6");
+  EXPECT_THAT(message_of("(AE"), testing::HasSubstr("position 1: found \"(\" without its \")\""));
+  EXPECT_THAT(message_of("AE)"), testing::HasSubstr("position 3: found \")\" without its \"(\""));
+  EXPECT_THAT(message_of("A x"), testing::HasSubstr("\"x\" without a number"));
+  EXPECT_THAT(message_of("(AE)x0"), testing::HasSubstr("a count of 0"));
+  EXPECT_THAT(message_of(""), testing::HasSubstr("found nothing"));
+  EXPECT_THAT(message_of("((A)x4000)x4000"), testing::HasSubstr("more than 4096 sublayers"));
+  EXPECT_THAT(message_of("A99999999999999999999"), testing::HasSubstr("a count above 4096"));
+  EXPECT_THAT(message_of(std::string(100, '(')), testing::HasSubstr("nested too deeply"));
+}
+
+}  // namespace
+}  // namespace sluice
