@@ -1,8 +1,7 @@
 #pragma once
 // Located errors of a recipe: where, which key, what was found, what is allowed.
 //
-//   recipe.yaml:14:7: balance.coef: unknown key of type "global_aux_loss"; did you mean
-//   "coefficient"?
+//   recipe.yaml:14:7: balance.coef: unknown key of type "bip"; did you mean "coefficient"?
 //
 // A recipe is checked whole: diagnostics are collected, and raised together.
 

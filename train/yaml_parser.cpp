@@ -218,6 +218,8 @@ class TreeBuilder : public YAML::EventHandler {
       problems_.add(where, full_key(key), "given twice; first at " + first->where.to_string());
       return;
     }
+    // The parser places an empty value at whatever follows it.
+    if (value.kind == YamlNode::Kind::null) value.where = where;
     parent.node.entries.push_back({std::move(key), std::move(where), std::move(value)});
   }
 

@@ -5,10 +5,10 @@
 //   read_or_throw(recipe, load_documents({{"recipe.yaml"}, {"train.steps=100"}}));
 //
 // Every key must be read by somebody; what a key does not give keeps its default. Messages:
-//   recipe.yaml:14:3: balance.coef: unknown key of type "global_aux_loss"; did you mean
-//   "coefficient"? recipe.yaml:14:3: balance.rate: not read by type "global_aux_loss"; it belongs
-//   to type "loss_free_bias" recipe.yaml:41:12: model.experts.top_k: found 12, allowed 1 to 8
-//   (num_experts)
+//
+//   r.yaml:14:3: balance.coef: unknown key of type "bip"; did you mean "coefficient"?
+//   r.yaml:14:3: balance.rate: not read by type "bip"; it belongs to type "loss_free_bias"
+//   r.yaml:41:12: model.experts.top_k: found 12, allowed 1 to 8 (num_experts)
 
 #include "autograd/support/fields.h"
 #include "train/diagnostics.h"
