@@ -1,7 +1,7 @@
 #pragma once
-// Dropout with a mask that is a pure function of (key, global sample, position, column), never of
-// the micro-batch or the thread (Srivastava et al. 2014, "Dropout", in its inverted form: kept
-// values are divided by 1 - rate). Nothing is saved: the backward makes the same mask again.
+// Random factors for every element of a [rows, cols] array, each a pure function of (key, sequence,
+// position, column): neither micro-batches nor threads nor recomputation change one, and nothing is
+// saved for a backward.
 
 #include <cstdint>
 
@@ -10,22 +10,32 @@
 
 namespace sluice::kernels {
 
-struct Dropout {
+/// Which numbers a row gets: row n is position n - sequence_offsets[s] of sequence s, whose stream
+/// is samples[s]. There are sequence_offsets[sequences] rows.
+struct RowStreams {
   RandomKey key;
-  double rate;              // 0 .. below 1: the probability of a zero, kept to 2^-32
-  const int64_t* sample;    // [rows]: number of the row's sequence in the whole run
-  const int32_t* position;  // [rows]: place of the row in its sequence
+  int64_t sequences;
+  const int64_t* sequence_offsets;  // [sequences + 1]
+  const uint64_t* samples;          // [sequences]
 };
 
-/// y = mask * x / (1 - rate). Elements 4 c .. 4 c + 3 of a row share the random number of index
-/// position * ceil(cols / 4)
-/// + c: an element is kept when its 32 bits reach rate * 2^32.
+/// y = x / (1 - probability) where the element is kept, else 0: dropout (Srivastava et al. 2014) in
+/// its inverted form. The same map takes grad_y to grad_x. Kept to 2^-32: an element's 32 random
+/// bits reach probability * 2^32. Elements 4 c .. 4 c + 3 of a row share the draw of index position
+/// * ceil(cols / 4) + c.
 template <class T>
-void dropout(int64_t rows, int64_t cols, const Dropout& args, const T* x, T* y);
+void dropout(int64_t cols, const RowStreams& streams, double probability, const T* x,
+             const Gradient<T>& y);
 
-/// grad_x = mask * grad_y / (1 - rate)
+/// y = x u with u uniform in [1 - epsilon, 1 + epsilon): router input jitter (Fedus et al. 2022,
+/// "Switch transformers"). The same map takes grad_y to grad_x. Draws are shared as in dropout.
 template <class T>
-void dropout_backward(int64_t rows, int64_t cols, const Dropout& args, const T* grad_y,
-                      const Gradient<T>& grad_x);
+void jitter(int64_t cols, const RowStreams& streams, double epsilon, const T* x,
+            const Gradient<T>& y);
+
+/// y [rows, cols]: standard normal, element (position, col) from the draw of index position * cols
+/// + col.
+template <class T>
+void normal_noise(int64_t cols, const RowStreams& streams, T* y);
 
 }  // namespace sluice::kernels

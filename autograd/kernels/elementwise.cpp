@@ -83,6 +83,11 @@ void scale(int64_t n, T factor, const T* x, T* y) {
 }
 
 template <class T>
+void add_constant(int64_t n, const T* x, T constant, T* y) {
+  fill(n, y, [=](int64_t i) { return x[i] + constant; });
+}
+
+template <class T>
 void add_scaled(int64_t n, const T* a, T factor, const T* b, T* y) {
   fill(n, y, [=](int64_t i) { return a[i] + factor * b[i]; });
 }
@@ -158,6 +163,14 @@ void unary_backward(UnaryFunction f, int64_t n, const T* saved, const T* grad_y,
 }
 
 template <class T>
+void put_strided(int64_t rows, int64_t cols, const StridedCopy<T>& copy) {
+  parallel_rows(rows, cols, [&](int64_t row) {
+    const T* x = copy.x + row * copy.x_stride;
+    put_gradient(copy.y.from(row * copy.y_stride), cols, [x](int64_t col) { return x[col]; });
+  });
+}
+
+template <class T>
 void add_bias(int64_t rows, int64_t cols, const T* x, const T* bias, T* y) {
   parallel_rows(rows, cols, [=](int64_t row) {
     for (int64_t col = 0; col < cols; ++col) y[row * cols + col] = x[row * cols + col] + bias[col];
@@ -207,12 +220,14 @@ void mul_rows_backward(int64_t rows, int64_t cols, const MulRowsBackward<T>& arg
   template void sub(int64_t, const T*, const T*, T*);                                           \
   template void mul(int64_t, const T*, const T*, T*);                                           \
   template void scale(int64_t, T, const T*, T*);                                                \
+  template void add_constant(int64_t, const T*, T, T*);                                         \
   template void add_scaled(int64_t, const T*, T, const T*, T*);                                 \
   template void put_scaled(int64_t, T, const T*, const Gradient<T>&);                           \
   template void put_product(int64_t, const T*, const T*, const Gradient<T>&);                   \
   template void put_constant(int64_t, T, const Gradient<T>&);                                   \
   template void unary(UnaryFunction, int64_t, const T*, T*);                                    \
   template void unary_backward(UnaryFunction, int64_t, const T*, const T*, const Gradient<T>&); \
+  template void put_strided(int64_t, int64_t, const StridedCopy<T>&);                           \
   template void add_bias(int64_t, int64_t, const T*, const T*, T*);                             \
   template void put_columns(int64_t, int64_t, const T*, const Gradient<T>&);                    \
   template void mul_rows(int64_t, int64_t, const T*, const T*, T*);                             \

@@ -23,6 +23,9 @@ void mul(int64_t n, const T* a, const T* b, T* y);
 /// y = factor * x
 template <class T>
 void scale(int64_t n, T factor, const T* x, T* y);
+/// y = x + constant
+template <class T>
+void add_constant(int64_t n, const T* x, T constant, T* y);
 /// y = a + factor * b
 template <class T>
 void add_scaled(int64_t n, const T* a, T factor, const T* b, T* y);
@@ -64,6 +67,19 @@ void unary(UnaryFunction f, int64_t n, const T* x, T* y);
 template <class T>
 void unary_backward(UnaryFunction f, int64_t n, const T* saved, const T* grad_y,
                     const Gradient<T>& grad_x);
+
+/// A [rows, cols] part of a wider array.
+template <class T>
+struct StridedCopy {
+  const T* x;
+  int64_t x_stride;  // elements from one row to the next
+  Gradient<T> y;
+  int64_t y_stride;
+};
+
+/// y[row * y_stride + col] = x[row * x_stride + col]
+template <class T>
+void put_strided(int64_t rows, int64_t cols, const StridedCopy<T>& copy);
 
 /// y[row, col] = x[row, col] + bias[col]
 template <class T>

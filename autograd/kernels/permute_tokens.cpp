@@ -5,32 +5,35 @@
 
 namespace sluice::kernels {
 
-void order_by_expert(const Assignments& assignments, const ExpertOrder& order) {
-  const int64_t E = assignments.E;
+void count_by_expert(const Assignments& assignments, int32_t* offsets) {
   const int64_t k = assignments.k;
-  const int64_t slots = assignments.N * k;
-  std::fill_n(order.offsets, E + 1, int64_t{0});
-  for (int64_t slot = 0; slot < slots; ++slot) {
+  std::fill_n(offsets, assignments.E + 1, 0);
+  for (int64_t slot = 0; slot < assignments.N * k; ++slot) {
     const int32_t expert = assignments.expert[slot];
-    SLUICE_CHECK(ShapeError, expert >= -1 && expert < E,
-                 "order_by_expert: token {} slot {} has expert {}, allowed -1 to {}", slot / k,
-                 slot % k, expert, E - 1);
-    if (expert >= 0) ++order.offsets[expert + 1];
+    SLUICE_CHECK(ShapeError, expert >= -1 && expert < assignments.E,
+                 "dispatch: token {} slot {} has expert {}, allowed -1 to {}", slot / k, slot % k,
+                 expert, assignments.E - 1);
+    if (expert >= 0) ++offsets[expert + 1];
   }
-  for (int64_t e = 0; e < E; ++e) order.offsets[e + 1] += order.offsets[e];
+  for (int64_t e = 0; e < assignments.E; ++e) offsets[e + 1] += offsets[e];
+}
 
+void order_by_expert(const Assignments& assignments, const int32_t* offsets,
+                     const ExpertOrder& order) {
+  const int64_t k = assignments.k;
   ArenaScope scratch(thread_arena());
-  int64_t* next_row = scratch.allocate<int64_t>(E);
-  std::copy_n(order.offsets, E, next_row);
-  for (int64_t slot = 0; slot < slots; ++slot) {
+  int32_t* next_row = scratch.allocate<int32_t>(assignments.E);
+  std::copy_n(offsets, assignments.E, next_row);
+  for (int64_t slot = 0; slot < assignments.N * k; ++slot) {
     const int32_t expert = assignments.expert[slot];
     if (expert < 0) {
       order.row_of_slot[slot] = -1;
       continue;
     }
-    const int64_t row = next_row[expert]++;
+    const int32_t row = next_row[expert]++;
     order.token_of_row[row] = static_cast<int32_t>(slot / k);
-    order.row_of_slot[slot] = static_cast<int32_t>(row);
+    order.slot_of_row[row] = static_cast<int32_t>(slot);
+    order.row_of_slot[slot] = row;
   }
 }
 

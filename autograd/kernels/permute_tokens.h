@@ -20,16 +20,20 @@ struct Assignments {
   const int32_t* expert;  // [N, k], 0 .. E-1, or -1 where dropped
 };
 
-/// Where each assignment stands. R = offsets[E] rows, N k when nothing is dropped.
+/// offsets [E + 1]: expert e has the rows offsets[e] .. offsets[e + 1] - 1; R = offsets[E] of them,
+/// N k when nothing is dropped. Throws ShapeError for an expert outside -1 .. E-1.
+void count_by_expert(const Assignments& assignments, int32_t* offsets);
+
+/// Where each assignment stands.
 struct ExpertOrder {
-  int64_t* offsets;       // [E + 1]: expert e has rows offsets[e] .. offsets[e + 1] - 1
-  int32_t* token_of_row;  // [R], with room for N k
+  int32_t* token_of_row;  // [R]
+  int32_t* slot_of_row;   // [R]: token * k + slot
   int32_t* row_of_slot;   // [N, k], -1 where dropped
 };
 
-/// A stable counting sort of the assignments by expert. Throws ShapeError for an expert outside -1
-/// .. E-1.
-void order_by_expert(const Assignments& assignments, const ExpertOrder& order);
+/// A stable counting sort of the assignments by expert, with the offsets from count_by_expert.
+void order_by_expert(const Assignments& assignments, const int32_t* offsets,
+                     const ExpertOrder& order);
 
 /// y[r] = x[index[r]], rows of width D.
 template <class T>

@@ -71,7 +71,9 @@ template <class T>
 void gather_columns(int64_t rows, int64_t E, int64_t slots, const int32_t* index, const T* x,
                     T* y) {
   parallel_rows(rows, slots, [&](int64_t row) {
-    for (int64_t i = row * slots; i < (row + 1) * slots; ++i) y[i] = x[row * E + index[i]];
+    for (int64_t i = row * slots; i < (row + 1) * slots; ++i) {
+      y[i] = index[i] < 0 ? T{0} : x[row * E + index[i]];
+    }
   });
 }
 
@@ -81,7 +83,7 @@ void gather_columns_backward(int64_t rows, const GatherColumnsBackward<T>& args)
     T* grad_x = args.grad_x.data + row * args.E;
     if (!args.grad_x.accumulate) std::fill_n(grad_x, args.E, T{0});
     for (int64_t i = row * args.slots; i < (row + 1) * args.slots; ++i) {
-      grad_x[args.index[i]] += args.grad_y[i];
+      if (args.index[i] >= 0) grad_x[args.index[i]] += args.grad_y[i];
     }
   });
 }

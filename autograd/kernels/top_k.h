@@ -23,7 +23,8 @@ struct TopK {
 template <class T>
 void top_k(int64_t rows, const TopK<T>& args);
 
-/// y[row, slot] = x[row, index[row, slot]], with `slots` per row of E.
+/// y[row, slot] = x[row, index[row, slot]], with `slots` per row of E; 0 where the index is
+/// negative.
 template <class T>
 void gather_columns(int64_t rows, int64_t E, int64_t slots, const int32_t* index, const T* x, T* y);
 

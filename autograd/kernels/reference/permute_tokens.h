@@ -5,21 +5,24 @@
 
 namespace sluice::kernels::reference {
 
-inline void order_by_expert(const Assignments& assignments, const ExpertOrder& order) {
-  int64_t row = 0;
+/// Offsets [E + 1] and order in one.
+inline void order_by_expert(const Assignments& assignments, int32_t* offsets,
+                            const ExpertOrder& order) {
+  int32_t row = 0;
   for (int64_t e = 0; e < assignments.E; ++e) {
-    order.offsets[e] = row;
+    offsets[e] = row;
     for (int64_t n = 0; n < assignments.N; ++n) {
       for (int64_t s = 0; s < assignments.k; ++s) {
         const int64_t slot = n * assignments.k + s;
         if (assignments.expert[slot] == -1) order.row_of_slot[slot] = -1;
         if (assignments.expert[slot] != e) continue;
-        order.row_of_slot[slot] = static_cast<int32_t>(row);
-        order.token_of_row[row++] = static_cast<int32_t>(n);
+        order.token_of_row[row] = static_cast<int32_t>(n);
+        order.slot_of_row[row] = static_cast<int32_t>(slot);
+        order.row_of_slot[slot] = row++;
       }
     }
   }
-  order.offsets[assignments.E] = row;
+  offsets[assignments.E] = row;
 }
 
 template <class T>

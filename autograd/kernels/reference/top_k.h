@@ -34,7 +34,8 @@ void gather_columns(int64_t rows, int64_t E, int64_t slots, const int32_t* index
                     T* y) {
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t slot = 0; slot < slots; ++slot) {
-      y[row * slots + slot] = x[row * E + index[row * slots + slot]];
+      const int32_t chosen = index[row * slots + slot];
+      y[row * slots + slot] = chosen < 0 ? T{0} : x[row * E + chosen];
     }
   }
 }
@@ -45,6 +46,7 @@ void gather_columns_backward(int64_t rows, const GatherColumnsBackward<T>& args)
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t slot = 0; slot < args.slots; ++slot) {
       const int64_t i = row * args.slots + slot;
+      if (args.index[i] < 0) continue;
       args.grad_x.data[row * args.E + args.index[i]] += args.grad_y[i];
     }
   }
