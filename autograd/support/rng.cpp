@@ -6,24 +6,10 @@
 namespace sluice {
 namespace {
 
-using Counter = std::array<uint32_t, 4>;
-
 constexpr uint32_t kMultiplier0 = 0xD2511F53;
 constexpr uint32_t kMultiplier1 = 0xCD9E8D57;
 constexpr uint32_t kWeyl0 = 0x9E3779B9;
 constexpr uint32_t kWeyl1 = 0xBB67AE85;
-
-Counter philox4x32_10(Counter x, uint32_t key0, uint32_t key1) {
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t product0 = uint64_t{kMultiplier0} * x[0];
-    const uint64_t product1 = uint64_t{kMultiplier1} * x[2];
-    x = {static_cast<uint32_t>(product1 >> 32) ^ x[1] ^ key0, static_cast<uint32_t>(product1),
-         static_cast<uint32_t>(product0 >> 32) ^ x[3] ^ key1, static_cast<uint32_t>(product0)};
-    key0 += kWeyl0;
-    key1 += kWeyl1;
-  }
-  return x;
-}
 
 /// SplitMix64's finaliser: folds the parts of a key that do not fit Philox's 64-bit key.
 uint64_t mix(uint64_t x) {
@@ -34,6 +20,18 @@ uint64_t mix(uint64_t x) {
 }
 
 }  // namespace
+
+std::array<uint32_t, 4> philox4x32_10(std::array<uint32_t, 4> x, uint32_t key0, uint32_t key1) {
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t product0 = uint64_t{kMultiplier0} * x[0];
+    const uint64_t product1 = uint64_t{kMultiplier1} * x[2];
+    x = {static_cast<uint32_t>(product1 >> 32) ^ x[1] ^ key0, static_cast<uint32_t>(product1),
+         static_cast<uint32_t>(product0 >> 32) ^ x[3] ^ key1, static_cast<uint32_t>(product0)};
+    key0 += kWeyl0;
+    key1 += kWeyl1;
+  }
+  return x;
+}
 
 std::array<uint32_t, 4> random_bits(const RandomKey& key, uint64_t sample, uint64_t index) {
   const uint64_t where = (uint64_t{static_cast<uint32_t>(key.purpose)} << 32) | key.layer;

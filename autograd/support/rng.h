@@ -34,6 +34,9 @@ struct RandomKey {
   uint64_t step = 0;
 };
 
+/// The generator itself: ten rounds on a 128-bit counter under a 64-bit key.
+[[nodiscard]] std::array<uint32_t, 4> philox4x32_10(std::array<uint32_t, 4> counter, uint32_t key0,
+                                                    uint32_t key1);
 /// 128 random bits for (key, sample, index).
 [[nodiscard]] std::array<uint32_t, 4> random_bits(const RandomKey& key, uint64_t sample,
                                                   uint64_t index);
