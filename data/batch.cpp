@@ -57,6 +57,24 @@ Batch Batch::slice_sequences(int64_t begin, int64_t end) const {
   return result;
 }
 
+void Batch::append(const Batch& other) {
+  const int64_t base = num_tokens();
+  const auto extend = [](auto& values, const auto& more) {
+    values.insert(values.end(), more.begin(), more.end());
+  };
+  const auto extend_offsets = [base](std::vector<int64_t>& offsets,
+                                     const std::vector<int64_t>& more) {
+    for (size_t i = 1; i < more.size(); ++i) offsets.push_back(base + more[i]);
+  };
+  extend(tokens, other.tokens);
+  extend(targets, other.targets);
+  extend(positions, other.positions);
+  extend_offsets(sequence_offsets, other.sequence_offsets);
+  extend_offsets(document_offsets, other.document_offsets);
+  extend(document_domain, other.document_domain);
+  extend(global_sample, other.global_sample);
+}
+
 void Batch::end_sequence(uint64_t sample) {
   SLUICE_INTERNAL_CHECK(num_tokens() > sequence_offsets.back(), "sequence {} has no tokens",
                         sample);

@@ -37,6 +37,8 @@ struct Batch {
   /// The sequences [begin, end) as a batch of their own: offsets start at 0, global samples are
   /// kept. A range outside [0, S] is an InternalError.
   [[nodiscard]] Batch slice_sequences(int64_t begin, int64_t end) const;
+  /// Adds the sequences of `other` after those here.
+  void append(const Batch& other);
   /// Ends the sequence under construction at the last token added; `sample` is its global sample.
   void end_sequence(uint64_t sample);
   /// Throws InternalError unless the offsets, sizes and positions agree with each other.

@@ -18,18 +18,20 @@ std::string read_input_file(const std::string& path) {
   return read_file(path, raise_as<DataError>);
 }
 
-std::vector<std::string> files_at(const std::string& path, const std::string& extension) {
+std::vector<std::string> files_at(const std::string& path,
+                                  std::initializer_list<std::string_view> extensions) {
   std::error_code ignored;
   SLUICE_CHECK(ConfigError, fs::exists(path, ignored), "{}: file or folder not found", path);
   if (!fs::is_directory(path, ignored)) return {path};
+  const auto is_wanted = [&](const fs::path& file) {
+    return extensions.size() == 0 || std::find(extensions.begin(), extensions.end(),
+                                               extension_of(file.string())) != extensions.end();
+  };
   std::vector<std::string> files;
   for (auto entry = fs::recursive_directory_iterator(path); entry != fs::end(entry); ++entry) {
     if (entry->path().filename().string().starts_with('.')) {
       if (entry->is_directory()) entry.disable_recursion_pending();
-      continue;
-    }
-    if (!entry->is_regular_file()) continue;
-    if (extension.empty() || extension_of(entry->path().string()) == extension) {
+    } else if (entry->is_regular_file() && is_wanted(entry->path())) {
       files.push_back(entry->path().string());
     }
   }

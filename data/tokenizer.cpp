@@ -68,6 +68,14 @@ std::unique_ptr<Tokenizer> make_tokenizer(const Tagged& choice, TextCorpus text)
   return type.make(*choice.config, text);
 }
 
+bool add_tokenizer_training(const Tagged& choice, Fingerprint& fingerprint) {
+  const TokenizerType& type = registry().at(choice.type);
+  if (type.add_to == nullptr) return false;
+  fingerprint.add(type.name);
+  type.add_to(*choice.config, fingerprint);
+  return true;
+}
+
 std::unique_ptr<Tokenizer> deserialize_tokenizer(std::string_view kind, std::string_view bytes) {
   const TokenizerType* type = registry().find(kind);
   SLUICE_CHECK(DataError, type != nullptr && type->deserialize != nullptr,

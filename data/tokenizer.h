@@ -16,6 +16,7 @@
 
 #include "autograd/support/fields.h"
 #include "autograd/support/function_ref.h"
+#include "data/fingerprint.h"
 
 namespace sluice {
 
@@ -76,6 +77,9 @@ struct TokenizerType {
   std::unique_ptr<Configurable> (*make_config)();
   /// Reads `text` only when it has to be trained.
   std::unique_ptr<Tokenizer> (*make)(const Configurable& config, TextCorpus text);
+  /// Adds what training depends on besides the text; null when nothing is trained, so nothing is
+  /// worth keeping.
+  void (*add_to)(const Configurable& config, Fingerprint& fingerprint);
   /// Undoes Tokenizer::serialize, or null for a type that only makes tokenizers of another kind.
   /// Throws DataError.
   std::unique_ptr<Tokenizer> (*deserialize)(std::string_view bytes);
@@ -87,6 +91,10 @@ struct TokenizerType {
 /// Makes, loads or trains the tokenizer that `choice` describes. Throws ConfigError for an unknown
 /// type or a missing file, DataError for a damaged file or a text too small to train on.
 [[nodiscard]] std::unique_ptr<Tokenizer> make_tokenizer(const Tagged& choice, TextCorpus text);
+
+/// Adds all that decides what make_tokenizer trains, but for the text. False when it trains
+/// nothing.
+[[nodiscard]] bool add_tokenizer_training(const Tagged& choice, Fingerprint& fingerprint);
 
 /// The tokenizer whose kind() and serialize() a checkpoint stored. Throws DataError.
 [[nodiscard]] std::unique_ptr<Tokenizer> deserialize_tokenizer(std::string_view kind,

@@ -63,6 +63,7 @@ const TokenizerType k_tokenizer_bytes = {
     .make = [](const Configurable&, TextCorpus) -> std::unique_ptr<Tokenizer> {
       return std::make_unique<BytesTokenizer>();
     },
+    .add_to = nullptr,
     .deserialize = deserialize,
 };
 

@@ -31,6 +31,7 @@ const TokenizerType k_tokenizer_file = {
       return std::make_unique<FileTokenizerConfig>();
     },
     .make = make,
+    .add_to = nullptr,
     .deserialize = nullptr,
 };
 

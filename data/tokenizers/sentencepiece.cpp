@@ -156,6 +156,14 @@ const TokenizerType k_tokenizer_sentencepiece = {
       return load_sentencepiece(
           train_sentencepiece(dynamic_cast<const SentencePieceConfig&>(config), text));
     },
+    .add_to =
+        [](const Configurable& config, Fingerprint& fingerprint) {
+          const auto& c = dynamic_cast<const SentencePieceConfig&>(config);
+          fingerprint.add(c.vocab_size);
+          fingerprint.add(c.algorithm);
+          fingerprint.add(c.training_bytes);
+          fingerprint.add(c.character_coverage);
+        },
     .deserialize = load_sentencepiece,
 };
 

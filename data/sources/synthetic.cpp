@@ -1,0 +1,116 @@
+// Made-up documents for tests and benchmarks: nothing to read, and a known best loss.
+//   random   independent uniform tokens: nothing to learn, the best loss is log(alphabet)
+//   copy     a random half, then the same again: the second half can be predicted from the first
+//   markov   after each token one of four others, drawn 1/2, 1/4, 1/8, 1/8: the best loss is 1.75
+//   log(2)
+
+#include <array>
+#include <bit>
+
+#include "autograd/support/error.h"
+#include "autograd/support/rng.h"
+#include "data/source.h"
+
+namespace sluice {
+namespace {
+
+struct SyntheticOptions final : Configurable {
+  std::string pattern = "markov";
+  int64_t documents = 1000;
+  int64_t min_length = 64;
+  int64_t max_length = 512;
+  int64_t alphabet = 256;
+  int64_t pattern_seed = 0;
+
+  void fields(FieldVisitor& v) override {
+    static constexpr std::array<std::string_view, 3> kPatterns = {"random", "copy", "markov"};
+    v.word({"pattern", "random, copy or markov"}, pattern, kPatterns);
+    v.integer({"documents", "number of documents"}, documents, {.min = 0});
+    v.integer({"min_length", "tokens of the shortest document"}, min_length, {.min = 1});
+    v.integer({"max_length", "tokens of the longest document; lengths are uniform"}, max_length,
+              {.min = 1, .max = int64_t{1} << 30});
+    v.integer({"alphabet", "tokens are 0 to alphabet - 1"}, alphabet, {.min = 1, .max = 1'000'000});
+    v.integer({"pattern_seed", "another seed gives other documents"}, pattern_seed, {.min = 0});
+  }
+  [[nodiscard]] std::string check() const override {
+    if (min_length <= max_length) return {};
+    return fmt::format("min_length: found {}, allowed 1 to {} (max_length)", min_length,
+                       max_length);
+  }
+};
+
+class SyntheticSource final : public Source {
+ public:
+  explicit SyntheticSource(SyntheticOptions options) : options_(std::move(options)) {}
+
+  bool holds_tokens() const override { return true; }
+
+  void read(FunctionRef<void(const DocumentView&)> visit) const override {
+    std::vector<int32_t> tokens;
+    for (int64_t document = 0; document < options_.documents; ++document) {
+      fill(static_cast<uint64_t>(document), tokens);
+      visit({.tokens = tokens});
+    }
+  }
+
+  void add_to(Fingerprint& fingerprint) const override {
+    fingerprint.add(options_.pattern);
+    for (const int64_t value : {options_.documents, options_.min_length, options_.max_length,
+                                options_.alphabet, options_.pattern_seed}) {
+      fingerprint.add(value);
+    }
+  }
+
+ private:
+  void fill(uint64_t document, std::vector<int32_t>& tokens) const {
+    const auto spread = static_cast<uint64_t>(options_.max_length - options_.min_length + 1);
+    const uint64_t extra = uniform_below(key(0), document, 0, spread);
+    tokens.resize(static_cast<size_t>(options_.min_length) + extra);
+    const size_t half = (tokens.size() + 1) / 2;
+    for (size_t i = 0; i < tokens.size(); ++i) {
+      if (options_.pattern == "copy" && i >= half) {
+        tokens[i] = tokens[i - half];
+      } else if (options_.pattern == "markov" && i > 0) {
+        tokens[i] = successor(document, i, tokens[i - 1]);
+      } else {
+        tokens[i] = uniform_token(key(1), document, i);
+      }
+    }
+  }
+
+  int32_t successor(uint64_t document, uint64_t i, int32_t previous) const {
+    // The lowest set bit of a random number is 0, 1, 2, ... with probability 1/2, 1/4, 1/8, ...
+    const int choice = std::countr_zero(random_u64(key(2), document, i) | 8);
+    return uniform_token(key(3), static_cast<uint64_t>(previous), static_cast<uint64_t>(choice));
+  }
+
+  int32_t uniform_token(const RandomKey& random, uint64_t sample, uint64_t index) const {
+    return static_cast<int32_t>(
+        uniform_below(random, sample, index, static_cast<uint64_t>(options_.alphabet)));
+  }
+
+  RandomKey key(uint32_t stream) const {
+    return {.seed = static_cast<uint64_t>(options_.pattern_seed),
+            .purpose = RandomPurpose::synthetic,
+            .layer = stream};
+  }
+
+  SyntheticOptions options_;
+};
+
+}  // namespace
+
+extern const SourceType k_source_synthetic;
+const SourceType k_source_synthetic = {
+    .name = "synthetic",
+    .doc = "made-up tokens for tests and benchmarks",
+    .reads_files = false,
+    .make_options = []() -> std::unique_ptr<Configurable> {
+      return std::make_unique<SyntheticOptions>();
+    },
+    .make = [](const std::string&, const Configurable& options) -> std::unique_ptr<Source> {
+      return std::make_unique<SyntheticSource>(dynamic_cast<const SyntheticOptions&>(options));
+    },
+};
+
+}  // namespace sluice
