@@ -56,7 +56,8 @@ function(sluice_program main)
     return()
   endif()
   target_compile_definitions(sluice_train PRIVATE
-    "SLUICE_RECIPE_DIRS=\"../share/sluice/recipes:${PROJECT_SOURCE_DIR}/recipes\"")
+    "SLUICE_RECIPE_DIRS=\"../share/sluice/recipes:${PROJECT_SOURCE_DIR}/recipes\""
+    "SLUICE_VERSION=\"${PROJECT_VERSION}\"")
   add_executable(sluice "${main}")
   target_link_libraries(sluice PRIVATE sluice_train)
 endfunction()

@@ -1,0 +1,74 @@
+#include "train/cli/command.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <exception>
+#include <memory>
+#include <new>
+
+#include "autograd/support/error.h"
+
+namespace sluice {
+
+#define SLUICE_COMMAND(name) extern const Command name##_command;
+#include "train/cli/commands.def"
+#undef SLUICE_COMMAND
+
+namespace {
+
+#define SLUICE_COMMAND(name) &name##_command,
+const Command* const kCommands[] = {
+#include "train/cli/commands.def"
+};
+#undef SLUICE_COMMAND
+
+int report(ExitStatus status, const std::string& message) {
+  std::fflush(stdout);
+  fmt::print(stderr, "sluice: {}\n", message);
+  return static_cast<int>(status);
+}
+
+/// Runs `action`; the only place where an error becomes a message and an exit status.
+int guarded(const std::function<int()>& action) {
+  try {
+    return action();
+  } catch (const ConfigError& error) {
+    return report(ExitStatus::usage, error.what());
+  } catch (const NumericError& error) {
+    return report(ExitStatus::diverged, error.what());
+  } catch (const Error& error) {
+    return report(ExitStatus::failure, error.what());
+  } catch (const std::bad_alloc&) {
+    return report(ExitStatus::failure, "out of memory; `sluice plan` shows what a recipe needs");
+  } catch (const std::exception& error) {
+    return report(ExitStatus::failure, fmt::format("unexpected error: {}", error.what()));
+  }
+}
+
+}  // namespace
+
+std::span<const Command* const> command_table() { return kCommands; }
+
+int run_command_line(int argc, const char* const* argv) {
+  CLI::App app("Trains small Mixture-of-Experts language models from a YAML recipe.", "sluice");
+  app.set_version_flag("--version", std::string("sluice ") + SLUICE_VERSION);
+  app.require_subcommand(1);
+  app.footer("\nExample: sluice train recipes/quickstart.yaml\nEvery command has --help.");
+  std::function<int()> chosen;
+  for (const Command* command : kCommands) {
+    CLI::App* sub = app.add_subcommand(std::string(command->name), std::string(command->summary));
+    sub->footer("\nExample: " + std::string(command->example));
+    const std::function<int()> action = command->declare(*sub);
+    sub->final_callback([&chosen, action] { chosen = action; });
+  }
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& success) {  // --help, --version
+    return app.exit(success);
+  } catch (const CLI::ParseError& error) {
+    return report(ExitStatus::usage, std::string(error.what()) + "; see `sluice --help`");
+  }
+  return guarded(chosen);
+}
+
+}  // namespace sluice

@@ -1,0 +1,75 @@
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <sstream>
+
+#include "autograd/support/error.h"
+#include "autograd/support/registry.h"
+#include "train/cli/command.h"
+
+namespace sluice {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Folders that may hold the shipped recipes: beside an installed program, then in the source tree
+/// it was built from.
+std::vector<fs::path> recipe_folders() {
+  std::error_code failed;
+  const fs::path program = fs::read_symlink("/proc/self/exe", failed).parent_path();
+  std::vector<fs::path> folders;
+  std::istringstream list(SLUICE_RECIPE_DIRS);
+  for (std::string folder; std::getline(list, folder, ':');) {
+    const fs::path path = fs::path(folder).is_absolute() ? fs::path(folder) : program / folder;
+    if (fs::is_directory(path, failed)) folders.push_back(fs::weakly_canonical(path, failed));
+  }
+  return folders;
+}
+
+}  // namespace
+
+std::vector<fs::path> shipped_recipes() {
+  for (const fs::path& folder : recipe_folders()) {
+    std::vector<fs::path> recipes;
+    for (const auto& entry : fs::directory_iterator(folder)) {
+      if (entry.path().extension() == ".yaml") recipes.push_back(entry.path());
+    }
+    std::ranges::sort(recipes);
+    if (!recipes.empty()) return recipes;
+  }
+  return {};
+}
+
+fs::path find_shipped_recipe(std::string_view name) {
+  for (const fs::path& recipe : shipped_recipes()) {
+    if (recipe.stem() == name) return recipe;
+  }
+  return {};
+}
+
+void RecipeFlags::declare(CLI::App& app) {
+  app.add_option("recipe", files,
+                 "recipe files, later ones win; a shipped recipe may be given by name")
+      ->required()
+      ->type_name("RECIPE...");
+  app.add_option("--set", sets,
+                 "override a key of the recipe, as in --set train.steps=100; may be repeated")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
+}
+
+RecipeSource RecipeFlags::source() const {
+  RecipeSource source;
+  std::error_code failed;
+  for (const std::string& file : files) {
+    const fs::path shipped = fs::exists(file, failed) ? fs::path() : find_shipped_recipe(file);
+    source.files.push_back(shipped.empty() ? file : shipped.string());
+  }
+  source.sets = sets;
+  return source;
+}
+
+std::string RecipeFlags::run_name() const { return fs::path(files.back()).stem().string(); }
+
+}  // namespace sluice

@@ -1,0 +1,100 @@
+// `sluice recipes ls | cat NAME | cp NAME [FILE]`: the shipped recipes.
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <memory>
+
+#include "autograd/support/error.h"
+#include "autograd/support/registry.h"
+#include "train/cli/command.h"
+#include "train/recipe.h"
+
+namespace sluice {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::string read_text(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  SLUICE_CHECK(ConfigError, in.good(), "{}: cannot be read", file.string());
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+/// First comment line: what the recipe is for.
+std::string headline(const fs::path& file) {
+  const std::string text = read_text(file);
+  const size_t start = text.find_first_not_of("# ");
+  if (text.empty() || text[0] != '#' || start == std::string::npos) return {};
+  return text.substr(start, text.find('\n') - start);
+}
+
+fs::path require_recipe(const std::string& name) {
+  const fs::path found = find_shipped_recipe(name);
+  if (!found.empty()) return found;
+  std::vector<std::string> names;
+  for (const fs::path& recipe : shipped_recipes()) names.push_back(recipe.stem().string());
+  const std::vector<std::string_view> views(names.begin(), names.end());
+  throw ConfigError(fmt::format("no shipped recipe \"{}\"{} Known: {}", name,
+                                did_you_mean(name, views), fmt::join(names, ", ")));
+}
+
+int list_recipes() {
+  size_t width = 0;
+  for (const fs::path& recipe : shipped_recipes())
+    width = std::max(width, recipe.stem().string().size());
+  for (const fs::path& recipe : shipped_recipes()) {
+    fmt::print("{:{}}  {}\n", recipe.stem().string(), width, headline(recipe));
+  }
+  return 0;
+}
+
+/// The copy must find its data wherever it lies, so paths become absolute.
+int copy_recipe(const std::string& name, const std::string& target) {
+  const fs::path source = require_recipe(name);
+  fs::path file = target.empty() ? source.filename() : fs::path(target);
+  if (fs::is_directory(file)) file /= source.filename();
+  SLUICE_CHECK(ConfigError, !fs::exists(file), "{}: exists; give another name", file.string());
+  std::ofstream out(file, std::ios::binary);
+  out << "# Copy of the shipped recipe " << name << ", every key written out.\n"
+      << resolved_text(load_recipe({{source.string()}, {}}));
+  out.flush();
+  SLUICE_CHECK(ConfigError, out.good(), "{}: cannot be written", file.string());
+  fmt::print("{}\n", file.string());
+  return 0;
+}
+
+}  // namespace
+
+const Command recipes_command = {
+    .name = "recipes",
+    .summary = "List, print or copy the shipped recipes",
+    .example = "sluice recipes ls",
+    .declare = [](CLI::App& app) -> std::function<int()> {
+      struct Flags {
+        std::string name;
+        std::string target;
+        bool resolved = false;
+      };
+      auto flags = std::make_shared<Flags>();
+      app.require_subcommand(1);
+      CLI::App* list = app.add_subcommand("ls", "One line per shipped recipe");
+      CLI::App* cat = app.add_subcommand("cat", "Print a recipe");
+      cat->add_option("name", flags->name, "name of a shipped recipe")->required();
+      cat->add_flag("--resolved", flags->resolved, "with every key and its default");
+      CLI::App* copy = app.add_subcommand("cp", "Copy a recipe, ready to be edited");
+      copy->add_option("name", flags->name, "name of a shipped recipe")->required();
+      copy->add_option("file", flags->target, "where to (the name in the current folder)");
+      return [=] {
+        if (list->parsed()) return list_recipes();
+        if (copy->parsed()) return copy_recipe(flags->name, flags->target);
+        const fs::path source = require_recipe(flags->name);
+        fmt::print("{}", flags->resolved ? resolved_text(load_recipe({{source.string()}, {}}))
+                                         : read_text(source));
+        return 0;
+      };
+    },
+};
+
+}  // namespace sluice
