@@ -1,0 +1,149 @@
+#include "balance/losses.h"
+
+#include <numeric>
+
+#include "autograd/kernels/top_k.h"
+#include "autograd/ops/elementwise.h"
+#include "autograd/ops/reduce.h"
+#include "autograd/ops/softmax.h"
+#include "autograd/support/error.h"
+#include "autograd/support/parallel.h"
+
+namespace sluice {
+namespace {
+
+constexpr int64_t kTokenBlock = 512;
+
+double tokens_of_global_batch(const RouterInput& input) {
+  SLUICE_INTERNAL_CHECK(input.valid_tokens > 0, "a global batch of {} tokens with a loss",
+                        input.valid_tokens);
+  return static_cast<double>(input.valid_tokens);
+}
+
+/// A constant of `shape` whose row t is fill(t, row), in parallel; untouched for shapes only.
+template <class Fill>
+Tensor constant_rows(Tape& tape, const Shape& shape, DType dtype, Fill&& fill) {
+  Tensor rows = tape.empty(shape, dtype);
+  if (!rows.has_memory()) return rows;
+  const int64_t count = shape[0];
+  const int64_t width = count == 0 ? 0 : rows.numel() / count;
+  dispatch_float(dtype, [&]<class T>() {
+    T* values = rows.data<T>();
+    parallel_for_ranges(count, kTokenBlock, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) fill(t, std::span(values + t * width, width));
+    });
+  });
+  return rows;
+}
+
+/// sum over t, i of weights[t, i] p[t, i], one element.
+Tensor weighted_sum(Tape& tape, const Tensor& p, const Tensor& weights) {
+  return sum(tape, mul(tape, p, weights));
+}
+
+}  // namespace
+
+void visit_load_source(FieldVisitor& v, LoadSource& source) {
+  v.enumeration({"selection",
+                 "load that the loss sees: of the executed selection, or of the scores without "
+                 "biases and groups"},
+                source, {{"executed", LoadSource::executed}, {"unbiased", LoadSource::unbiased}});
+}
+
+std::vector<int32_t> chosen_experts(LoadSource source, const RouterInput& input,
+                                    const Selection& selection) {
+  const Tensor& scores = input.router.scores;
+  if (source == LoadSource::executed || !scores.has_memory()) return selection.expert;
+  std::vector<int32_t> chosen(static_cast<size_t>(scores.dim(0) * input.top_k));
+  dispatch_float(scores.dtype(), [&]<class T>() {
+    kernels::top_k<T>(scores.dim(0), {.E = scores.dim(1),
+                                      .k = input.top_k,
+                                      .scores = scores.data<T>(),
+                                      .values = nullptr,
+                                      .indices = chosen.data()});
+  });
+  return chosen;
+}
+
+std::vector<double> load_fractions(std::span<const int64_t> counts) {
+  const int64_t total = std::accumulate(counts.begin(), counts.end(), int64_t{0});
+  std::vector<double> fractions(counts.size(), 0.0);
+  if (total == 0) return fractions;
+  for (size_t e = 0; e < counts.size(); ++e) {
+    fractions[e] = static_cast<double>(counts[e]) / static_cast<double>(total);
+  }
+  return fractions;
+}
+
+std::vector<int64_t> count_assignments(std::span<const int32_t> chosen, const RouterInput& input,
+                                       int64_t begin, int64_t end) {
+  std::vector<int64_t> counts(static_cast<size_t>(input.router.probabilities.dim(1)), 0);
+  for (int64_t t = begin; t < end; ++t) {
+    if (input.layout.counted[static_cast<size_t>(t)] == 0) continue;
+    for (const int32_t expert :
+         chosen.subspan(static_cast<size_t>(t * input.top_k), static_cast<size_t>(input.top_k))) {
+      if (expert != kNoExpert) ++counts[static_cast<size_t>(expert)];
+    }
+  }
+  return counts;
+}
+
+Tensor load_balancing_loss(Tape& tape, const RouterInput& input, std::span<const double> fractions,
+                           double coefficient) {
+  const Tensor& p = input.router.probabilities;
+  const auto& counted = input.layout.counted;
+  const double factor =
+      coefficient * static_cast<double>(fractions.size()) / tokens_of_global_batch(input);
+  const Tensor weights =
+      constant_rows(tape, p.shape(), p.dtype(), [&]<class T>(int64_t t, std::span<T> row) {
+        const double of_token = counted[static_cast<size_t>(t)] != 0 ? factor : 0.0;
+        for (size_t e = 0; e < row.size(); ++e) row[e] = static_cast<T>(of_token * fractions[e]);
+      });
+  return weighted_sum(tape, p, weights);
+}
+
+Tensor sequence_balancing_loss(Tape& tape, const RouterInput& input,
+                               std::span<const int32_t> chosen, double coefficient) {
+  const Tensor& p = input.router.probabilities;
+  const SequenceLayout& layout = input.layout;
+  SLUICE_INTERNAL_CHECK(input.global_sequences > 0, "a global batch of {} sequences",
+                        input.global_sequences);
+  const double factor =
+      coefficient * static_cast<double>(p.dim(1)) / static_cast<double>(input.global_sequences);
+  Tensor weights = tape.zeros(p.shape(), p.dtype());
+  if (!weights.has_memory()) return weighted_sum(tape, p, weights);
+  parallel_for(layout.sequences(), [&](int64_t sequence) {
+    const int64_t begin = layout.sequence_offsets[static_cast<size_t>(sequence)];
+    const int64_t end = layout.sequence_offsets[static_cast<size_t>(sequence) + 1];
+    const int64_t tokens =
+        std::accumulate(layout.counted.begin() + begin, layout.counted.begin() + end, int64_t{0});
+    if (tokens == 0) return;
+    const std::vector<double> fractions =
+        load_fractions(count_assignments(chosen, input, begin, end));
+    const double of_token = factor / static_cast<double>(tokens);
+    dispatch_float(p.dtype(), [&]<class T>() {
+      for (int64_t t = begin; t < end; ++t) {
+        if (layout.counted[static_cast<size_t>(t)] == 0) continue;
+        T* row = weights.data<T>() + t * p.dim(1);
+        for (size_t e = 0; e < fractions.size(); ++e) {
+          row[e] = static_cast<T>(of_token * fractions[e]);
+        }
+      }
+    });
+  });
+  return weighted_sum(tape, p, weights);
+}
+
+Tensor z_loss(Tape& tape, const RouterInput& input, double coefficient) {
+  const Tensor& logits = input.router.logits;
+  const auto& counted = input.layout.counted;
+  const double factor = coefficient / tokens_of_global_batch(input);
+  const Tensor squares = square(tape, logsumexp(tape, logits));
+  const Tensor weights = constant_rows(
+      tape, squares.shape(), logits.dtype(), [&]<class T>(int64_t t, std::span<T> value) {
+        value[0] = counted[static_cast<size_t>(t)] != 0 ? static_cast<T>(factor) : T{0};
+      });
+  return weighted_sum(tape, squares, weights);
+}
+
+}  // namespace sluice

@@ -1,0 +1,67 @@
+#pragma once
+// The auxiliary losses as pure formulas. Counts and load fractions are constants; gradients flow
+// through the router's probabilities (or logits) only.
+//
+// A loss is linear in the probabilities, so each is one weighted sum over the counted tokens of the
+// micro-batch, of which only the weights differ:
+//
+//   L = sum over counted t, over i of a[t, i] p[t, i]
+//
+// Every mean over a micro-batch of T counted tokens carries the weight T / M, M being the counted
+// tokens of the global batch: the T cancels, and the micro-batches of a step add up to the loss of
+// one large batch.
+//
+// Letters: N tokens of the micro-batch, E experts, M counted tokens and B sequences of the global
+// batch.
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "autograd/support/fields.h"
+#include "layers/routing.h"
+
+namespace sluice {
+
+/// Whose load a loss weighs the probabilities with.
+enum class LoadSource : uint8_t {
+  executed,  // the selection that was made, biases and groups included
+  unbiased,  // a plain top-k of the scores, as if no balancer had shifted them
+};
+
+/// `selection:` of the losses that take it.
+void visit_load_source(FieldVisitor& v, LoadSource& source);
+
+/// The expert of every slot of every token, [N, k], by `source`; kNoExpert where there is none.
+/// Drops for lack of capacity do not show: the loss sees what was wanted.
+[[nodiscard]] std::vector<int32_t> chosen_experts(LoadSource source, const RouterInput& input,
+                                                  const Selection& selection);
+
+/// f_i = c_i / sum_j c_j, in double; zeros when there is no assignment.
+[[nodiscard]] std::vector<double> load_fractions(std::span<const int64_t> counts);
+
+/// Assignments of the counted tokens in [begin, end) per expert, [E]; `chosen` is [N, k].
+[[nodiscard]] std::vector<int64_t> count_assignments(std::span<const int32_t> chosen,
+                                                     const RouterInput& input, int64_t begin,
+                                                     int64_t end);
+
+/// The Switch loss, weighed with the tokens of the micro-batch:
+///   L = coefficient E sum_i f_i (1 / M) sum over counted t of p_ti
+/// `fractions` is f [E]. One element, 1 * coefficient at uniform f when the micro-batch is the
+/// global batch. Fedus, Zoph and Shazeer 2021, equations 4 to 6.
+[[nodiscard]] Tensor load_balancing_loss(Tape& tape, const RouterInput& input,
+                                         std::span<const double> fractions, double coefficient);
+
+/// The same per sequence s of T_s counted tokens, averaged over the sequences of the global batch:
+///   L = coefficient E / B sum_s sum_i f_i^s (1 / T_s) sum over counted t of s of p_ti
+/// with f_i^s from `chosen` [N, k]. A sequence without counted tokens adds nothing. DeepSeek-V2,
+/// equations 23 to 25 (there f carries the factor E).
+[[nodiscard]] Tensor sequence_balancing_loss(Tape& tape, const RouterInput& input,
+                                             std::span<const int32_t> chosen, double coefficient);
+
+/// The router z-loss:
+///   L = coefficient (1 / M) sum over counted t of (log sum_i exp z_ti)^2
+/// on logits before any bias. ST-MoE (Zoph et al. 2022), equation 5.
+[[nodiscard]] Tensor z_loss(Tape& tape, const RouterInput& input, double coefficient);
+
+}  // namespace sluice

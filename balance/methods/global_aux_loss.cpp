@@ -1,0 +1,104 @@
+// The auxiliary loss on the load of the whole global batch.
+//
+//   L_a = alpha E sum_i f_i P_i^a,   f from all micro-batches and ranks,   P^a of micro-batch a
+//
+// Qiu et al. 2025, "Demons in the Detail: On Implementing Load Balancing Loss for Training
+// Specialized Mixture-of-Expert Models", section 3: sum_a L_a is the loss of one large batch, since
+// it is linear in P. Gradients flow through P^a only. Where we differ: the paper's accumulation
+// buffer (algorithm 1) lets early micro-batches see a part of f; `counts: exact` routes the global
+// batch once without gradients, so that every micro-batch sees all of it. `counts: previous` takes
+// f of the previous applied step and needs no such pass [R]; its first step is uniform, without a
+// gradient. `micro` adds that share of the micro-batch's own loss (the paper's 1 %, section 4.4).
+
+#include "balance/losses.h"
+#include "balance/method.h"
+
+namespace sluice {
+namespace {
+
+enum class Counts : uint8_t { exact, previous };
+
+struct GlobalAuxLossConfig final : Configurable {
+  Scheduled coefficient = 8e-3;
+  Counts counts = Counts::exact;
+  Scheduled micro = 0.0;
+
+  void fields(FieldVisitor& v) override {
+    v.scheduled({"coefficient", "weight alpha of the loss, its value at uniform load"}, coefficient,
+                {.min = 0.0});
+    v.enumeration({"counts",
+                   "exact: the load of this global batch, found by a pass without gradients; "
+                   "previous: the load of the global batch before"},
+                  counts, {{"exact", Counts::exact}, {"previous", Counts::previous}});
+    v.scheduled({"micro", "share of the micro-batch's own loss that is added"}, micro,
+                {.min = 0.0});
+  }
+};
+
+class GlobalAuxLoss final : public Balancer {
+ public:
+  GlobalAuxLoss(GlobalAuxLossConfig config, const BalancerSetup& setup)
+      : config_(std::move(config)), previous_(static_cast<size_t>(setup.experts), 0) {}
+
+  [[nodiscard]] BalancerTraits traits() const override {
+    return {.needs_global_counts = config_.counts == Counts::exact};
+  }
+
+  void add_losses(Tape& tape, const RouterInput& input, const Selection& selection,
+                  const LayerLoad* global_load, std::vector<AuxiliaryLoss>& losses) override {
+    std::vector<double> fractions = global_fractions(tape, selection, global_load);
+    const double micro = config_.micro.at(input.progress);
+    if (micro > 0.0) {
+      // Both losses are linear in P: one sum with the fractions added up does for both.
+      const std::vector<double> own = load_fractions(selection.load);
+      for (size_t e = 0; e < fractions.size(); ++e) fractions[e] += micro * own[e];
+    }
+    losses.push_back(
+        {LossKind::balance,
+         load_balancing_loss(tape, input, fractions, config_.coefficient.at(input.progress))});
+  }
+
+  void end_step(const LayerLoad& load, const Progress& /*progress*/) override {
+    const bool is_empty = load.counts.empty() || total(load.counts) == 0;
+    if (config_.counts == Counts::previous && !is_empty) previous_ = load.counts;
+  }
+
+  void visit_state(StateVisitor& visitor) override {
+    if (config_.counts != Counts::previous) return;
+    const auto experts = static_cast<int64_t>(previous_.size());
+    visitor.array<int64_t>("previous_counts", previous_, std::span(&experts, 1));
+  }
+
+ private:
+  [[nodiscard]] static int64_t total(const std::vector<int64_t>& counts) {
+    int64_t sum = 0;
+    for (const int64_t count : counts) sum += count;
+    return sum;
+  }
+
+  [[nodiscard]] std::vector<double> global_fractions(const Tape& tape, const Selection& selection,
+                                                     const LayerLoad* global_load) const {
+    if (config_.counts == Counts::previous) {
+      if (total(previous_) > 0) return load_fractions(previous_);
+      return std::vector<double>(previous_.size(), 1.0 / static_cast<double>(previous_.size()));
+    }
+    // On shapes alone there is no load to know.
+    if (tape.shapes_only()) return load_fractions(selection.load);
+    SLUICE_INTERNAL_CHECK(global_load != nullptr, "global_aux_loss without the global load");
+    return load_fractions(global_load->counts);
+  }
+
+  GlobalAuxLossConfig config_;
+  std::vector<int64_t> previous_;  // [E]; zeros before the first applied step
+};
+
+}  // namespace
+
+const BalancerEntry global_aux_loss_balancer = {
+    .name = "global_aux_loss",
+    .doc = "auxiliary loss on the load of the whole global batch (Qiu et al. 2025)",
+    .make_config = make_balancer_config<GlobalAuxLossConfig>,
+    .make = make_balancer_method<GlobalAuxLoss, GlobalAuxLossConfig>,
+};
+
+}  // namespace sluice

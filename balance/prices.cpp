@@ -1,0 +1,122 @@
+#include "balance/prices.h"
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+#include <type_traits>
+
+#include "autograd/support/parallel.h"
+
+namespace sluice {
+namespace {
+
+/// Tokens whose ranking is held in registers and cache at once.
+constexpr int64_t kLanes = 64;
+constexpr int64_t kTokenBlock = 4 * kLanes;
+
+/// The bits of a float: for numbers from 0 up, ordered as the numbers are.
+template <class T>
+using Bits = std::conditional_t<std::is_same_v<T, float>, int32_t, int64_t>;
+
+/// How many of v [n] are at least x; NaN never is.
+template <class T>
+int64_t count_at_least(const T* v, int64_t n, T x) {
+  // An integer as wide as T keeps the loop in full vectors.
+  Bits<T> count = 0;
+  for (int64_t i = 0; i < n; ++i) count += static_cast<Bits<T>>(v[i] >= x);
+  return count;
+}
+
+/// max(0, r-th largest of v [n]), r >= 1; 0 when r > n. Halves the range of bit patterns until a
+/// threshold parts the r largest from the rest: exact, without moving or branching on a value.
+template <class T>
+T positive_rth_largest(const T* v, int64_t n, int64_t r) {
+  Bits<T> low = 1;  // the least positive number
+  if (count_at_least(v, n, std::bit_cast<T>(low)) < r) return T{0};
+  Bits<T> high = std::bit_cast<Bits<T>>(std::numeric_limits<T>::infinity()) + 1;  // NaN: none
+  while (high - low > 1) {
+    const Bits<T> middle = low + (high - low) / 2;
+    const int64_t count = count_at_least(v, n, std::bit_cast<T>(middle));
+    if (count < r) {
+      high = middle;
+      continue;
+    }
+    low = middle;
+    if (count == r) break;
+  }
+  // At least r values are >= low; when they are exactly r, theirs is the least of them.
+  const T threshold = std::bit_cast<T>(low);
+  T least = std::numeric_limits<T>::infinity();
+  for (int64_t i = 0; i < n; ++i) {
+    const T candidate = v[i] >= threshold ? v[i] : std::numeric_limits<T>::infinity();
+    least = candidate < least ? candidate : least;
+  }
+  return least;
+}
+
+/// Ranks kLanes tokens at once: best[slot] is the (slot + 1)-th largest value seen, per lane.
+template <class T>
+void insert_into_ranking(T* candidate, int64_t slots, T* best) {
+  for (int64_t slot = 0; slot < slots; ++slot) {
+    T* ranked = best + slot * kLanes;
+    for (int64_t lane = 0; lane < kLanes; ++lane) {
+      const T held = ranked[lane];
+      const T offered = candidate[lane];
+      const bool is_better = offered > held;
+      ranked[lane] = is_better ? offered : held;
+      candidate[lane] = is_better ? held : offered;
+    }
+  }
+}
+
+}  // namespace
+
+template <class T>
+void price_tokens(const AssignmentProblem<T>& problem, const T* q, T* p) {
+  const auto [tokens, experts, top_k, capacity, scores] = problem;
+  static_cast<void>(capacity);
+  if (top_k >= experts) {
+    std::fill_n(p, tokens, T{0});
+    return;
+  }
+  parallel_for_ranges(tokens, kTokenBlock,
+                      [&, experts = experts, top_k = top_k, tokens = tokens, scores = scores](
+                          int64_t begin, int64_t end) {
+                        ArenaScope scratch(thread_arena());
+                        T* best = scratch.allocate<T>((top_k + 1) * kLanes);
+                        T* candidate = scratch.allocate<T>(kLanes);
+                        for (int64_t first = begin; first < end; first += kLanes) {
+                          const int64_t lanes = std::min(kLanes, end - first);
+                          std::fill_n(best, (top_k + 1) * kLanes,
+                                      -std::numeric_limits<T>::infinity());
+                          std::fill_n(candidate, kLanes, T{0});
+                          for (int64_t e = 0; e < experts; ++e) {
+                            const T* of_expert = scores + e * tokens + first;
+                            for (int64_t lane = 0; lane < lanes; ++lane)
+                              candidate[lane] = of_expert[lane] - q[e];
+                            insert_into_ranking(candidate, top_k + 1, best);
+                          }
+                          for (int64_t lane = 0; lane < lanes; ++lane) {
+                            p[first + lane] = std::max(T{0}, best[top_k * kLanes + lane]);
+                          }
+                        }
+                      });
+}
+
+template <class T>
+void price_experts(const AssignmentProblem<T>& problem, const T* p, T* q) {
+  parallel_for(problem.experts, [&](int64_t e) {
+    ArenaScope scratch(thread_arena());
+    T* surplus = scratch.allocate<T>(problem.tokens);
+    const T* of_expert = problem.scores + e * problem.tokens;
+    for (int64_t t = 0; t < problem.tokens; ++t) surplus[t] = of_expert[t] - p[t];
+    q[e] = positive_rth_largest(surplus, problem.tokens, problem.capacity + 1);
+  });
+}
+
+template void price_tokens<float>(const AssignmentProblem<float>&, const float*, float*);
+template void price_tokens<double>(const AssignmentProblem<double>&, const double*, double*);
+template void price_experts<float>(const AssignmentProblem<float>&, const float*, float*);
+template void price_experts<double>(const AssignmentProblem<double>&, const double*, double*);
+
+}  // namespace sluice
