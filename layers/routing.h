@@ -65,8 +65,9 @@ struct LayerLoad {
   int64_t tokens = 0;  // counted tokens
   int64_t top_k = 0;
 
+  /// Adds the load of one micro-batch; the first one fixes E.
   void add(const Selection& selection, int64_t counted_tokens);
-  /// Sums over ranks.
+  /// Sums over ranks. Every rank must have added at least one selection, be it of no tokens.
   void reduce(Communicator& communicator);
   friend bool operator==(const LayerLoad&, const LayerLoad&) = default;
 };
@@ -116,12 +117,13 @@ class Balancer {
     input.choose({}, selection);
   }
   /// Adds differentiable losses of this micro-batch. `global_load` is the load of the whole global
-  /// batch when traits().needs_global_counts, else null. Called again in recomputation: must not
-  /// change state.
+  /// batch when traits().needs_global_counts, else null. Not called in evaluation nor in the
+  /// counting pass; called again in recomputation: must not change state.
   virtual void add_losses(Tape& /*tape*/, const RouterInput& /*input*/,
                           const Selection& /*selection*/, const LayerLoad* /*global_load*/,
                           std::vector<AuxiliaryLoss>& /*losses*/) {}
-  /// Once per applied optimizer step, with the load of its global batch.
+  /// Once per applied optimizer step, with the load of its global batch; a load without assignments
+  /// changes nothing.
   virtual void end_step(const LayerLoad& /*load*/, const Progress& /*progress*/) {}
   /// Everything that must survive a resume.
   virtual void visit_state(StateVisitor& /*visitor*/) {}
@@ -131,9 +133,10 @@ class Balancer {
 
 /// What a balancer is made for.
 struct BalancerSetup {
-  int64_t layer;    // index of the expert layer among expert layers
-  int64_t experts;  // E
-  int64_t top_k;    // largest k that the run uses
+  int64_t layer;       // index of the expert layer among expert layers
+  int64_t experts;     // E
+  int64_t top_k;       // largest k that the run uses
+  int64_t layers = 1;  // expert layers of the model
 };
 
 }  // namespace sluice

@@ -1,6 +1,16 @@
 #pragma once
 // One run's routing state: the balancers of every expert layer, the loads of the current global
 // batch, and the journal of selections that recomputation replays.
+//
+//   session.begin_step(micro_batches, communicator.size());
+//   if (session.needs_counting_pass()) {
+//     session.begin_counting();
+//     for each micro-batch i: session.begin_micro_batch(i); forward without gradients
+//     session.end_counting(communicator);
+//   }
+//   for each micro-batch i: session.begin_micro_batch(i); forward, backward
+//   session.finish_loads(communicator);
+//   if the update was applied: session.end_step(progress);
 
 #include <cstdint>
 #include <memory>
@@ -24,60 +34,79 @@ class RoutingSession {
   /// Some method's routes depend on the micro-batch.
   [[nodiscard]] bool batch_dependent() const;
 
-  // --- a training step, in this order ------------------------------------------------------------
-  /// Forgets loads and selections. `micro_batches` of this rank's share of the global batch follow.
-  void begin_step(int64_t micro_batches);
+  // --- a training step, in this order ----------------------------------------------------------
+
+  /// Forgets loads and selections. `micro_batches` (at least 1) of this rank's share of the global
+  /// batch follow, on one of `ranks` ranks.
+  void begin_step(int64_t micro_batches, int ranks = 1);
+  /// The global counts are wanted and are more than those of one micro-batch on one rank.
+  [[nodiscard]] bool needs_counting_pass() const;
   /// Opens the counting pass: micro-batches are routed without gradients, then end_counting() sums
   /// their loads over ranks and puts the balancers' state back as it was.
   void begin_counting();
   void end_counting(Communicator& communicator);
+  /// True inside the counting pass: routes are made, losses are not wanted.
+  [[nodiscard]] bool counting() const { return phase_ == Phase::counting; }
   /// The selections of micro-batch `index` follow.
-  void begin_micro_batch(int64_t index) { micro_batch_ = index; }
-  /// Sums the loads over ranks; checks them against the counting pass when there was one. Throws
-  /// InternalError when they differ.
+  void begin_micro_batch(int64_t index);
+  /// Sums the loads over ranks. Throws InternalError when a layer routed nothing, when the loads
+  /// differ from those of the counting pass, and when a needed counting pass was left out.
   void finish_loads(Communicator& communicator);
   /// Lets every balancer learn from the loads; not called for a skipped update.
   void end_step(const Progress& progress);
   /// Loads of the last finished global batch, one per expert layer.
   [[nodiscard]] const std::vector<LayerLoad>& loads() const { return loads_; }
 
-  // --- for the expert layer
-  // ------------------------------------------------------------------------
+  // --- for the expert layer --------------------------------------------------------------------
+
   /// The selection of `layer` for this micro-batch: made by the balancer through `make`, or the
-  /// recorded one when `replay`. Valid until the next begin_step or begin_evaluation.
+  /// recorded one when `replay`. In training valid until the next begin_step; in the counting pass
+  /// and in evaluation until the next selection of the layer.
   [[nodiscard]] const Selection& select(int64_t layer, bool replay, int64_t counted_tokens,
                                         FunctionRef<void(Balancer&, Selection&)> make);
   /// The load that losses should use: of the counting pass when there was one; of the micro-batch
-  /// itself when the step is one micro-batch on one rank; null when nobody needs it.
+  /// itself when the step is one micro-batch on one rank; null when nobody needs it or it is not
+  /// known.
   [[nodiscard]] const LayerLoad* global_load(int64_t layer) const;
 
-  // --- evaluation
-  // ----------------------------------------------------------------------------------
-  /// Selections are neither counted into the training loads nor kept; eval_loads() sums them until
-  /// the next call.
+  // --- evaluation ------------------------------------------------------------------------------
+
+  /// Between steps. Selections are neither counted into the training loads nor kept; eval_loads()
+  /// sums them until the next call.
   void begin_evaluation();
-  void end_evaluation() { evaluating_ = false; }
+  void end_evaluation();
+  [[nodiscard]] bool evaluating() const { return phase_ == Phase::evaluation; }
   [[nodiscard]] const std::vector<LayerLoad>& eval_loads() const { return eval_loads_; }
-  [[nodiscard]] bool evaluating() const { return evaluating_; }
-  /// True inside the counting pass: routes are made, losses are not wanted.
-  [[nodiscard]] bool counting() const { return counting_; }
+  /// Sums eval_loads() over ranks, after every rank has evaluated something.
+  void reduce_eval_loads(Communicator& communicator);
 
   /// State of every balancer under "<layer>/".
   void visit_state(StateVisitor& visitor);
 
  private:
+  enum class Phase : uint8_t { training, counting, evaluation };
+  /// A place for the selection of one layer and micro-batch; `made` says whether it is filled.
+  /// Places are reused from step to step, so that a steady state allocates nothing.
+  struct Record {
+    Selection selection;
+    bool made = false;
+  };
+  [[nodiscard]] Record& record(int64_t layer);
+  void forget_selections();
+  void check_against_counting_pass() const;
+
   std::vector<std::unique_ptr<Balancer>> balancers_;
-  std::vector<LayerLoad> loads_;
-  std::vector<LayerLoad> counted_loads_;
-  std::vector<LayerLoad> eval_loads_;
-  std::vector<std::vector<Selection>> journal_;  // [micro-batch][layer]
-  std::vector<Selection> eval_selections_;       // [layer]
-  std::vector<std::byte> snapshot_;
+  std::vector<LayerLoad> loads_;          // [layer], of the step so far
+  std::vector<LayerLoad> counted_loads_;  // [layer], of the counting pass
+  std::vector<LayerLoad> eval_loads_;     // [layer]
+  std::vector<Record> journal_;           // [micro-batch, layer]
+  std::vector<Record> transient_;         // [layer]: counting pass and evaluation
+  StateDict snapshot_;                    // of the balancers, during the counting pass
+  Phase phase_ = Phase::training;
   int64_t micro_batch_ = 0;
   int64_t micro_batches_ = 1;
-  bool counting_ = false;
-  bool counted_ = false;
-  bool evaluating_ = false;
+  int ranks_ = 1;
+  bool counted_ = false;  // counted_loads_ are those of this step
 };
 
 }  // namespace sluice

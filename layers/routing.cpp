@@ -1,0 +1,44 @@
+#include "layers/routing.h"
+
+#include "autograd/support/error.h"
+
+namespace sluice {
+
+void Selection::count_load(std::span<const uint8_t> counted) {
+  SLUICE_INTERNAL_CHECK(static_cast<int64_t>(counted.size()) == tokens &&
+                            static_cast<int64_t>(expert.size()) == tokens * top_k,
+                        "selection of {} tokens x {} holds {} slots, {} marks", tokens, top_k,
+                        expert.size(), counted.size());
+  load.assign(static_cast<size_t>(experts), 0);
+  for (int64_t token = 0; token < tokens; ++token) {
+    if (counted[static_cast<size_t>(token)] == 0) continue;
+    for (int64_t slot = token * top_k; slot < (token + 1) * top_k; ++slot) {
+      const int32_t chosen = expert[static_cast<size_t>(slot)];
+      if (chosen != kNoExpert) ++load[static_cast<size_t>(chosen)];
+    }
+  }
+}
+
+void LayerLoad::add(const Selection& selection, int64_t counted_tokens) {
+  if (counts.empty()) counts.assign(selection.load.size(), 0);
+  SLUICE_INTERNAL_CHECK(counts.size() == selection.load.size(),
+                        "load of {} experts, selection of {}", counts.size(),
+                        selection.load.size());
+  for (size_t e = 0; e < counts.size(); ++e) counts[e] += selection.load[e];
+  dropped += selection.dropped;
+  tokens += counted_tokens;
+  top_k = selection.top_k;
+}
+
+void LayerLoad::reduce(Communicator& communicator) {
+  // One collective for everything: a layer's load is a few hundred bytes.
+  std::vector<int64_t> values = counts;
+  values.push_back(dropped);
+  values.push_back(tokens);
+  communicator.sum(std::span<int64_t>(values));
+  counts.assign(values.begin(), values.end() - 2);
+  dropped = values[values.size() - 2];
+  tokens = values.back();
+}
+
+}  // namespace sluice

@@ -1,0 +1,178 @@
+#include "layers/routing_session.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "autograd/support/error.h"
+
+namespace sluice {
+namespace {
+
+/// Empties a selection and keeps its memory.
+void clear(Selection& selection) {
+  selection.tokens = selection.experts = selection.top_k = selection.dropped = 0;
+  selection.expert.clear();
+  selection.dispatched.clear();
+  selection.load.clear();
+}
+
+void reduce_all(std::vector<LayerLoad>& loads, Communicator& communicator) {
+  for (size_t layer = 0; layer < loads.size(); ++layer) {
+    SLUICE_INTERNAL_CHECK(!loads[layer].counts.empty(), "expert layer {} routed nothing", layer);
+    loads[layer].reduce(communicator);
+  }
+}
+
+}  // namespace
+
+RoutingSession::RoutingSession(std::vector<std::unique_ptr<Balancer>> balancers)
+    : balancers_(std::move(balancers)),
+      loads_(balancers_.size()),
+      counted_loads_(balancers_.size()),
+      eval_loads_(balancers_.size()),
+      journal_(balancers_.size()),
+      transient_(balancers_.size()) {}
+
+bool RoutingSession::needs_global_counts() const {
+  return std::any_of(balancers_.begin(), balancers_.end(),
+                     [](const auto& balancer) { return balancer->traits().needs_global_counts; });
+}
+
+bool RoutingSession::batch_dependent() const {
+  return std::any_of(balancers_.begin(), balancers_.end(),
+                     [](const auto& balancer) { return balancer->traits().batch_dependent; });
+}
+
+void RoutingSession::begin_step(int64_t micro_batches, int ranks) {
+  SLUICE_INTERNAL_CHECK(phase_ == Phase::training, "a step begins inside {}",
+                        evaluating() ? "an evaluation" : "a counting pass");
+  SLUICE_INTERNAL_CHECK(micro_batches >= 1 && ranks >= 1, "{} micro-batches on {} ranks",
+                        micro_batches, ranks);
+  micro_batches_ = micro_batches;
+  ranks_ = ranks;
+  micro_batch_ = 0;
+  counted_ = false;
+  journal_.resize(static_cast<size_t>(micro_batches) * balancers_.size());
+  forget_selections();
+  loads_.assign(balancers_.size(), {});
+}
+
+bool RoutingSession::needs_counting_pass() const {
+  return (micro_batches_ > 1 || ranks_ > 1) && needs_global_counts();
+}
+
+void RoutingSession::begin_counting() {
+  SLUICE_INTERNAL_CHECK(phase_ == Phase::training && !counted_, "a second counting pass");
+  SaveVisitor save;
+  visit_state(save);
+  snapshot_ = save.take();
+  phase_ = Phase::counting;
+}
+
+void RoutingSession::end_counting(Communicator& communicator) {
+  SLUICE_INTERNAL_CHECK(counting(), "no counting pass is open");
+  reduce_all(loads_, communicator);
+  counted_loads_ = std::exchange(loads_, std::vector<LayerLoad>(balancers_.size()));
+  LoadVisitor load(snapshot_, "counting pass");
+  visit_state(load);
+  load.finish();
+  snapshot_.clear();
+  phase_ = Phase::training;
+  micro_batch_ = 0;
+  counted_ = true;
+}
+
+void RoutingSession::begin_micro_batch(int64_t index) {
+  SLUICE_INTERNAL_CHECK(index >= 0 && index < micro_batches_, "micro-batch {} of {}", index,
+                        micro_batches_);
+  micro_batch_ = index;
+}
+
+void RoutingSession::finish_loads(Communicator& communicator) {
+  SLUICE_INTERNAL_CHECK(phase_ == Phase::training, "loads are finished outside the ordinary pass");
+  SLUICE_INTERNAL_CHECK(communicator.size() == ranks_, "{} ranks, the step began with {}",
+                        communicator.size(), ranks_);
+  SLUICE_INTERNAL_CHECK(counted_ || !needs_counting_pass(),
+                        "the counting pass of {} micro-batches on {} ranks was left out",
+                        micro_batches_, ranks_);
+  reduce_all(loads_, communicator);
+  if (counted_) check_against_counting_pass();
+}
+
+void RoutingSession::check_against_counting_pass() const {
+  for (size_t layer = 0; layer < loads_.size(); ++layer) {
+    SLUICE_INTERNAL_CHECK(loads_[layer] == counted_loads_[layer],
+                          "expert layer {}: the counting pass found the load [{}], the ordinary "
+                          "pass [{}]",
+                          layer, fmt::join(counted_loads_[layer].counts, ", "),
+                          fmt::join(loads_[layer].counts, ", "));
+  }
+}
+
+void RoutingSession::end_step(const Progress& progress) {
+  for (size_t layer = 0; layer < balancers_.size(); ++layer) {
+    balancers_[layer]->end_step(loads_[layer], progress);
+  }
+}
+
+RoutingSession::Record& RoutingSession::record(int64_t layer) {
+  SLUICE_INTERNAL_CHECK(layer >= 0 && layer < layers(), "expert layer {} of {}", layer, layers());
+  if (phase_ != Phase::training) return transient_[static_cast<size_t>(layer)];
+  return journal_[static_cast<size_t>(micro_batch_ * layers() + layer)];
+}
+
+const Selection& RoutingSession::select(int64_t layer, bool replay, int64_t counted_tokens,
+                                        FunctionRef<void(Balancer&, Selection&)> make) {
+  Record& place = record(layer);
+  if (replay) {
+    SLUICE_INTERNAL_CHECK(phase_ == Phase::training && place.made,
+                          "no selection of micro-batch {}, expert layer {} to replay", micro_batch_,
+                          layer);
+    return place.selection;
+  }
+  SLUICE_INTERNAL_CHECK(phase_ != Phase::training || !place.made,
+                        "micro-batch {} routes twice through expert layer {}", micro_batch_, layer);
+  clear(place.selection);
+  make(balancer(layer), place.selection);
+  place.made = true;
+  auto& loads = evaluating() ? eval_loads_ : loads_;
+  loads[static_cast<size_t>(layer)].add(place.selection, counted_tokens);
+  return place.selection;
+}
+
+const LayerLoad* RoutingSession::global_load(int64_t layer) const {
+  if (phase_ != Phase::training) return nullptr;
+  const auto index = static_cast<size_t>(layer);
+  if (!balancers_[index]->traits().needs_global_counts) return nullptr;
+  if (counted_) return &counted_loads_[index];
+  return needs_counting_pass() ? nullptr : &loads_[index];
+}
+
+void RoutingSession::begin_evaluation() {
+  SLUICE_INTERNAL_CHECK(phase_ == Phase::training, "an evaluation begins inside {}",
+                        evaluating() ? "another" : "a counting pass");
+  phase_ = Phase::evaluation;
+  eval_loads_.assign(balancers_.size(), {});
+}
+
+void RoutingSession::end_evaluation() {
+  SLUICE_INTERNAL_CHECK(evaluating(), "no evaluation is open");
+  phase_ = Phase::training;
+}
+
+void RoutingSession::reduce_eval_loads(Communicator& communicator) {
+  reduce_all(eval_loads_, communicator);
+}
+
+void RoutingSession::forget_selections() {
+  for (Record& place : journal_) place.made = false;
+}
+
+void RoutingSession::visit_state(StateVisitor& visitor) {
+  for (size_t layer = 0; layer < balancers_.size(); ++layer) {
+    const StateScope scope(visitor, std::to_string(layer));
+    balancers_[layer]->visit_state(visitor);
+  }
+}
+
+}  // namespace sluice
