@@ -4,8 +4,16 @@ include(GoogleTest)
 
 # GoogleTest and the standard headers cost two seconds in every test file; compiled once here.
 file(CONFIGURE OUTPUT "${PROJECT_BINARY_DIR}/test_pch.cpp" CONTENT "namespace sluice {}\n")
+# Test code is compiled once and run once: more optimisation costs more than it returns. The rooms that it calls
+# keep theirs.
+add_library(sluice_test_options INTERFACE)
+if(SLUICE_SANITIZE)
+  target_compile_options(sluice_test_options INTERFACE -O0)
+else()
+  target_compile_options(sluice_test_options INTERFACE -O1)
+endif()
 add_library(sluice_test_pch OBJECT "${PROJECT_BINARY_DIR}/test_pch.cpp")
-target_link_libraries(sluice_test_pch PUBLIC sluice_support GTest::gtest GTest::gmock)
+target_link_libraries(sluice_test_pch PUBLIC sluice_support sluice_test_options GTest::gtest GTest::gmock)
 target_precompile_headers(sluice_test_pch PRIVATE
   <gmock/gmock.h> <gtest/gtest.h> <fmt/format.h> <fmt/ranges.h>
   <algorithm> <cmath> <cstdint> <functional> <limits> <memory> <optional> <span> <string> <string_view> <vector>)
@@ -16,7 +24,8 @@ file(GLOB_RECURSE helpers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/support
 list(FILTER helpers EXCLUDE REGEX "_test\\.cpp$")
 if(helpers)
   add_library(sluice_test_support STATIC ${helpers})
-  target_link_libraries(sluice_test_support PUBLIC sluice_support GTest::gtest)
+  target_link_libraries(sluice_test_support PUBLIC sluice_support PRIVATE sluice_test_options GTest::gtest)
+  target_precompile_headers(sluice_test_support REUSE_FROM sluice_test_pch)
 endif()
 
 # sluice_tests(name LABEL label TIMEOUT seconds SOURCES files... LINK libraries...)
@@ -27,7 +36,7 @@ function(sluice_tests name)
   endif()
   add_executable(${name} ${TESTS_SOURCES})
   target_link_libraries(${name} PRIVATE $<TARGET_NAME_IF_EXISTS:sluice_test_support> ${TESTS_LINK}
-                                        GTest::gtest_main GTest::gmock)
+                                        sluice_test_options GTest::gtest_main GTest::gmock)
   target_compile_definitions(${name} PRIVATE "SLUICE_SOURCE_DIR=\"${PROJECT_SOURCE_DIR}\"")
   target_precompile_headers(${name} REUSE_FROM sluice_test_pch)
   # The allowance for a sanitizer.

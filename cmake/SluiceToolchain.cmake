@@ -34,8 +34,9 @@ if(SLUICE_MARCH)
   target_compile_options(sluice_options INTERFACE -march=${SLUICE_MARCH})
 endif()
 if(SLUICE_SANITIZE)
-  # An undefined-behaviour report is a failure, not a line of output.
+  # An undefined-behaviour report is a failure, not a line of output. -g1 is enough for a backtrace, and tracking
+  # variables costs these builds a third of their time.
   target_compile_options(sluice_options INTERFACE
-    -fsanitize=${SLUICE_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g)
+    -fsanitize=${SLUICE_SANITIZE} -fno-sanitize-recover=all -fno-omit-frame-pointer -g1)
   target_link_options(sluice_options INTERFACE -fsanitize=${SLUICE_SANITIZE})
 endif()
