@@ -35,14 +35,14 @@ const std::vector<DefList>& def_lists() {
       {"autograd/ops/ops.def", "autograd/ops/", {"table"}},
       {"layers/mixers.def", "layers/mixers/", {}},
       {"layers/ffns.def", "layers/ffns/", {}},
-      {"layers/routers.def", "layers/routers/", {}},
+      {"layers/routers.def", "layers/routers/", {"choose"}},
       {"balance/methods.def", "balance/methods/", {}},
       {"optim/optimizers.def", "optim/optimizers/", {}},
       {"optim/schedules.def", "optim/schedules/", {}},
       {"data/sources.def", "data/sources/", {}},
       {"data/tokenizers.def", "data/tokenizers/", {"sentencepiece_trainer"}},
       {"train/metrics/sinks.def", "train/metrics/sinks/", {}},
-      {"train/cli/commands.def", "train/cli/", {}},
+      {"train/cli/commands.def", "train/cli/", {"command", "recipe_flags"}},
   };
   return table;
 }
