@@ -1,0 +1,194 @@
+#include "train/build.h"
+
+#include <fnmatch.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "autograd/support/parallel.h"
+#include "balance/make.h"
+#include "layers/ffns/moe.h"
+
+namespace sluice {
+namespace {
+
+/// Largest micro-batch that `auto` chooses: long enough for the matrix products to run at full
+/// speed, short enough for the activations of a small model to stay in a few gigabytes.
+constexpr int64_t kAutoMicroBatchTokens = 8192;
+
+int64_t derive_steps(const Recipe& recipe, const RunSizes& sizes) {
+  const Duration& length = recipe.train.steps;
+  const auto per_step = static_cast<double>(sizes.tokens_per_step);
+  switch (length.unit) {
+    case DurationUnit::steps:
+      return static_cast<int64_t>(std::ceil(length.count));
+    case DurationUnit::tokens:
+      return static_cast<int64_t>(std::ceil(length.count / per_step));
+    default:
+      SLUICE_CHECK(ConfigError, sizes.train_tokens > 0,
+                   "train.steps: found {}, but the length of the data is not known here",
+                   length.to_string());
+      return static_cast<int64_t>(
+          std::ceil(length.count * static_cast<double>(sizes.train_tokens) / per_step));
+  }
+}
+
+void choose_micro_batch(const Recipe& recipe, RunSizes& sizes) {
+  if (recipe.train.micro_batch) {
+    sizes.micro_batch_tokens = static_cast<int64_t>(recipe.train.micro_batch->count);
+    return;
+  }
+  const int64_t parts = ceil_div(sizes.tokens_per_step, kAutoMicroBatchTokens);
+  sizes.micro_batch_tokens = ceil_div(sizes.sequences_per_step, parts) * sizes.sequence_length;
+  sizes.choices.push_back(
+      fmt::format("train.micro_batch: {} tokens, the global batch in {} equal part{} of at most {}",
+                  sizes.micro_batch_tokens, parts, parts == 1 ? "" : "s", kAutoMicroBatchTokens));
+}
+
+/// Largest k that a schedule of model.experts.top_k reaches.
+int64_t largest_top_k(const ExpertsConfig& config) {
+  if (config.top_k.is_constant()) return config.top_k_at({});
+  const double greatest = config.top_k.shape()->extremes().greatest;
+  return std::clamp<int64_t>(std::llround(greatest), 1, config.num_experts);
+}
+
+void freeze(const std::vector<std::string>& patterns, const Model& model) {
+  for (const std::string& pattern : patterns) {
+    bool matches = false;
+    for (Parameter* parameter : model.parameters()) {
+      if (fnmatch(pattern.c_str(), parameter->name.c_str(), 0) != 0) continue;
+      parameter->trainable = false;
+      matches = true;
+    }
+    SLUICE_CHECK(ConfigError, matches, "train.freeze: \"{}\" matches no parameter of the model",
+                 pattern);
+  }
+}
+
+}  // namespace
+
+Progress RunSizes::progress(int64_t step, int64_t tokens) const {
+  const auto passes = [&](int64_t count) {
+    return train_tokens > 0 ? static_cast<double>(count) / static_cast<double>(train_tokens) : 0.0;
+  };
+  const int64_t total_tokens = steps * tokens_per_step;
+  return {.step = step,
+          .tokens = tokens,
+          .epochs = passes(tokens),
+          .total_steps = steps,
+          .total_tokens = total_tokens,
+          .total_epochs = passes(total_tokens)};
+}
+
+RunSizes derive_sizes(const Recipe& recipe, int64_t train_tokens) {
+  RunSizes sizes;
+  sizes.train_tokens = train_tokens;
+  sizes.sequence_length = recipe.data.sequence_length;
+  const auto asked = static_cast<int64_t>(recipe.train.global_batch.count);
+  sizes.sequences_per_step = asked / sizes.sequence_length;
+  sizes.tokens_per_step = sizes.sequences_per_step * sizes.sequence_length;
+  if (sizes.tokens_per_step != asked) {
+    sizes.choices.push_back(fmt::format("train.global_batch: {} tokens, {} whole sequences of {}",
+                                        sizes.tokens_per_step, sizes.sequences_per_step,
+                                        sizes.sequence_length));
+  }
+  sizes.steps = derive_steps(recipe, sizes);
+  if (recipe.train.steps.unit != DurationUnit::steps) {
+    sizes.choices.push_back(
+        fmt::format("train.steps: {} steps make {}", sizes.steps, recipe.train.steps.to_string()));
+  }
+  choose_micro_batch(recipe, sizes);
+  return sizes;
+}
+
+std::unique_ptr<Model> build_model(const Recipe& recipe, Pool& pool, int64_t tokenizer_vocab_size) {
+  ModelConfig config = recipe.model;
+  if (!config.vocab_size) config.vocab_size = tokenizer_vocab_size;
+  SLUICE_CHECK(ConfigError, *config.vocab_size >= tokenizer_vocab_size,
+               "model.vocab_size: found {}, allowed auto or at least {} (the tokenizer's)",
+               *config.vocab_size, tokenizer_vocab_size);
+  auto model = std::make_unique<Model>(pool, config, static_cast<uint64_t>(recipe.seed));
+  freeze(recipe.train.freeze, *model);
+  return model;
+}
+
+std::unique_ptr<RoutingSession> build_routing(const Recipe& recipe, const Model& model) {
+  std::vector<std::unique_ptr<Balancer>> balancers;
+  for (const int64_t experts : model.experts_per_layer()) {
+    const auto& config = dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts"));
+    const BalancerSetup setup{.layer = static_cast<int64_t>(balancers.size()),
+                              .experts = experts,
+                              .top_k = largest_top_k(config)};
+    balancers.push_back(make_balancer(recipe.balance, setup));
+  }
+  return std::make_unique<RoutingSession>(std::move(balancers));
+}
+
+std::unique_ptr<Optimizer> build_optimizer(const Recipe& recipe, const Model& model, Pool& pool) {
+  const std::vector<Parameter*> parameters = model.parameters();
+  return make_optimizer(recipe.optim, parameters, pool);
+}
+
+StepOptions step_options(const Recipe& recipe, const RunSizes& sizes) {
+  return {.micro_batch_tokens = sizes.micro_batch_tokens,
+          .recompute = recipe.train.recompute,
+          .head_z_loss = recipe.train.head_z_loss,
+          .seed = static_cast<uint64_t>(recipe.seed)};
+}
+
+LoaderOptions loader_options(const Recipe& recipe, const RunSizes& sizes,
+                             const Communicator& communicator) {
+  return {.packing = {.sequence_length = sizes.sequence_length,
+                      .seed = static_cast<uint64_t>(recipe.seed),
+                      .shuffle = recipe.data.shuffle,
+                      .cross_document_loss = recipe.data.cross_document_loss},
+          .sequences_per_batch = sizes.sequences_per_step,
+          .prefetch = recipe.data.prefetch,
+          .rank = communicator.rank(),
+          .num_ranks = communicator.size()};
+}
+
+EvaluationOptions evaluation_options(const Recipe& recipe, const RunSizes& sizes,
+                                     const Communicator& communicator) {
+  const int64_t sequences = std::max<int64_t>(1, sizes.micro_batch_tokens / sizes.sequence_length);
+  return {.sequence_length = sizes.sequence_length,
+          .sequences_per_batch = sequences * communicator.size(),
+          .max_tokens = recipe.train.evaluate.max_tokens,
+          .rank = communicator.rank(),
+          .num_ranks = communicator.size()};
+}
+
+void use_threads(const Recipe& recipe) {
+  set_num_threads(static_cast<int>(recipe.threads.value_or(num_processors())));
+}
+
+void visit_parameters(const Model& model, StateVisitor& visitor) {
+  for (Parameter* parameter : model.parameters()) visitor.tensor(parameter->name, parameter->value);
+}
+
+TrainedModel build_trained_model(const Checkpoint& checkpoint, const std::string& source) {
+  TrainedModel trained;
+  trained.recipe = with_context([&] { return source; },
+                                [&] { return parse_recipe(checkpoint.meta.recipe, "its recipe"); });
+  trained.meta = checkpoint.meta;
+  trained.tokenizer =
+      deserialize_tokenizer(checkpoint.meta.tokenizer_kind, checkpoint.meta.tokenizer);
+  trained.pool = std::make_unique<Pool>();
+  trained.model = build_model(trained.recipe, *trained.pool, trained.tokenizer->vocab_size());
+  trained.routing = build_routing(trained.recipe, *trained.model);
+  LoadVisitor load(checkpoint.state, source, {.wanted = [](std::string_view path) {
+                     return path.starts_with("model/") || path.starts_with("balance/");
+                   }});
+  {
+    const StateScope scope(load, "model");
+    visit_parameters(*trained.model, load);
+  }
+  {
+    const StateScope scope(load, "balance");
+    trained.routing->visit_state(load);
+  }
+  load.finish();
+  return trained;
+}
+
+}  // namespace sluice

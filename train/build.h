@@ -1,0 +1,81 @@
+#pragma once
+// From a recipe to objects: the only place that knows every registry.
+//
+//   Pool pool;
+//   const Dataset data = load_dataset(recipe.data, recipe.seed);
+//   const auto model = build_model(recipe, pool, data.tokenizer->vocab_size());
+//   const auto routing = build_routing(recipe, *model);
+//   const auto optimizer = build_optimizer(recipe, *model, pool);
+//
+// On a pool for shapes only the same calls give what `plan` measures.
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/evaluation.h"
+#include "data/loader.h"
+#include "layers/model.h"
+#include "layers/routing_session.h"
+#include "optim/optimizer.h"
+#include "train/checkpoint/checkpoint.h"
+#include "train/recipe.h"
+#include "train/step.h"
+
+namespace sluice {
+
+/// What a recipe gives only together with its data: lengths in steps and tokens.
+struct RunSizes {
+  int64_t steps = 0;  // of the whole run
+  int64_t sequence_length = 0;
+  int64_t sequences_per_step = 0;  // of the global batch
+  int64_t tokens_per_step = 0;
+  int64_t micro_batch_tokens = 0;
+  int64_t train_tokens = 0;  // of one pass over the data; 0 when not known
+  /// How each value that the recipe does not give was chosen, one sentence each.
+  std::vector<std::string> choices;
+
+  /// Where a run stands that has done `step` steps and drawn `tokens` tokens.
+  [[nodiscard]] Progress progress(int64_t step, int64_t tokens) const;
+};
+
+/// `train_tokens` is 0 for data that nobody has read; then a length in epochs is a ConfigError.
+[[nodiscard]] RunSizes derive_sizes(const Recipe& recipe, int64_t train_tokens);
+
+/// The model with its initial values; parameters that a pattern of train.freeze matches are not
+/// trainable. Throws ConfigError when a pattern matches nothing, or the recipe's vocabulary is
+/// smaller than the tokenizer's.
+[[nodiscard]] std::unique_ptr<Model> build_model(const Recipe& recipe, Pool& pool,
+                                                 int64_t tokenizer_vocab_size);
+/// One balancer per expert layer.
+[[nodiscard]] std::unique_ptr<RoutingSession> build_routing(const Recipe& recipe,
+                                                            const Model& model);
+[[nodiscard]] std::unique_ptr<Optimizer> build_optimizer(const Recipe& recipe, const Model& model,
+                                                         Pool& pool);
+[[nodiscard]] StepOptions step_options(const Recipe& recipe, const RunSizes& sizes);
+[[nodiscard]] LoaderOptions loader_options(const Recipe& recipe, const RunSizes& sizes,
+                                           const Communicator& communicator);
+[[nodiscard]] EvaluationOptions evaluation_options(const Recipe& recipe, const RunSizes& sizes,
+                                                   const Communicator& communicator);
+/// Uses the threads that the recipe asks for, all processors for "auto".
+void use_threads(const Recipe& recipe);
+
+/// Parameters under their names.
+void visit_parameters(const Model& model, StateVisitor& visitor);
+
+/// A model as a checkpoint holds it, ready for evaluation and generation.
+struct TrainedModel {
+  Recipe recipe;
+  CheckpointMeta meta;
+  std::shared_ptr<const Tokenizer> tokenizer;  // shared with a Dataset made with it
+  std::unique_ptr<Pool> pool;
+  std::unique_ptr<Model> model;
+  std::unique_ptr<RoutingSession> routing;  // with the balancers' state
+};
+
+/// `source` (a file name) stands in messages. Throws CheckpointError, ConfigError.
+[[nodiscard]] TrainedModel build_trained_model(const Checkpoint& checkpoint,
+                                               const std::string& source);
+
+}  // namespace sluice

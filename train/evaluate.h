@@ -1,0 +1,63 @@
+#pragma once
+// The loss on text that was never trained on. Dropless, without noise, and without any change of
+// state: evaluating or not, a run goes on with the same bits.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "autograd/core/communicator.h"
+#include "data/evaluation.h"
+#include "layers/model.h"
+#include "layers/routing_session.h"
+#include "train/metrics/metric.h"
+
+namespace sluice {
+
+/// Sums over predicted tokens, and what follows from them.
+struct TextLoss {
+  double nats = 0.0;
+  int64_t tokens = 0;  // predicted
+  int64_t bytes = 0;   // of text that the predicted tokens stand for
+
+  void add(const TextLoss& other);
+  [[nodiscard]] double per_token() const;  // nats; NaN for no token
+  [[nodiscard]] double perplexity() const;
+  [[nodiscard]] double bits_per_byte() const;  // NaN for no byte
+};
+
+struct DomainLoss {
+  std::string domain;
+  TextLoss loss;
+};
+
+struct Evaluation {
+  TextLoss loss;                    // of all domains together, each with its tokens
+  std::vector<DomainLoss> domains;  // those with tokens, in the order of the recipe
+  std::vector<LayerLoad> loads;     // one per expert layer, of all evaluated tokens
+
+  /// eval/loss, eval/perplexity, eval/bits_per_byte, eval/loss/<domain>, ...
+  void add_to(Record& record) const;
+};
+
+struct EvaluationParts {
+  Pool& pool;
+  const Model& model;
+  RoutingSession& routing;
+  Communicator& communicator;
+};
+
+/// One pass over the held-out documents, or over its first `max_batches` batches. `progress` is
+/// where the model stands: scheduled numbers (top-k, temperature) have their value there. nullopt
+/// when there is no held-out text.
+[[nodiscard]] std::optional<Evaluation> evaluate(const EvaluationParts& parts, const Dataset& data,
+                                                 const EvaluationOptions& options,
+                                                 const Progress& progress,
+                                                 std::optional<int64_t> max_batches = {});
+
+/// Cross-entropy in nats of every token of `batch`, 0 where there is no loss. [N]
+[[nodiscard]] std::vector<double> token_losses(const EvaluationParts& parts, const Batch& batch,
+                                               const Progress& progress);
+
+}  // namespace sluice

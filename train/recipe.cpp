@@ -1,0 +1,180 @@
+#include "train/recipe.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <cmath>
+
+#include "balance/make.h"
+#include "layers/sublayer.h"
+#include "optim/optimizer.h"
+#include "train/yaml_reader.h"
+#include "train/yaml_writer.h"
+
+namespace sluice {
+namespace {
+
+/// What may differ between a run and its resumption: none of it changes what a step computes.
+constexpr std::array<std::string_view, 6> kMayChange = {
+    "threads", "train.steps", "train.evaluate.", "train.max_time", "checkpoint.", "log."};
+
+bool may_change(std::string_view key) {
+  return std::any_of(kMayChange.begin(), kMayChange.end(), [&](std::string_view allowed) {
+    return allowed.ends_with('.') ? key.starts_with(allowed) : key == allowed;
+  });
+}
+
+std::string check_balance(const std::vector<Tagged>& methods, bool has_experts) {
+  if (!has_experts) {
+    return methods.empty() ? ""
+                           : "balance: given, but no symbol of model.pattern is an expert layer";
+  }
+  if (methods.empty()) {
+    return "balance: not given, but the model has expert layers; name a method, or type: none to "
+           "go without";
+  }
+  try {
+    (void)make_balancer(methods, {.layer = 0, .experts = 2, .top_k = 1});
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return {};
+}
+
+}  // namespace
+
+void EvaluateConfig::fields(FieldVisitor& v) {
+  v.optional_duration({"every", "how often the held-out text is evaluated"}, every, "never");
+  v.optional_integer({"max_tokens", "most tokens of each domain that are evaluated"}, max_tokens,
+                     {.min = 1}, "all");
+}
+
+void TrainConfig::fields(FieldVisitor& v) {
+  v.duration({"steps", "length of the run: 600 steps, 5M tokens, 2 epochs"}, steps);
+  v.duration({"global_batch", "tokens that one update is computed from"}, global_batch);
+  v.optional_duration(
+      {"micro_batch",
+       "most tokens that are in memory at once; changes speed and memory, not the result"},
+      micro_batch, "auto");
+  v.enumeration(
+      {"recompute",
+       "blocks that keep only their input and are computed again in the backward pass"},
+      recompute,
+      {{"none", Recompute::none}, {"experts", Recompute::experts}, {"all", Recompute::all}});
+  v.scheduled({"head_z_loss", "weight of the mean squared log-sum-exp of the vocabulary's logits"},
+              head_z_loss, {.min = 0});
+  v.object({"evaluate", "held-out evaluation"}, evaluate);
+  v.integer({"max_nonfinite",
+             "updates skipped in a row for a NaN or an infinity before the run gives up"},
+            max_nonfinite, {.min = 1});
+  v.text(
+      {"max_time", "longest time of one session, as 90 s, 30 m or 1.5 h; then it saves and stops"},
+      max_time);
+  v.optional_path({"init_from", "checkpoint whose weights a new run starts from"}, init_from,
+                  "none");
+  v.texts({"freeze", "names of parameters that stay as they are; * stands for any text"}, freeze);
+}
+
+std::string TrainConfig::check() const {
+  if (steps.unit == DurationUnit::percent || steps.count <= 0) {
+    return fmt::format("steps: found {}, allowed a positive number of steps, tokens or epochs",
+                       steps.to_string());
+  }
+  if (global_batch.unit != DurationUnit::tokens || global_batch.count < 1) {
+    return fmt::format("global_batch: found {}, allowed a number of tokens, as in 8192 tokens",
+                       global_batch.to_string());
+  }
+  if (micro_batch && (micro_batch->unit != DurationUnit::tokens || micro_batch->count < 1)) {
+    return fmt::format("micro_batch: found {}, allowed auto or a number of tokens",
+                       micro_batch->to_string());
+  }
+  try {
+    (void)max_seconds();
+  } catch (const ConfigError& error) {
+    return fmt::format("max_time: {}", error.what());
+  }
+  return {};
+}
+
+std::optional<double> TrainConfig::max_seconds() const {
+  if (max_time == "none") return std::nullopt;
+  return parse_wall_time(max_time);
+}
+
+Recipe::Recipe() : optim(default_optimizer("adamw")) {}
+
+void Recipe::fields(FieldVisitor& v) {
+  v.integer({"seed", "of every random number of the run"}, seed, {.min = 0});
+  v.optional_integer({"threads", "processors to use; changes speed, never results"}, threads,
+                     {.min = 1, .max = 4096}, "auto");
+  v.object({"model", "the architecture"}, model);
+  v.tagged_list({"balance", "what keeps the experts evenly loaded: one method or a list"}, balance,
+                balance_choices());
+  v.object({"data", "text, tokenizer and sequences"}, data);
+  v.tagged({"optim", "the optimizer"}, optim, optimizer_choices());
+  v.object({"train", "the run"}, train);
+  v.object({"checkpoint", "what is saved, and when"}, checkpoint);
+  v.object({"log", "what is reported, and where"}, log);
+}
+
+bool Recipe::has_experts() const {
+  const std::string symbols = model.expanded_pattern();
+  const auto table = feed_forward_table();
+  return std::any_of(table.begin(), table.end(), [&](const FeedForwardEntry* entry) {
+    return entry->routes && symbols.find(entry->symbol) != std::string::npos;
+  });
+}
+
+std::string Recipe::check() const {
+  if (std::string problem = check_balance(balance, has_experts()); !problem.empty()) {
+    return problem;
+  }
+  if (model.learned_positions && data.sequence_length > *model.learned_positions) {
+    return fmt::format("data.sequence_length: found {}, allowed 1 to {} (model.learned_positions)",
+                       data.sequence_length, *model.learned_positions);
+  }
+  if (train.global_batch.count < static_cast<double>(data.sequence_length)) {
+    return fmt::format("train.global_batch: found {}, allowed at least {} (data.sequence_length)",
+                       train.global_batch.to_string(), data.sequence_length);
+  }
+  return {};
+}
+
+Recipe load_recipe(const RecipeSource& source) {
+  Recipe recipe;
+  read_or_throw(recipe, load_documents(source));
+  return recipe;
+}
+
+Recipe parse_recipe(std::string_view text, const std::string& label) {
+  Recipe recipe;
+  read_or_throw(recipe, parse_yaml(text, label));
+  return recipe;
+}
+
+std::string resolved_text(Recipe recipe) { return write_yaml(recipe); }
+
+std::vector<FieldDifference> refused_changes(Recipe before, Recipe after) {
+  std::vector<FieldDifference> result = differences(before, after);
+  std::erase_if(result,
+                [](const FieldDifference& difference) { return may_change(difference.key); });
+  return result;
+}
+
+double parse_wall_time(std::string_view text) {
+  static constexpr std::array<std::pair<std::string_view, double>, 3> kUnits = {
+      {{"s", 1.0}, {"m", 60.0}, {"h", 3600.0}}};
+  double count = 0.0;
+  const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), count);
+  std::string_view unit(rest, static_cast<size_t>(text.data() + text.size() - rest));
+  unit.remove_prefix(std::min(unit.find_first_not_of(' '), unit.size()));
+  for (const auto& [name, seconds] : kUnits) {
+    if (error == std::errc() && unit == name && std::isfinite(count) && count > 0.0) {
+      return count * seconds;
+    }
+  }
+  throw ConfigError(
+      fmt::format("found \"{}\", allowed none or a time such as 90 s, 30 m or 1.5 h", text));
+}
+
+}  // namespace sluice

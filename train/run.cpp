@@ -1,0 +1,130 @@
+#include "train/run.h"
+
+#include <cmath>
+
+namespace sluice {
+namespace {
+
+std::shared_ptr<const Tokenizer> tokenizer_of(const Checkpoint& checkpoint) {
+  return deserialize_tokenizer(checkpoint.meta.tokenizer_kind, checkpoint.meta.tokenizer);
+}
+
+/// The checkpoint whose weights a new run starts from, if its recipe names one.
+std::optional<Checkpoint> initial_checkpoint(const Recipe& recipe) {
+  if (!recipe.train.init_from) return std::nullopt;
+  return read_checkpoint(*recipe.train.init_from);
+}
+
+}  // namespace
+
+Run::Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokenizer> tokenizer)
+    : recipe_(std::move(recipe)),
+      communicator_(communicator),
+      data_(load_dataset(recipe_.data, static_cast<uint64_t>(recipe_.seed), std::move(tokenizer))),
+      sizes_(derive_sizes(recipe_, data_.num_train_tokens())),
+      pool_(std::make_unique<Pool>()),
+      model_(build_model(recipe_, *pool_, data_.tokenizer->vocab_size())),
+      routing_(build_routing(recipe_, *model_)),
+      optimizer_(build_optimizer(recipe_, *model_, *pool_)),
+      loader_(data_, loader_options(recipe_, sizes_, communicator)),
+      state_(model_->experts_per_layer()),
+      step_({*pool_, *model_, *routing_, *optimizer_, communicator},
+            step_options(recipe_, sizes_)) {}
+
+Run::Run(Recipe recipe, Communicator& communicator)
+    : Run(recipe, communicator, initial_checkpoint(recipe)) {}
+
+// Weights mean nothing under another tokenizer: a run that starts from some takes theirs.
+Run::Run(Recipe recipe, Communicator& communicator, const std::optional<Checkpoint>& initial)
+    : Run(std::move(recipe), communicator, initial ? tokenizer_of(*initial) : nullptr) {
+  if (!initial) return;
+  LoadVisitor load(initial->state, *recipe_.train.init_from,
+                   {.wanted = [](std::string_view path) { return path.starts_with("model/"); }});
+  {
+    const StateScope scope(load, "model");
+    visit_parameters(*model_, load);
+  }
+  load.finish();
+}
+
+Run::Run(Recipe recipe, Communicator& communicator, const Checkpoint& checkpoint,
+         const std::string& source)
+    : Run(std::move(recipe), communicator, tokenizer_of(checkpoint)) {
+  LoadVisitor load(checkpoint.state, source);
+  visit_state(load);
+  load.finish();
+}
+
+StepResult Run::step() {
+  return with_context([&] { return fmt::format("step {}", state_.step + 1); },
+                      [&] {
+                        const Progress before = progress();
+                        const StepResult result = step_.run(loader_.next(), before);
+                        state_.step += 1;
+                        state_.tokens += result.tokens;
+                        state_.skipped += result.applied ? 0 : 1;
+                        state_.skipped_in_row = result.applied ? 0 : state_.skipped_in_row + 1;
+                        if (result.applied) state_.loads.add(routing_->loads());
+                        return result;
+                      });
+}
+
+std::optional<Evaluation> Run::evaluate() {
+  auto result = sluice::evaluate(evaluation_parts(), data_,
+                                 evaluation_options(recipe_, sizes_, communicator_), progress());
+  if (result && result->loss.per_token() < state_.best_eval_loss) {
+    state_.best_eval_loss = result->loss.per_token();
+    state_.best_eval_step = state_.step;
+  }
+  return result;
+}
+
+void Run::check_forward() {
+  constexpr int64_t kBatches = 2;
+  const auto result =
+      sluice::evaluate(evaluation_parts(), data_,
+                       evaluation_options(recipe_, sizes_, communicator_), progress(), kBatches);
+  SLUICE_CHECK(NumericError, !result || std::isfinite(result->loss.nats),
+               "the validation pass before step {} gave the loss {}", state_.step + 1,
+               result->loss.per_token());
+}
+
+void Run::visit_state(StateVisitor& visitor) {
+  {
+    const StateScope scope(visitor, "model");
+    visit_parameters(*model_, visitor);
+  }
+  {
+    const StateScope scope(visitor, "optim");
+    optimizer_->visit_state(visitor);
+  }
+  {
+    const StateScope scope(visitor, "balance");
+    routing_->visit_state(visitor);
+  }
+  {
+    const StateScope scope(visitor, "data");
+    const std::vector<int64_t> before = loader_.state().to_words();
+    std::vector<int64_t> words = before;
+    visitor.list("loader", words);
+    // A visitor that loads has changed the copy.
+    if (words != before) loader_.restore(LoaderState::from_words(words));
+  }
+  const StateScope scope(visitor, "run");
+  state_.visit_state(visitor);
+}
+
+Checkpoint Run::checkpoint(std::optional<double> eval_loss) {
+  SaveVisitor save;
+  visit_state(save);
+  return {.meta = {.step = state_.step,
+                   .tokens = state_.tokens,
+                   .eval_loss = eval_loss,
+                   .recipe = resolved_text(recipe_),
+                   .tokenizer_kind = std::string(data_.tokenizer->kind()),
+                   .tokenizer = data_.tokenizer->serialize(),
+                   .build = build_fingerprint()},
+          .state = save.take()};
+}
+
+}  // namespace sluice

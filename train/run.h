@@ -1,0 +1,77 @@
+#pragma once
+// One training run in memory: everything that its recipe builds, and the state that a checkpoint
+// keeps. No files: the trainer decides what is saved, reported and when.
+//
+//   SingleRank communicator;
+//   Run run(recipe, communicator);            // or Run(recipe, communicator, checkpoint, name)
+//   while (!run.finished()) StepResult result = run.step();
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "data/dataset.h"
+#include "data/loader.h"
+#include "train/build.h"
+#include "train/evaluate.h"
+#include "train/run_state.h"
+#include "train/step.h"
+
+namespace sluice {
+
+class Run {
+ public:
+  /// A new run, from initial values or from the weights of train.init_from.
+  Run(Recipe recipe, Communicator& communicator);
+  /// A run that goes on behind `checkpoint` as if it had never stopped. `source` (its file) stands
+  /// in messages. Throws CheckpointError when it does not fit the recipe, DataError when the data
+  /// has changed.
+  Run(Recipe recipe, Communicator& communicator, const Checkpoint& checkpoint,
+      const std::string& source);
+
+  [[nodiscard]] bool finished() const { return state_.step >= sizes_.steps; }
+  /// One optimizer step on the next global batch. Context of errors: the step's number, from 1.
+  [[nodiscard]] StepResult step();
+  /// The held-out loss now; nullopt when nothing is held out. Remembers the best.
+  [[nodiscard]] std::optional<Evaluation> evaluate();
+  /// Forward passes of two held-out batches, without consequences: a model that cannot run fails
+  /// here. Throws NumericError when their loss is not finite.
+  void check_forward();
+
+  /// Everything that must survive: "model/...", "optim/...", "balance/...", "data/...", "run/...".
+  void visit_state(StateVisitor& visitor);
+  /// A copy of the state as it is. `eval_loss` is the held-out loss at this step, if known.
+  [[nodiscard]] Checkpoint checkpoint(std::optional<double> eval_loss);
+
+  [[nodiscard]] Progress progress() const { return sizes_.progress(state_.step, state_.tokens); }
+  [[nodiscard]] const Recipe& recipe() const { return recipe_; }
+  [[nodiscard]] const RunSizes& sizes() const { return sizes_; }
+  [[nodiscard]] const Dataset& data() const { return data_; }
+  [[nodiscard]] const Model& model() const { return *model_; }
+  [[nodiscard]] const RoutingSession& routing() const { return *routing_; }
+  [[nodiscard]] RunState& state() { return state_; }
+  [[nodiscard]] const RunState& state() const { return state_; }
+  [[nodiscard]] CostMeter& meter() { return step_.meter(); }
+  [[nodiscard]] const Pool& pool() const { return *pool_; }
+
+ private:
+  Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokenizer> tokenizer);
+  Run(Recipe recipe, Communicator& communicator, const std::optional<Checkpoint>& initial);
+  [[nodiscard]] EvaluationParts evaluation_parts() {
+    return {*pool_, *model_, *routing_, communicator_};
+  }
+
+  Recipe recipe_;
+  Communicator& communicator_;
+  Dataset data_;
+  RunSizes sizes_;
+  std::unique_ptr<Pool> pool_;  // outlives every tensor below
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<RoutingSession> routing_;
+  std::unique_ptr<Optimizer> optimizer_;
+  Loader loader_;
+  RunState state_;
+  TrainingStep step_;
+};
+
+}  // namespace sluice

@@ -1,0 +1,151 @@
+#include "train/step.h"
+
+#include <chrono>
+#include <cmath>
+
+#include "optim/clip.h"
+#include "train/model_input.h"
+
+namespace sluice {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// Balancers may learn while they route; a skipped update takes that back.
+class RoutingState {
+ public:
+  explicit RoutingState(RoutingSession& session) : session_(session) {
+    SaveVisitor save;
+    session.visit_state(save);
+    state_ = save.take();
+  }
+  void restore() const {
+    LoadVisitor load(state_, "skipped update");
+    session_.visit_state(load);
+    load.finish();
+  }
+
+ private:
+  RoutingSession& session_;
+  StateDict state_;
+};
+
+}  // namespace
+
+TrainingStep::TrainingStep(const StepParts& parts, StepOptions options)
+    : parts_(parts),
+      options_(std::move(options)),
+      parameters_(parts.model.parameters()),
+      tape_(parts.pool, &meter_) {}
+
+StepResult TrainingStep::run(const Batch& batch, const Progress& progress) {
+  const auto start = Clock::now();
+  const GlobalCounts counts = count(batch);
+  SLUICE_CHECK(DataError, counts.valid_tokens > 0,
+               "the global batch has {} tokens and none of them has a loss", counts.tokens);
+  StepResult result{.learning_rate = parts_.optimizer.learning_rate(progress),
+                    .tokens = counts.tokens,
+                    .valid_tokens = counts.valid_tokens};
+  for (Parameter* parameter : parameters_) parameter->zero_grad(parts_.pool);
+
+  const auto micro_batches = split_into_micro_batches(batch, options_.micro_batch_tokens);
+  result.micro_batches = static_cast<int64_t>(micro_batches.size());
+  parts_.routing.begin_step(result.micro_batches, parts_.communicator.size());
+  const RoutingState before(parts_.routing);
+  if (parts_.routing.needs_counting_pass()) run_counting_pass(micro_batches, counts, progress);
+  run_micro_batches(micro_batches, counts, progress, result);
+  sum_over_ranks(result);
+  update(progress, result);
+  if (!result.applied) before.restore();
+  result.seconds = seconds_since(start);
+  return result;
+}
+
+TrainingStep::GlobalCounts TrainingStep::count(const Batch& batch) const {
+  std::array<int64_t, 3> counts = {batch.num_tokens(), batch.valid_targets(),
+                                   batch.num_sequences()};
+  parts_.communicator.sum(std::span<int64_t>(counts));
+  return {counts[0], counts[1], counts[2]};
+}
+
+ForwardContext TrainingStep::context_for(const SequenceLayout& layout, const GlobalCounts& counts,
+                                         const Progress& progress) {
+  return {.tape = tape_,
+          .layout = layout,
+          .routing = &parts_.routing,
+          .training = true,
+          .recompute = options_.recompute,
+          .seed = options_.seed,
+          .progress = progress,
+          .valid_tokens = counts.valid_tokens,
+          .global_sequences = counts.sequences};
+}
+
+void TrainingStep::run_counting_pass(const std::vector<Batch>& micro_batches,
+                                     const GlobalCounts& counts, const Progress& progress) {
+  const NoGrad no_grad(tape_);
+  parts_.routing.begin_counting();
+  for (size_t i = 0; i < micro_batches.size(); ++i) {
+    parts_.routing.begin_micro_batch(static_cast<int64_t>(i));
+    const ModelInput input = make_model_input(parts_.pool, micro_batches[i]);
+    (void)parts_.model.forward(context_for(input.layout, counts, progress), input.tokens);
+  }
+  parts_.routing.end_counting(parts_.communicator);
+}
+
+void TrainingStep::run_micro_batches(const std::vector<Batch>& micro_batches,
+                                     const GlobalCounts& counts, const Progress& progress,
+                                     StepResult& result) {
+  const double head_z_loss = options_.head_z_loss.at(progress);
+  for (size_t i = 0; i < micro_batches.size(); ++i) {
+    parts_.routing.begin_micro_batch(static_cast<int64_t>(i));
+    const ModelInput input = make_model_input(parts_.pool, micro_batches[i]);
+    const ForwardContext context = context_for(input.layout, counts, progress);
+    const Model::Loss loss = parts_.model.loss(context, input.tokens, input.targets, head_z_loss);
+    result.loss += loss.language_model;
+    for (size_t kind = 0; kind < kLossKinds; ++kind) {
+      result.auxiliary[kind] += loss.auxiliary[kind];
+    }
+    tape_.backward(loss.total);
+    tape_.reset();
+  }
+}
+
+void TrainingStep::sum_over_ranks(StepResult& result) {
+  Communicator& communicator = parts_.communicator;
+  parts_.routing.finish_loads(communicator);
+  if (communicator.size() == 1) return;
+  communicator.sum(std::span<double>(&result.loss, 1));
+  communicator.sum(std::span<double>(result.auxiliary));
+  for (Parameter* parameter : parameters_) {
+    if (!parameter->trainable || parameter->placement != Placement::replicated) continue;
+    parameter->materialise_grad();
+    dispatch_float(parameter->grad.dtype(),
+                   [&]<class T>() { communicator.sum(parameter->grad.span<T>()); });
+  }
+}
+
+void TrainingStep::update(const Progress& progress, StepResult& result) {
+  const auto start = Clock::now();
+  const GradientNorm norm = gradient_norm(parameters_, parts_.communicator);
+  result.grad_norm = norm.value;
+  double total = result.loss;
+  for (const double auxiliary : result.auxiliary) total += auxiliary;
+  result.applied = std::isfinite(total) && std::isfinite(norm.value);
+  if (result.applied) {
+    parts_.optimizer.step(progress, clip_scale(norm.value, parts_.optimizer.clip_norm()));
+    parts_.routing.end_step(progress);
+  } else {
+    result.problem = fmt::format("loss {}, gradient norm {}", total, norm.value);
+    if (norm.first_non_finite != nullptr) {
+      result.problem += ", first in " + norm.first_non_finite->name;
+    }
+  }
+  meter_.add(Phase::optimizer, Direction::forward, {}, seconds_since(start));
+}
+
+}  // namespace sluice

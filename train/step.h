@@ -1,0 +1,96 @@
+#pragma once
+// One optimizer step over one global batch.
+//
+//   zero gradients
+//   cut the global batch into micro-batches of whole sequences
+//   counting pass, when a balancer wants the loads of the whole global batch beforehand
+//   forward and backward of each micro-batch, every loss divided by the valid tokens of the global
+//   batch; sum of gradients and loads over ranks
+//   norm, clipping, update, balancers' end of step; or, when a number is not finite, nothing of it
+//
+// The result does not depend on how the batch is cut: gradients are those of the global batch
+// (design, numerics), and selections depend on the micro-batch only in methods that say so.
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "autograd/core/communicator.h"
+#include "autograd/core/tape.h"
+#include "data/batch.h"
+#include "layers/model.h"
+#include "layers/routing_session.h"
+#include "optim/optimizer.h"
+
+namespace sluice {
+
+struct StepOptions {
+  /// Largest micro-batch.
+  int64_t micro_batch_tokens = 8192;
+  Recompute recompute = Recompute::none;
+  /// Weight of the mean squared log-sum-exp of the vocabulary logits.
+  Scheduled head_z_loss = 0.0;
+  uint64_t seed = 1;
+};
+
+/// What the step works on; all of it outlives the step.
+struct StepParts {
+  Pool& pool;
+  Model& model;
+  RoutingSession& routing;
+  Optimizer& optimizer;
+  Communicator& communicator;
+};
+
+struct StepResult {
+  /// False when the update was skipped because a number was not finite; then nothing but the
+  /// gradients has changed.
+  bool applied = false;
+  /// Why it was skipped: "loss 4.2, gradient norm inf, first in layers.3.experts.w_up".
+  std::string problem;
+
+  double loss = 0.0;                           // language model, nats per valid token
+  std::array<double, kLossKinds> auxiliary{};  // weighted, as minimised
+  double grad_norm = 0.0;                      // before clipping
+  double learning_rate = 0.0;
+  int64_t tokens = 0;        // of all ranks
+  int64_t valid_tokens = 0;  // of all ranks
+  int64_t micro_batches = 0;
+  double seconds = 0.0;
+};
+
+class TrainingStep {
+ public:
+  TrainingStep(const StepParts& parts, StepOptions options);
+
+  /// One step on this rank's share of the global batch. Throws DataError when the batch of no rank
+  /// has a token with a loss.
+  [[nodiscard]] StepResult run(const Batch& batch, const Progress& progress);
+
+  /// Work and seconds by phase since the last reset of the meter.
+  [[nodiscard]] CostMeter& meter() { return meter_; }
+
+ private:
+  struct GlobalCounts {
+    int64_t tokens;
+    int64_t valid_tokens;
+    int64_t sequences;
+  };
+  [[nodiscard]] GlobalCounts count(const Batch& batch) const;
+  void run_micro_batches(const std::vector<Batch>& micro_batches, const GlobalCounts& counts,
+                         const Progress& progress, StepResult& result);
+  void run_counting_pass(const std::vector<Batch>& micro_batches, const GlobalCounts& counts,
+                         const Progress& progress);
+  [[nodiscard]] ForwardContext context_for(const SequenceLayout& layout, const GlobalCounts& counts,
+                                           const Progress& progress);
+  void sum_over_ranks(StepResult& result);
+  void update(const Progress& progress, StepResult& result);
+
+  StepParts parts_;
+  StepOptions options_;
+  std::vector<Parameter*> parameters_;
+  CostMeter meter_;
+  Tape tape_;
+};
+
+}  // namespace sluice

@@ -1,0 +1,196 @@
+#include "train/trainer.h"
+
+#include <cmath>
+#include <numeric>
+
+#include "train/environment.h"
+#include "train/resume.h"
+
+namespace sluice {
+
+bool is_due(const Duration& every, const Progress& before, const Progress& after) {
+  if (every.count <= 0.0) return false;
+  return std::floor(every.elapsed(after) / every.count) >
+         std::floor(every.elapsed(before) / every.count);
+}
+
+Trainer::Trainer(Recipe recipe, TrainerOptions options, Reporter& reporter)
+    : recipe_(std::move(recipe)),
+      options_(std::move(options)),
+      reporter_(reporter),
+      folder_(RunFolder::open_for_writing(options_.folder)),
+      store_(folder_.checkpoints(), {.keep = recipe_.checkpoint.keep,
+                                     .keep_best = recipe_.checkpoint.keep_best,
+                                     .asynchronous = recipe_.checkpoint.asynchronous}),
+      run_(make_run()),
+      log_(make_log()) {}
+
+std::unique_ptr<Run> Trainer::make_run() {
+  use_threads(recipe_);
+  std::vector<std::string> notes;
+  const auto from = find_resume_point(store_, options_.resume, notes);
+  for (const std::string& note : notes) reporter_.note(note);
+  if (!from) return std::make_unique<Run>(recipe_, communicator_);
+  check_same_recipe(recipe_, *from);
+  if (from->checkpoint.meta.build != build_fingerprint()) {
+    reporter_.note(fmt::format("{} was written by another build ({}); the last bits may differ",
+                               from->path.string(), from->checkpoint.meta.build));
+  }
+  resumed_from_ = from->path;
+  auto run = std::make_unique<Run>(recipe_, communicator_, from->checkpoint, from->path.string());
+  // A checkpoint of another folder is no checkpoint of this run yet.
+  const std::vector<int64_t> steps = store_.steps();
+  if (!steps.empty() && steps.back() == run->state().step) saved_step_ = run->state().step;
+  return run;
+}
+
+MetricLog Trainer::make_log() const {
+  const auto experts = run_->model().experts_per_layer();
+  const auto now = [] {
+    return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch())
+        .count();
+  };
+  return {recipe_.log.sinks,
+          {.folder = folder_.path(),
+           .console = options_.console,
+           .total_steps = run_->sizes().steps,
+           .num_experts = std::accumulate(experts.begin(), experts.end(), int64_t{0}),
+           .wall_clock = now}};
+}
+
+RunSummary Trainer::run() {
+  start_ = Clock::now();
+  earlier_seconds_ = run_->state().seconds;
+  store_.open_for_writing();
+  folder_.write_recipe(resolved_text(recipe_));
+  report_start();
+  run_->check_forward();
+  log_.truncate_after(run_->state().step == 0 ? -1 : run_->state().step);
+  const StopReason reason = train();
+  if (saved_step_ != run_->state().step) save(std::nullopt);
+  store_.finish();
+  log_.flush();
+  const RunSummary summary = summarise(reason);
+  reporter_.finished(summary);
+  return summary;
+}
+
+void Trainer::report_start() {
+  gemm_peak_ = measure_gemm_peak();
+  reporter_.started({.folder = folder_.path(),
+                     .recipe = recipe_,
+                     .data = run_->data(),
+                     .model = run_->model(),
+                     .sizes = run_->sizes(),
+                     .machine = describe_machine(),
+                     .gemm_peak = gemm_peak_,
+                     .parameters = count_parameters(recipe_, run_->model()),
+                     .first_step = run_->state().step,
+                     .resumed_from = resumed_from_});
+}
+
+StopReason Trainer::train() {
+  const SignalWatch signals;
+  const std::optional<double> max_seconds = recipe_.train.max_seconds();
+  while (!run_->finished()) {
+    advance();
+    signal_ = signals.received();
+    if (run_->finished()) break;
+    if (signal_ != 0) return StopReason::signal;
+    update_seconds();
+    if (max_seconds && run_->state().seconds - earlier_seconds_ >= *max_seconds) {
+      return StopReason::out_of_time;
+    }
+  }
+  return StopReason::complete;
+}
+
+/// One step and all that is due after it.
+void Trainer::advance() {
+  const Progress before = run_->progress();
+  const StepResult result = run_->step();
+  const Progress after = run_->progress();
+  RunState& state = run_->state();
+  since_record_.seconds += result.seconds;
+  since_record_.tokens += result.tokens;
+  step_seconds_ += result.seconds;
+  step_tokens_ += result.tokens;
+  update_seconds();
+
+  if (is_due(recipe_.log.every, before, after) || run_->finished() || !result.applied) {
+    since_record_.work = std::exchange(run_->meter(), CostMeter());
+    since_record_.gemm_peak = gemm_peak_;
+    since_record_.peak_memory_bytes = run_->pool().peak().total();
+    log_.record(make_step_record(state, result, run_->routing().loads(), since_record_));
+    since_record_ = {};
+  }
+  if (result.applied) {
+    state.losses.add(result.loss);
+  } else {
+    report_skipped(result);
+  }
+  const auto& evaluate_every = recipe_.train.evaluate.every;
+  std::optional<double> eval_loss;
+  if (evaluate_every && (is_due(*evaluate_every, before, after) || run_->finished())) {
+    eval_loss = evaluate();
+  }
+  if (is_due(recipe_.checkpoint.every, before, after) || run_->finished()) save(eval_loss);
+  store_.check();
+  for (const std::string& warning : store_.take_warnings()) log_.event(warning);
+}
+
+void Trainer::report_skipped(const StepResult& result) {
+  const RunState& state = run_->state();
+  log_.event(fmt::format("step {}: update skipped: {}", state.step, result.problem));
+  SLUICE_CHECK(NumericError, state.skipped_in_row < recipe_.train.max_nonfinite,
+               "step {}: {} updates in a row were not finite (train.max_nonfinite), the last with "
+               "{}; lower the learning rate{}",
+               state.step, state.skipped_in_row, result.problem,
+               saved_step_ < 0 ? "" : " and resume from " + store_.path_of(saved_step_).string());
+}
+
+std::optional<double> Trainer::evaluate() {
+  last_evaluation_ = run_->evaluate();
+  if (!last_evaluation_) return std::nullopt;
+  update_seconds();
+  const RunState& state = run_->state();
+  Record record{.step = state.step, .tokens = state.tokens, .seconds = state.seconds};
+  last_evaluation_->add_to(record);
+  log_.record(record);
+  return last_evaluation_->loss.per_token();
+}
+
+void Trainer::save(std::optional<double> eval_loss) {
+  update_seconds();
+  // The records first: after a crash, a checkpoint must not be ahead of its metrics.
+  log_.flush();
+  saved_step_ = run_->state().step;
+  store_.save(run_->checkpoint(eval_loss));
+}
+
+void Trainer::update_seconds() {
+  run_->state().seconds =
+      earlier_seconds_ + std::chrono::duration<double>(Clock::now() - start_).count();
+}
+
+RunSummary Trainer::summarise(StopReason reason) {
+  const RunState& state = run_->state();
+  RunSummary summary{.reason = reason,
+                     .signal = reason == StopReason::signal ? signal_ : 0,
+                     .folder = folder_.path(),
+                     .step = state.step,
+                     .total_steps = run_->sizes().steps,
+                     .evaluation = last_evaluation_,
+                     .best_eval_step = state.best_eval_step,
+                     .seconds = state.seconds,
+                     .peak_memory_bytes = run_->pool().peak().total(),
+                     .peak_resident_bytes = peak_resident_bytes()};
+  if (saved_step_ >= 0) summary.checkpoint = store_.path_of(saved_step_);
+  if (state.best_eval_step >= 0) summary.best_eval_loss = state.best_eval_loss;
+  if (step_seconds_ > 0.0) {
+    summary.tokens_per_second = static_cast<double>(step_tokens_) / step_seconds_;
+  }
+  return summary;
+}
+
+}  // namespace sluice
