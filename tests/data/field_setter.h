@@ -18,13 +18,69 @@ namespace sluice::testing {
 using FieldValue = std::variant<bool, int64_t, double, std::string>;
 using FieldValues = std::map<std::string, FieldValue, std::less<>>;
 
-class FieldSetter final : public FieldVisitor {
+/// Visits one key at a time and knows no kinds: `seen` is called for each.
+class AnyField : public FieldVisitor {
+ public:
+  virtual void seen(std::string_view key) = 0;
+
+  void boolean(FieldInfo info, bool&) override { seen(info.key); }
+  void integer(FieldInfo info, int64_t&, IntegerRange) override { seen(info.key); }
+  void number(FieldInfo info, double&, NumberRange) override { seen(info.key); }
+  void text(FieldInfo info, std::string&) override { seen(info.key); }
+  void path(FieldInfo info, std::string&) override { seen(info.key); }
+  void optional_integer(FieldInfo info, std::optional<int64_t>&, IntegerRange,
+                        std::string_view) override {
+    seen(info.key);
+  }
+  void optional_number(FieldInfo info, std::optional<double>&, NumberRange,
+                       std::string_view) override {
+    seen(info.key);
+  }
+  void optional_path(FieldInfo info, std::optional<std::string>&, std::string_view) override {
+    seen(info.key);
+  }
+  void word(FieldInfo info, std::string&, std::span<const std::string_view>) override {
+    seen(info.key);
+  }
+  void scheduled(FieldInfo info, Scheduled&, NumberRange) override { seen(info.key); }
+  void duration(FieldInfo info, Duration&) override { seen(info.key); }
+  void optional_duration(FieldInfo info, std::optional<Duration>&, std::string_view) override {
+    seen(info.key);
+  }
+  void numbers(FieldInfo info, std::vector<double>&, NumberRange) override { seen(info.key); }
+  void integers(FieldInfo info, std::vector<int64_t>&, IntegerRange) override { seen(info.key); }
+  void texts(FieldInfo info, std::vector<std::string>&) override { seen(info.key); }
+  void object(FieldInfo info, Configurable&) override { seen(info.key); }
+  void optional_object(FieldInfo info, std::shared_ptr<Configurable>&,
+                       const std::function<std::shared_ptr<Configurable>()>&,
+                       std::string_view) override {
+    seen(info.key);
+  }
+  void object_list(FieldInfo info, std::vector<std::shared_ptr<Configurable>>&,
+                   const std::function<std::shared_ptr<Configurable>()>&) override {
+    seen(info.key);
+  }
+  void tagged(FieldInfo info, Tagged&, std::span<const Choice>) override { seen(info.key); }
+  void tagged_list(FieldInfo info, std::vector<Tagged>&, std::span<const Choice>) override {
+    seen(info.key);
+  }
+};
+
+class KeyCollector final : public AnyField {
+ public:
+  void seen(std::string_view key) override { keys.emplace_back(key); }
+  std::vector<std::string> keys;
+};
+
+/// Sets scalars; nested fields keep what the test gave the struct directly.
+class FieldSetter final : public AnyField {
  public:
   explicit FieldSetter(const FieldValues& values) : values_(values) {}
   ~FieldSetter() override {
     for (const auto& [key, value] : values_) EXPECT_TRUE(read_.contains(key)) << "unread " << key;
   }
 
+  void seen(std::string_view) override {}
   void boolean(FieldInfo info, bool& value) override { set(info, value); }
   void integer(FieldInfo info, int64_t& value, IntegerRange) override { set(info, value); }
   void number(FieldInfo info, double& value, NumberRange) override { set(info, value); }
@@ -44,21 +100,6 @@ class FieldSetter final : public FieldVisitor {
   void optional_path(FieldInfo info, std::optional<std::string>& value, std::string_view) override {
     set_optional(info, value);
   }
-  // Nested and scheduled fields keep what the test gave the struct directly.
-  void scheduled(FieldInfo, Scheduled&, NumberRange) override {}
-  void duration(FieldInfo, Duration&) override {}
-  void optional_duration(FieldInfo, std::optional<Duration>&, std::string_view) override {}
-  void numbers(FieldInfo, std::vector<double>&, NumberRange) override {}
-  void integers(FieldInfo, std::vector<int64_t>&, IntegerRange) override {}
-  void texts(FieldInfo, std::vector<std::string>&) override {}
-  void object(FieldInfo, Configurable&) override {}
-  void optional_object(FieldInfo, std::shared_ptr<Configurable>&,
-                       const std::function<std::shared_ptr<Configurable>()>&,
-                       std::string_view) override {}
-  void object_list(FieldInfo, std::vector<std::shared_ptr<Configurable>>&,
-                   const std::function<std::shared_ptr<Configurable>()>&) override {}
-  void tagged(FieldInfo, Tagged&, std::span<const Choice>) override {}
-  void tagged_list(FieldInfo, std::vector<Tagged>&, std::span<const Choice>) override {}
 
  private:
   template <class T>
