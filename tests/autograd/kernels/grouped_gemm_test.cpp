@@ -1,0 +1,84 @@
+#include "autograd/kernels/grouped_gemm.h"
+
+#include <gtest/gtest.h>
+
+#include "autograd/kernels/reference/grouped_gemm.h"
+#include "tests/support/arrays.h"
+
+namespace sluice::kernels {
+namespace {
+
+using testing::Array;
+using testing::expect_close;
+
+// Sums of up to 600 products of numbers below 1 in a fixed chain.
+constexpr double kCoefficient = 300.0;
+
+template <class T>
+class GroupedGemm : public ::testing::Test {};
+using FloatTypes = ::testing::Types<float, double>;
+TYPED_TEST_SUITE(GroupedGemm, FloatTypes);
+
+struct Case {
+  std::vector<int32_t> offsets;
+  int64_t I;
+  int64_t O;
+};
+
+std::vector<Case> cases() {
+  return {{{0, 3}, 5, 7},                       // one expert
+          {{0, 0, 4, 4, 4}, 17, 33},            // empty experts around one
+          {{0, 0, 0}, 4, 4},                    // no row at all
+          {{0, 600, 600, 601}, 16, 40},         // one expert with nearly all
+          {{0, 1, 17, 80, 81, 337}, 32, 130}};  // all sizes
+}
+
+TYPED_TEST(GroupedGemm, EqualsTheReferenceForwardAndBackward) {
+  using T = TypeParam;
+  for (const Case& c : cases()) {
+    const Groups groups{static_cast<int64_t>(c.offsets.size()) - 1, c.offsets.data(), c.I, c.O};
+    const int64_t R = c.offsets.back();
+    const int64_t W = groups.E * c.O * c.I;
+    const auto x = Array<T>::uniform(R * c.I, 1);
+    const auto w = Array<T>::uniform(W, 2);
+    const auto g = Array<T>::uniform(R * c.O, 3);
+    const auto x64 = x.in_double();
+    const auto w64 = w.in_double();
+    const auto g64 = g.in_double();
+    Array<T> y(R * c.O);
+    Array<double> y64(R * c.O);
+    grouped_gemm(groups, x.data(), w.data(), y.data());
+    reference::grouped_gemm(groups, x64.data(), w64.data(), y64.data());
+    expect_close(y, y64, kCoefficient);
+    for (const bool accumulate : {false, true}) {
+      Array<T> grad_x(R * c.I, T(0.5)), grad_w(W, T(0.5));
+      Array<double> grad_x64(R * c.I, 0.5), grad_w64(W, 0.5);
+      grouped_gemm_grad_x<T>(groups, g.data(), w.data(), {grad_x.data(), accumulate});
+      reference::grouped_gemm_grad_x<double>(groups, g64.data(), w64.data(),
+                                             {grad_x64.data(), accumulate});
+      expect_close(grad_x, grad_x64, kCoefficient);
+      grouped_gemm_grad_weight<T>(groups, g.data(), x.data(), {grad_w.data(), accumulate});
+      reference::grouped_gemm_grad_weight<double>(groups, g64.data(), x64.data(),
+                                                  {grad_w64.data(), accumulate});
+      expect_close(grad_w, grad_w64, kCoefficient);
+    }
+  }
+}
+
+TYPED_TEST(GroupedGemm, GivesARowTheSameBitsWhateverItsNeighbours) {
+  using T = TypeParam;
+  constexpr int64_t I = 33, O = 47;
+  const std::vector<int32_t> many = {0, 0, 301};
+  const std::vector<int32_t> one = {0, 0, 1};
+  const auto x = Array<T>::uniform(301 * I, 1);
+  const auto w = Array<T>::uniform(2 * O * I, 2);
+  Array<T> all(301 * O), alone(O);
+  grouped_gemm<T>({2, many.data(), I, O}, x.data(), w.data(), all.data());
+  for (const int64_t row : {0, 13, 255, 256, 300}) {
+    grouped_gemm<T>({2, one.data(), I, O}, x.data() + row * I, w.data(), alone.data());
+    for (int64_t o = 0; o < O; ++o) ASSERT_EQ(alone[o], all[row * O + o]) << row << " " << o;
+  }
+}
+
+}  // namespace
+}  // namespace sluice::kernels
