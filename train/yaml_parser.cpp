@@ -4,6 +4,7 @@
 #include <yaml-cpp/exceptions.h>
 #include <yaml-cpp/parser.h>
 
+#include <algorithm>
 #include <map>
 #include <optional>
 #include <sstream>
@@ -60,6 +61,20 @@ std::optional<InvalidByte> find_invalid_byte(std::string_view text) {
   return std::nullopt;
 }
 
+// yaml-cpp turns the escapes \N and \_ into the single bytes 0x85 and 0xA0 of Latin-1. The text it
+// was given is valid UTF-8, so a byte that is not can only be one of them.
+std::string with_valid_escapes(const std::string& text) {
+  std::string valid;
+  for (size_t i = 0; i < text.size();) {
+    const size_t length = utf8_length(std::string_view(text).substr(i));
+    if (length == 0) valid += '\xC2';
+    const size_t taken = std::max<size_t>(length, 1);
+    valid.append(text, i, taken);
+    i += taken;
+  }
+  return valid;
+}
+
 // Builds the tree from the parser's events, and collects what YAML allows but a recipe does not.
 class TreeBuilder : public YAML::EventHandler {
  public:
@@ -106,7 +121,7 @@ class TreeBuilder : public YAML::EventHandler {
     YamlNode node;
     node.kind = YamlNode::Kind::scalar;
     node.where = at(mark);
-    node.text = value;
+    node.text = with_valid_escapes(value);
     node.is_quoted = is_text_tag(tag, mark);
     finish(std::move(node), anchor, mark);
   }

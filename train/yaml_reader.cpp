@@ -8,15 +8,11 @@
 #include "autograd/support/registry.h"
 #include "autograd/support/scheduled.h"
 #include "optim/schedules.h"
-#include "train/field_index.h"
 #include "train/yaml_scalar.h"
+#include "train/yaml_section.h"
 
 namespace sluice {
 namespace {
-
-std::string join_key(const std::string& prefix, std::string_view key) {
-  return prefix.empty() ? std::string(key) : fmt::format("{}.{}", prefix, key);
-}
 
 std::vector<std::string_view> names_of(std::span<const Choice> choices) {
   std::vector<std::string_view> names;
@@ -24,34 +20,13 @@ std::vector<std::string_view> names_of(std::span<const Choice> choices) {
   return names;
 }
 
-// What one reading shares.
-struct Reading {
-  Configurable& root;
-  Diagnostics& diagnostics;
-  std::optional<FieldIndex> index;  // made at the first unknown key
-
-  const FieldIndex& sections() {
-    if (!index) index.emplace(root);
-    return *index;
-  }
-};
-
-// A mapping, the config that it fills, and where it stands.
-struct Section {
-  const YamlNode* map = nullptr;  // null: not given, all defaults
-  Location where;                 // of the map, or of the nearest section around it that is given
-  std::string key;                // full key; empty for the root
-  // Of a tagged union only.
-  std::string_view type;
-  std::span<const Choice> choices;
-};
-
-void read_section(Reading& reading, Configurable& config, const Section& section);
+void read_section(YamlReading& reading, Configurable& config, const YamlSection& section);
 
 // Reads the fields of one section.
 class SectionReader : public FieldVisitor {
  public:
-  SectionReader(Reading& reading, const Section& section) : reading_(reading), section_(section) {}
+  SectionReader(YamlReading& reading, const YamlSection& section)
+      : reading_(reading), section_(section) {}
 
   void boolean(FieldInfo info, bool& value) override {
     if (const YamlNode* node = find(info)) report(info, *node, read_boolean(*node, value));
@@ -212,10 +187,9 @@ class SectionReader : public FieldVisitor {
   /// error.
   Tagged read_tagged(const YamlNode& node, const std::string& key, const std::string& default_type,
                      std::span<const Choice> choices);
-  [[nodiscard]] std::string unknown_key(const std::string& key);
 
-  Reading& reading_;
-  const Section& section_;
+  YamlReading& reading_;
+  const YamlSection& section_;
   std::vector<std::string> known_;
 };
 
@@ -359,75 +333,19 @@ void SectionReader::tagged_list(FieldInfo info, std::vector<Tagged>& value,
   }
 }
 
-std::string SectionReader::unknown_key(const std::string& key) {
-  for (const Choice& choice : section_.choices) {
-    const auto keys = keys_of(*choice.make_config());
-    if (std::find(keys.begin(), keys.end(), key) != keys.end()) {
-      return fmt::format("not read by type \"{}\"; it belongs to type \"{}\"", section_.type,
-                         choice.name);
-    }
-  }
-  const std::string unknown = section_.type.empty()
-                                  ? "unknown key"
-                                  : fmt::format("unknown key of type \"{}\"", section_.type);
-  const std::vector<std::string_view> known(known_.begin(), known_.end());
-  if (const std::string hint = did_you_mean(key, known); !hint.empty()) return unknown + hint;
-  if (const auto sections = reading_.sections().sections_with(key); !sections.empty()) {
-    return fmt::format("{}; it belongs to {}", unknown, sections.front());
-  }
-  return known.empty() ? unknown + "; none is allowed"
-                       : fmt::format("{}; allowed: {}", unknown, fmt::join(known, ", "));
-}
-
 void SectionReader::report_unknown_keys() {
   if (section_.map == nullptr) return;
   for (const YamlEntry& entry : section_.map->entries) {
     const bool is_type = !section_.type.empty() && entry.key == "type";
     const bool is_known = std::find(known_.begin(), known_.end(), entry.key) != known_.end();
     if (!is_type && !is_known) {
-      add(entry.where, join_key(section_.key, entry.key), unknown_key(entry.key));
+      add(entry.where, join_key(section_.key, entry.key),
+          describe_unknown_key(reading_, section_, entry.key, known_));
     }
   }
 }
 
-// The place of a key below a section: as deep as the text goes.
-Location locate(const Section& section, std::string_view key) {
-  Location where = section.where;
-  const YamlNode* node = section.map;
-  while (node != nullptr && !key.empty()) {
-    const size_t dot = key.find('.');
-    const std::string_view part = key.substr(0, dot);
-    const YamlNode* next = nullptr;
-    if (const YamlEntry* entry = node->find(part)) next = &entry->value;
-    for (size_t i = 0; next == nullptr && i < node->items.size(); ++i) {
-      if (part == std::to_string(i)) next = &node->items[i];
-    }
-    if (next != nullptr) where = next->where;
-    node = next;
-    key.remove_prefix(dot == std::string_view::npos ? key.size() : dot + 1);
-  }
-  return where;
-}
-
-// A rule over several fields. "top_k: found ..." is about the key top_k of this section.
-void check_section(Reading& reading, const Configurable& config, const Section& section,
-                   const std::vector<std::string>& known) {
-  const std::string problem = config.check();
-  if (problem.empty()) return;
-  const size_t colon = problem.find(": ");
-  const std::string_view subject = std::string_view(problem).substr(0, colon);
-  const std::string first(subject.substr(0, subject.find('.')));
-  const bool names_key =
-      colon != std::string::npos && std::find(known.begin(), known.end(), first) != known.end();
-  if (names_key) {
-    reading.diagnostics.add(locate(section, subject), join_key(section.key, subject),
-                            problem.substr(colon + 2));
-  } else {
-    reading.diagnostics.add(section.where, section.key, problem);
-  }
-}
-
-void read_section(Reading& reading, Configurable& config, const Section& section) {
+void read_section(YamlReading& reading, Configurable& config, const YamlSection& section) {
   if (section.map != nullptr && section.map->kind != YamlNode::Kind::map) {
     reading.diagnostics.add(section.where, section.key,
                             fmt::format("found {}, allowed a mapping", section.map->describe()));
@@ -438,7 +356,7 @@ void read_section(Reading& reading, Configurable& config, const Section& section
   config.fields(reader);
   reader.report_unknown_keys();
   if (reading.diagnostics.size() == problems) {
-    check_section(reading, config, section, keys_of(config));
+    check_section(reading, config, section);
   }
 }
 
@@ -447,7 +365,7 @@ void read_section(Reading& reading, Configurable& config, const Section& section
 Diagnostics read_into(Configurable& config, const YamlDocument& document) {
   Diagnostics diagnostics = document.problems;
   if (!document.is_broken) {
-    Reading reading{config, diagnostics, std::nullopt};
+    YamlReading reading{config, diagnostics, std::nullopt};
     read_section(reading, config, {&document.root, document.root.where, "", {}, {}});
   }
   diagnostics.sort();

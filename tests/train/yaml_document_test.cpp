@@ -87,6 +87,11 @@ TEST(YamlDocument, TellsQuotedTextFromPlain) {
             "{a:[1 '1' '1' '1' none ~ ~]}");
 }
 
+TEST(YamlDocument, ReadsEveryEscapeAsUtf8) {
+  EXPECT_EQ(show(parse_yaml(R"(a: "\_\N\xe9\u20AC\n")", "", "/").root),
+            "{a:'\xC2\xA0\xC2\x85\xC3\xA9\xE2\x82\xAC\n'}");
+}
+
 TEST(YamlDocument, NamesDuplicateKeysWithBothPlaces) {
   EXPECT_EQ(problems_of("a: {x: 1}\nb:\n  - c: 1\n    c: 2\na: 3\n"),
             "r.yaml:4:5: b.0.c: given twice; first at r.yaml:3:5\n"

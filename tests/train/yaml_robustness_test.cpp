@@ -38,7 +38,7 @@ TEST(YamlRobustness, SurvivesTruncationAtEveryByte) {
 
 TEST(YamlRobustness, SurvivesRandomBytes) {
   const RandomKey key{1, RandomPurpose::test};
-  for (uint64_t sample = 0; sample < 1500; ++sample) {
+  for (uint64_t sample = 0; sample < 300; ++sample) {
     std::string text = kFullSample;
     const uint64_t changes = 1 + uniform_below(key, sample, 0, 4);
     for (uint64_t i = 0; i < changes; ++i) {
@@ -55,7 +55,7 @@ TEST(YamlRobustness, SurvivesRandomSyntax) {
       "*a", "!",     "|",     ">",    "\"",     "'",     "#",         "? ", "%",         "@",
       "`",  "---\n", "...\n", "<<: ", "type: ", "model", "balance: ", "\t", "seed: 1\n", "~"};
   const RandomKey key{2, RandomPurpose::test};
-  for (uint64_t sample = 0; sample < 3000; ++sample) {
+  for (uint64_t sample = 0; sample < 1500; ++sample) {
     std::string text;
     const uint64_t length = 1 + uniform_below(key, sample, 0, 25);
     for (uint64_t i = 1; i <= length; ++i)
@@ -67,7 +67,7 @@ TEST(YamlRobustness, SurvivesRandomSyntax) {
 TEST(YamlRobustness, SurvivesMovedPieces) {
   const std::string original = kFullSample;
   const RandomKey key{3, RandomPurpose::test};
-  for (uint64_t sample = 0; sample < 1500; ++sample) {
+  for (uint64_t sample = 0; sample < 300; ++sample) {
     std::string text = original;
     const auto from = uniform_below(key, sample, 0, text.size());
     const std::string piece = original.substr(from, uniform_below(key, sample, 1, 40));
@@ -78,7 +78,7 @@ TEST(YamlRobustness, SurvivesMovedPieces) {
 }
 
 TEST(YamlRobustness, SurvivesDeepAndLongText) {
-  expect_config_or_problems("a: " + std::string(200000, '['));
+  expect_config_or_problems("a: " + std::string(50000, '['));
   expect_config_or_problems("a: " + std::string(20000, '{'));
   expect_config_or_problems(std::string(1000000, 'x') + ": 1");
   std::string steps;
