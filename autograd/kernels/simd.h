@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
@@ -45,7 +46,7 @@ struct Vec<double> {
 
 template <class T>
 [[nodiscard]] inline Vec<T> broadcast(T x) {
-  return {typename Vec<T>::Native{} + x};
+  return {x - typename Vec<T>::Native{}};  // x - 0 is x, also for -0
 }
 
 template <class T>
@@ -182,6 +183,43 @@ template <class T>
   }
 }
 #endif
+
+namespace detail {
+template <int kFirst, class T, int... kLane>
+[[nodiscard]] inline Vec<T> interleave(Vec<T> a, Vec<T> b, std::integer_sequence<int, kLane...>) {
+  constexpr int kWidth = static_cast<int>(Vec<T>::kWidth);
+  return {__builtin_shufflevector(a.v, b.v, (kFirst + kLane / 2 + kLane % 2 * kWidth)...)};
+}
+}  // namespace detail
+
+/// a0 b0 a1 b1 ... of the lower halves.
+template <class T>
+[[nodiscard]] inline Vec<T> interleave_low(Vec<T> a, Vec<T> b) {
+  constexpr int kWidth = static_cast<int>(Vec<T>::kWidth);
+  return detail::interleave<0>(a, b, std::make_integer_sequence<int, kWidth>());
+}
+/// The same of the upper halves.
+template <class T>
+[[nodiscard]] inline Vec<T> interleave_high(Vec<T> a, Vec<T> b) {
+  constexpr int kWidth = static_cast<int>(Vec<T>::kWidth);
+  return detail::interleave<kWidth / 2>(a, b, std::make_integer_sequence<int, kWidth>());
+}
+
+/// Transposes a kWidth x kWidth block held in registers: log2(kWidth) rounds of perfect shuffles.
+template <class T>
+inline void transpose(Vec<T> (&rows)[Vec<T>::kWidth]) {
+  constexpr int64_t kWidth = Vec<T>::kWidth;
+  for (int64_t round = 1; round < kWidth; round *= 2) {
+    Vec<T> shuffled[kWidth];
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < kWidth / 2; ++i) {
+      shuffled[2 * i] = interleave_low(rows[i], rows[i + kWidth / 2]);
+      shuffled[2 * i + 1] = interleave_high(rows[i], rows[i + kWidth / 2]);
+    }
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kWidth; ++i) rows[i] = shuffled[i];
+  }
+}
 
 /// Sum of the lanes as a binary tree: lane i with lane i + kWidth/2, and so on.
 template <class T>

@@ -1,0 +1,198 @@
+#include "autograd/kernels/gemm.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "autograd/kernels/gemm_micro.h"
+#include "autograd/support/parallel.h"
+
+namespace sluice::kernels {
+namespace {
+
+// Rows of A packed at a time: 504 x 384 f32 are 756 KiB, most of an L2 of 1 MiB, and each panel of
+// B that is packed in passing serves 36 register tiles.
+constexpr int64_t kBlockRows = 36 * kTileRows;
+// Fewer rows than this share one packing of B: then B is packed in passing instead, panel by panel
+// in L1.
+constexpr int64_t kFewRows = 10 * kTileRows;
+// Elements of B packed at a time for all tiles: 4 MiB of f32, about a core's share of L3 twice.
+constexpr int64_t kSharedElements = int64_t{1} << 20;
+// A part of C smaller than this is not worth another thread: about 20 microseconds of one core.
+constexpr double kFlopsPerTile = 2e6;
+constexpr double kMostTiles = 64;
+// Packing A costs a few hundredths of the arithmetic when it serves this many rows and columns.
+constexpr int64_t kLeastTileRows = 5 * kTileRows;
+constexpr int64_t kLeastTileColumns = 256;
+
+constexpr int64_t round_up(int64_t n, int64_t multiple) { return ceil_div(n, multiple) * multiple; }
+
+/// op(B) as it lies in memory, or already packed: then `packed` holds depths from `first_depth` on,
+/// in panels of `panel_depth`, from column `first_column` on.
+template <class T>
+struct RightOperand {
+  GemmOperand<T> plain{};
+  const T* packed = nullptr;
+  int64_t panel_depth = 0;
+  int64_t first_depth = 0;
+  int64_t first_column = 0;
+
+  [[nodiscard]] const T* panel(int64_t column, int64_t depth) const {
+    return packed + (column - first_column) * panel_depth + (depth - first_depth) * kTileColumns<T>;
+  }
+};
+
+struct Range {
+  int64_t begin;
+  int64_t end;
+  [[nodiscard]] int64_t size() const { return end - begin; }
+};
+
+template <class T>
+void scale_rows(Range rows, Range columns, const GemmResult<T>& c) {
+  for (int64_t i = rows.begin; i < rows.end; ++i) {
+    for (int64_t j = columns.begin; j < columns.end; ++j) {
+      T& element = c.data[i * c.stride + j];
+      element = c.beta == T{0} ? T{0} : c.beta * element;
+    }
+  }
+}
+
+/// Depths `depths` of the product, for at most kBlockRows rows: block by block of K, A is packed
+/// into L2, then B passes panel by panel through L1. The first depth of all brings in beta.
+template <class T>
+void multiply_block(Range rows, Range columns, Range depths, int64_t step, const GemmOperand<T>& a,
+                    const RightOperand<T>& b, const GemmResult<T>& c) {
+  ArenaScope scratch(thread_arena());
+  T* packed_a = scratch.allocate<T>(round_up(rows.size(), kTileRows) * step);
+  T* packed_b = b.packed != nullptr ? nullptr : scratch.allocate<T>(kTileColumns<T> * step);
+  for (int64_t k = depths.begin; k < depths.end; k += step) {
+    const int64_t K = std::min(step, depths.end - k);
+    const T beta = k == 0 ? c.beta : T{1};
+    pack_a(a, rows.begin, rows.size(), k, K, packed_a);
+    for (int64_t j = columns.begin; j < columns.end; j += kTileColumns<T>) {
+      const int64_t width = std::min(kTileColumns<T>, columns.end - j);
+      if (b.packed == nullptr) pack_b(b.plain, j, width, k, K, packed_b);
+      const T* panel = b.packed == nullptr ? packed_b : b.panel(j, k);
+      for (int64_t i = rows.begin; i < rows.end; i += kTileRows) {
+        multiply_tile<T>(std::min(kTileRows, rows.end - i), K, packed_a + (i - rows.begin) * K,
+                         panel, {c.data + i * c.stride + j, c.stride, width, c.alpha, beta});
+      }
+    }
+  }
+}
+
+template <class T>
+void multiply_range(Range rows, Range columns, Range depths, int64_t step, const GemmOperand<T>& a,
+                    const RightOperand<T>& b, const GemmResult<T>& c) {
+  if (depths.size() == 0) return scale_rows(rows, columns, c);
+  for (int64_t i = rows.begin; i < rows.end; i += kBlockRows) {
+    multiply_block({i, std::min(rows.end, i + kBlockRows)}, columns, depths, step, a, b, c);
+  }
+}
+
+/// How C is cut for the parallel form, from the problem alone: rows first, since a tile packs its
+/// rows of A.
+struct Tiling {
+  int64_t rows;
+  int64_t columns;
+};
+template <class T>
+Tiling tiling(int64_t M, int64_t N, int64_t K) {
+  const double flops =
+      2.0 * static_cast<double>(M) * static_cast<double>(N) * static_cast<double>(K);
+  const auto tiles = static_cast<int64_t>(std::clamp(flops / kFlopsPerTile, 1.0, kMostTiles));
+  const int64_t rows = M <= kFewRows ? M
+                                     : std::clamp(round_up(ceil_div(M, tiles), kTileRows),
+                                                  kLeastTileRows, kBlockRows);
+  const int64_t row_tiles = ceil_div(M, rows);
+  // In passing, B is packed once for all rows, however narrow the tile.
+  const int64_t least_columns = row_tiles == 1 ? kTileColumns<T> : kLeastTileColumns;
+  const int64_t column_tiles =
+      std::clamp<int64_t>(ceil_div(tiles, row_tiles), 1, ceil_div(N, least_columns));
+  return {rows, round_up(ceil_div(N, column_tiles), kTileColumns<T>)};
+}
+
+template <class T>
+void multiply_tiles(int64_t M, Range columns, Range depths, int64_t step, const GemmOperand<T>& a,
+                    const RightOperand<T>& b, const GemmResult<T>& c) {
+  const Tiling tile = tiling<T>(M, columns.size(), depths.size());
+  const int64_t column_tiles = ceil_div(columns.size(), tile.columns);
+  parallel_for(ceil_div(M, tile.rows) * column_tiles, [&](int64_t index) {
+    const int64_t row = index / column_tiles * tile.rows;
+    const int64_t column = columns.begin + index % column_tiles * tile.columns;
+    multiply_range<T>({row, std::min(M, row + tile.rows)},
+                      {column, std::min(columns.end, column + tile.columns)}, depths, step, a, b,
+                      c);
+  });
+}
+
+template <class T>
+void pack_range(const GemmOperand<T>& b, Range columns, Range depths, T* packed) {
+  constexpr int64_t kGroup = 4 * kTileColumns<T>;  // reads runs of 512 bytes
+  parallel_for_ranges(columns.size(), kGroup, [&](int64_t begin, int64_t end) {
+    pack_b(b, columns.begin + begin, end - begin, depths.begin, depths.size(),
+           packed + begin * depths.size());
+  });
+}
+
+}  // namespace
+
+template <class T>
+void gemm(GemmSize size, GemmOperand<T> a, GemmOperand<T> b, GemmResult<T> c) {
+  const auto [M, N, K] = size;
+  if (M == 0 || N == 0) return;
+  const int64_t step = depth_block(K);
+  if (M <= kFewRows || K == 0) {
+    return multiply_tiles<T>(M, {0, N}, {0, K}, step, a, {b}, c);
+  }
+  // Whole blocks of K, as many as fit beside a reasonable width; then as many columns as fit.
+  const int64_t depth_step = step * std::max<int64_t>(1, 4 * kMaxDepth / step);
+  const int64_t column_step =
+      std::max(kLeastTileColumns,
+               kSharedElements / std::min(K, depth_step) / kTileColumns<T> * kTileColumns<T>);
+  ArenaScope scratch(thread_arena());
+  T* packed = scratch.allocate<T>(round_up(std::min(N, column_step), kTileColumns<T>) *
+                                  std::min(K, depth_step));
+  for (int64_t k = 0; k < K; k += depth_step) {
+    const Range depths{k, std::min(K, k + depth_step)};
+    for (int64_t j = 0; j < N; j += column_step) {
+      const Range columns{j, std::min(N, j + column_step)};
+      pack_range(b, columns, depths, packed);
+      multiply_tiles<T>(M, columns, depths, step, a, {b, packed, depths.size(), k, j}, c);
+    }
+  }
+}
+
+template <class T>
+void gemm_serial(GemmSize size, GemmOperand<T> a, GemmOperand<T> b, GemmResult<T> c) {
+  multiply_range<T>({0, size.M}, {0, size.N}, {0, size.K}, depth_block(size.K), a, {b}, c);
+}
+
+template <class T>
+int64_t packed_size(int64_t N, int64_t K) {
+  return round_up(N, kTileColumns<T>) * K;
+}
+
+template <class T>
+void pack(int64_t N, int64_t K, GemmOperand<T> b, T* packed) {
+  pack_range<T>(b, {0, N}, {0, K}, packed);
+}
+
+template <class T>
+void gemm_packed(GemmSize size, GemmOperand<T> a, const T* packed_b, GemmResult<T> c) {
+  if (size.M == 0 || size.N == 0) return;
+  multiply_tiles<T>(size.M, {0, size.N}, {0, size.K}, depth_block(size.K), a,
+                    {{}, packed_b, size.K, 0, 0}, c);
+}
+
+#define SLUICE_INSTANTIATE(T)                                                            \
+  template void gemm<T>(GemmSize, GemmOperand<T>, GemmOperand<T>, GemmResult<T>);        \
+  template void gemm_serial<T>(GemmSize, GemmOperand<T>, GemmOperand<T>, GemmResult<T>); \
+  template int64_t packed_size<T>(int64_t, int64_t);                                     \
+  template void pack<T>(int64_t, int64_t, GemmOperand<T>, T*);                           \
+  template void gemm_packed<T>(GemmSize, GemmOperand<T>, const T*, GemmResult<T>);
+SLUICE_INSTANTIATE(float)
+SLUICE_INSTANTIATE(double)
+#undef SLUICE_INSTANTIATE
+
+}  // namespace sluice::kernels
