@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "data/fingerprint.h"
@@ -21,6 +22,7 @@ struct Corpus {
   int32_t domain = 0;               // index into the data set's domains
   double weight = 1.0;
 
+  explicit Corpus(TokenStore empty) : tokens(std::move(empty)) {}
   explicit Corpus(int64_t vocab_size) : tokens(vocab_size) {}
 
   [[nodiscard]] int64_t num_documents() const { return static_cast<int64_t>(loss_begin.size()); }

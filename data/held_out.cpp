@@ -8,8 +8,8 @@
 namespace sluice {
 namespace {
 
-Corpus empty_like(const Corpus& corpus, const Tokenizer& tokenizer) {
-  Corpus result(tokenizer.vocab_size());
+Corpus empty_like(const Corpus& corpus) {
+  Corpus result(corpus.tokens.empty_like());
   result.domain = corpus.domain;
   result.weight = corpus.weight;
   return result;
@@ -55,7 +55,7 @@ std::vector<bool> choose_documents(int64_t documents, const HeldOutRule& rule) {
 }  // namespace
 
 HeldOutSplit split_held_out(Corpus corpus, const HeldOutRule& rule, const Tokenizer& tokenizer) {
-  HeldOutSplit split{empty_like(corpus, tokenizer), empty_like(corpus, tokenizer)};
+  HeldOutSplit split{empty_like(corpus), empty_like(corpus)};
   if (rule.fraction <= 0.0 || corpus.num_documents() == 0) {
     split.train = std::move(corpus);
     return split;

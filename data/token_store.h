@@ -19,6 +19,11 @@ class TokenStore {
   }
   explicit TokenStore(std::variant<Narrow, Wide> tokens) : tokens_(std::move(tokens)) {}
 
+  /// An empty store for the same vocabulary.
+  [[nodiscard]] TokenStore empty_like() const {
+    return std::visit([]<class T>(const T&) { return TokenStore(T()); }, tokens_);
+  }
+
   [[nodiscard]] int64_t size() const {
     return std::visit([](const auto& tokens) { return static_cast<int64_t>(tokens.size()); },
                       tokens_);
