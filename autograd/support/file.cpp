@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <memory>
 #include <system_error>
 
 #include "autograd/support/error.h"
@@ -134,13 +135,13 @@ void read_file_in_pieces(const std::filesystem::path& path, RaiseError raise,
     int descriptor;
     ~Closer() { ::close(descriptor); }
   } closer{descriptor};
-  std::vector<std::byte> buffer(kPieceBytes);
+  const auto buffer = std::make_unique_for_overwrite<std::byte[]>(kPieceBytes);
   while (true) {
-    const ssize_t got = ::read(descriptor, buffer.data(), buffer.size());
+    const ssize_t got = ::read(descriptor, buffer.get(), kPieceBytes);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0) fail(raise, path, "read", errno);
     if (got == 0) return;
-    consume(std::span<const std::byte>(buffer.data(), static_cast<size_t>(got)));
+    consume(std::span<const std::byte>(buffer.get(), static_cast<size_t>(got)));
   }
 }
 

@@ -2,189 +2,16 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-#include <hdf5.h>
 
 #include <algorithm>
 #include <limits>
-#include <mutex>
 #include <utility>
 
 #include "autograd/support/error.h"
+#include "autograd/support/hdf5_library.h"
 
 namespace sluice::hdf5 {
-namespace {
-
-// The lock. Held for the length of one public call, with the library's own printing of errors
-// switched off.
-class Library {
- public:
-  Library() : lock_(mutex()) {
-    H5open();
-    H5Eget_auto2(H5E_DEFAULT, &print_, &print_argument_);
-    H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
-    H5Eclear2(H5E_DEFAULT);
-  }
-  ~Library() { H5Eset_auto2(H5E_DEFAULT, print_, print_argument_); }
-  Library(const Library&) = delete;
-  Library& operator=(const Library&) = delete;
-
- private:
-  static std::mutex& mutex() {
-    static std::mutex mutex;
-    return mutex;
-  }
-  std::lock_guard<std::mutex> lock_;
-  H5E_auto2_t print_ = nullptr;
-  void* print_argument_ = nullptr;
-};
-
-// Owns one identifier of the library.
-class Id {
- public:
-  using Close = herr_t (*)(hid_t);
-  Id(hid_t id, Close close) : id_(id), close_(close) {}
-  Id(Id&& other) noexcept : id_(std::exchange(other.id_, H5I_INVALID_HID)), close_(other.close_) {}
-  Id& operator=(Id&&) = delete;
-  ~Id() {
-    if (id_ >= 0) close_(id_);
-  }
-  [[nodiscard]] bool valid() const { return id_ >= 0; }
-  [[nodiscard]] hid_t get() const { return id_; }
-  hid_t release() { return std::exchange(id_, H5I_INVALID_HID); }
-
- private:
-  hid_t id_;
-  Close close_;
-};
-
-// The innermost entry of the library's error stack: what really went wrong.
-std::string library_reason() {
-  std::string text;
-  H5Ewalk2(
-      H5E_DEFAULT, H5E_WALK_UPWARD,
-      [](unsigned, const H5E_error2_t* entry, void* out) -> herr_t {
-        auto& reason = *static_cast<std::string*>(out);
-        if (reason.empty() && entry->desc != nullptr) reason = entry->desc;
-        return 0;
-      },
-      &text);
-  return text.empty() ? "the HDF5 library gave no reason" : text;
-}
-
-// A type as it is stored, and as it lies in memory.
-struct TypeIds {
-  hid_t file;
-  hid_t memory;
-};
-TypeIds ids_of(ElementType type) {
-  switch (type) {
-    case ElementType::f32:
-      return {H5T_IEEE_F32LE, H5T_NATIVE_FLOAT};
-    case ElementType::f64:
-      return {H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE};
-    case ElementType::i32:
-      return {H5T_STD_I32LE, H5T_NATIVE_INT32};
-    case ElementType::i64:
-      return {H5T_STD_I64LE, H5T_NATIVE_INT64};
-    case ElementType::u8:
-      return {H5T_STD_U8LE, H5T_NATIVE_UINT8};
-    case ElementType::u16:
-      return {H5T_STD_U16LE, H5T_NATIVE_UINT16};
-    case ElementType::u32:
-      return {H5T_STD_U32LE, H5T_NATIVE_UINT32};
-    case ElementType::u64:
-      return {H5T_STD_U64LE, H5T_NATIVE_UINT64};
-  }
-  return {H5I_INVALID_HID, H5I_INVALID_HID};
-}
-
-// The element type of a stored type, in either byte order; false when there is none.
-bool element_type(hid_t stored, ElementType& type) {
-  const H5T_class_t kind = H5Tget_class(stored);
-  const size_t bytes = H5Tget_size(stored);
-  if (kind == H5T_FLOAT) {
-    type = bytes == 4 ? ElementType::f32 : ElementType::f64;
-    return bytes == 4 || bytes == 8;
-  }
-  if (kind != H5T_INTEGER) return false;
-  const bool is_signed = H5Tget_sign(stored) == H5T_SGN_2;
-  switch (bytes) {
-    case 1:
-      type = ElementType::u8;
-      return !is_signed;
-    case 2:
-      type = ElementType::u16;
-      return !is_signed;
-    case 4:
-      type = is_signed ? ElementType::i32 : ElementType::u32;
-      return true;
-    case 8:
-      type = is_signed ? ElementType::i64 : ElementType::u64;
-      return true;
-    default:
-      return false;
-  }
-}
-
-int64_t product(std::span<const int64_t> dims) {
-  int64_t total = 1;
-  for (const int64_t dim : dims) total *= dim;
-  return total;
-}
-
-std::vector<hsize_t> to_hsize(std::span<const int64_t> dims) { return {dims.begin(), dims.end()}; }
-
-Id make_space(std::span<const int64_t> dims) {
-  if (dims.empty()) return {H5Screate(H5S_SCALAR), H5Sclose};
-  const auto sizes = to_hsize(dims);
-  return {H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr), H5Sclose};
-}
-
-Id text_type(size_t bytes) {
-  Id type(H5Tcopy(H5T_C_S1), H5Tclose);
-  H5Tset_size(type.get(), std::max<size_t>(bytes, 1));
-  H5Tset_strpad(type.get(), H5T_STR_NULLPAD);
-  H5Tset_cset(type.get(), H5T_CSET_UTF8);
-  return type;
-}
-
-// Files that any HDF5 since 1.8 reads, whose metadata carries checksums, and which open on
-// read-only mounts.
-Id access_properties() {
-  Id access(H5Pcreate(H5P_FILE_ACCESS), H5Pclose);
-  H5Pset_libver_bounds(access.get(), H5F_LIBVER_V18, H5F_LIBVER_LATEST);
-  H5Pset_fclose_degree(access.get(), H5F_CLOSE_STRONG);
-#if H5_VERSION_GE(1, 10, 7)
-  H5Pset_file_locking(access.get(), false, true);
-#endif
-  return access;
-}
-
-Id creation_properties(int64_t user_block_bytes) {
-  Id creation(H5Pcreate(H5P_FILE_CREATE), H5Pclose);
-  H5Pset_userblock(creation.get(), static_cast<hsize_t>(user_block_bytes));
-  H5Pset_obj_track_times(creation.get(), false);
-  return creation;
-}
-
-// Groups on the way to a new dataset, without time stamps either.
-Id link_properties() {
-  Id links(H5Pcreate(H5P_LINK_CREATE), H5Pclose);
-  H5Pset_create_intermediate_group(links.get(), 1);
-  H5Pset_char_encoding(links.get(), H5T_CSET_UTF8);
-  return links;
-}
-
-Id dataset_properties() {
-  Id creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
-  H5Pset_obj_track_times(creation.get(), false);
-  H5Pset_layout(creation.get(), H5D_CONTIGUOUS);
-  // Filled completely or on purpose in part: writing zeros first would double the work.
-  H5Pset_fill_time(creation.get(), H5D_FILL_TIME_IFSET);
-  return creation;
-}
-
-}  // namespace
+using namespace detail;
 
 int64_t DatasetInfo::numel() const { return product(dims); }
 
@@ -218,9 +45,8 @@ struct File::State {
   }
 
   [[nodiscard]] Id open_dataset(const std::string& path) const {
-    Id dataset(exists(path) ? H5Dopen2(file, path.c_str(), H5P_DEFAULT) : H5I_INVALID_HID,
-               H5Dclose);
     if (!exists(path)) fail(path, "is missing");
+    Id dataset(H5Dopen2(file, path.c_str(), H5P_DEFAULT), H5Dclose);
     check(dataset.valid(), path, "cannot be opened");
     return dataset;
   }
@@ -254,13 +80,36 @@ struct File::State {
     return info;
   }
 
-  void check_type(const DatasetInfo& info, ElementType type, const std::string& path) const {
+  struct Typed {
+    Id dataset;
+    DatasetInfo info;
+  };
+  // Opens a dataset that must hold `type`.
+  [[nodiscard]] Typed open_typed(const std::string& path, ElementType type) const {
+    Id dataset = open_dataset(path);
+    DatasetInfo info = info_of(dataset, path);
     if (info.type != type) {
       fail(path, fmt::format("is {}, expected {}", name_of(info.type), name_of(type)));
+    }
+    return {std::move(dataset), std::move(info)};
+  }
+
+  // The library would make the groups on the way itself, but with time stamps.
+  void create_groups_above(const std::string& path) const {
+    const Id links = link_properties();
+    const Id creation(H5Pcreate(H5P_GROUP_CREATE), H5Pclose);
+    H5Pset_obj_track_times(creation.get(), false);
+    for (size_t end = path.find('/', 1); end != std::string::npos; end = path.find('/', end + 1)) {
+      const std::string group = path.substr(0, end);
+      if (H5Lexists(file, group.c_str(), H5P_DEFAULT) > 0) continue;
+      const Id id(H5Gcreate2(file, group.c_str(), links.get(), creation.get(), H5P_DEFAULT),
+                  H5Gclose);
+      check(id.valid(), group, "cannot be created");
     }
   }
 
   [[nodiscard]] Id create(const std::string& path, hid_t type, const Id& space) const {
+    create_groups_above(path);
     const Id links = link_properties();
     const Id creation = dataset_properties();
     Id dataset(
@@ -457,9 +306,7 @@ void File::write(const std::string& path, ElementType type, std::span<const int6
 
 void File::read(const std::string& path, ElementType type, std::span<std::byte> bytes) const {
   const Library library;
-  const Id dataset = state_->open_dataset(path);
-  const DatasetInfo info = state_->info_of(dataset, path);
-  state_->check_type(info, type, path);
+  const auto [dataset, info] = state_->open_typed(path, type);
   SLUICE_INTERNAL_CHECK(info.numel() * size_of(type) == static_cast<int64_t>(bytes.size()),
                         "{}: {} bytes for [{}] of {}", path, bytes.size(),
                         fmt::join(info.dims, ", "), name_of(type));
@@ -473,7 +320,7 @@ void File::write_text(const std::string& path, std::string_view text) {
   const Library library;
   const Id type = text_type(text.size());
   const Id dataset = state_->create(path, type.get(), make_space({}));
-  const std::string padded = text.empty() ? std::string(1, '\0') : std::string(text);
+  const std::string padded = with_padding(text);
   state_->check(
       H5Dwrite(dataset.get(), type.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, padded.data()) >= 0, path,
       "cannot be written");
@@ -493,8 +340,7 @@ std::string File::read_text(const std::string& path) const {
   state_->check(
       H5Dread(dataset.get(), memory.get(), H5S_ALL, H5S_ALL, H5P_DEFAULT, text.data()) >= 0, path,
       "cannot be read");
-  while (!text.empty() && text.back() == '\0') text.pop_back();
-  return text;
+  return without_padding(std::move(text));
 }
 
 void File::create_dataset(const std::string& path, ElementType type,
@@ -506,9 +352,7 @@ void File::create_dataset(const std::string& path, ElementType type,
 void File::write_rows(const std::string& path, ElementType type, int64_t first_row,
                       std::span<const std::byte> bytes) {
   const Library library;
-  const Id dataset = state_->open_dataset(path);
-  const DatasetInfo info = state_->info_of(dataset, path);
-  state_->check_type(info, type, path);
+  const auto [dataset, info] = state_->open_typed(path, type);
   const auto rows = state_->select_rows(dataset, info, path, first_row, bytes.size());
   if (bytes.empty()) return;
   state_->check(H5Dwrite(dataset.get(), ids_of(type).memory, rows.memory.get(), rows.stored.get(),
@@ -519,9 +363,7 @@ void File::write_rows(const std::string& path, ElementType type, int64_t first_r
 void File::read_rows(const std::string& path, ElementType type, int64_t first_row,
                      std::span<std::byte> bytes) const {
   const Library library;
-  const Id dataset = state_->open_dataset(path);
-  const DatasetInfo info = state_->info_of(dataset, path);
-  state_->check_type(info, type, path);
+  const auto [dataset, info] = state_->open_typed(path, type);
   const auto rows = state_->select_rows(dataset, info, path, first_row, bytes.size());
   if (bytes.empty()) return;
   state_->check(H5Dread(dataset.get(), ids_of(type).memory, rows.memory.get(), rows.stored.get(),
@@ -543,7 +385,7 @@ void File::set_attribute(const std::string& object, const std::string& name,
                          std::string_view value) {
   const Library library;
   const Id type = text_type(value.size());
-  const std::string padded = value.empty() ? std::string(1, '\0') : std::string(value);
+  const std::string padded = with_padding(value);
   state_->set_attribute(object, name, type.get(), type.get(), padded.data());
 }
 
@@ -580,8 +422,7 @@ std::string File::text_attribute(const std::string& object, const std::string& n
   std::string text(bytes, '\0');
   const Id memory = text_type(bytes);
   state_->read_attribute(object, name, H5T_STRING, memory.get(), text.data());
-  while (!text.empty() && text.back() == '\0') text.pop_back();
-  return text;
+  return without_padding(std::move(text));
 }
 
 std::span<const std::byte> File::image() {

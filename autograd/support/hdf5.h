@@ -1,6 +1,5 @@
 #pragma once
-// HDF5 files: named arrays in groups, with attributes. The only file that includes the HDF5
-// library.
+// HDF5 files: named arrays in groups, with attributes.
 //
 //   auto file = hdf5::File::create_image("logits", raise_as<DataError>);
 //   file.write<float>("/logits", {tokens, vocabulary}, values);      // groups on the way are

@@ -124,6 +124,19 @@ TEST(Hdf5, GivesTheSameBytesForTheSameContents) {
   EXPECT_EQ(image_of(fill), image_of(fill));
 }
 
+TEST(Hdf5, StoresNoTimes) {
+  const std::vector<int32_t> values{1, 2, 3};
+  const auto image = image_of([&](File& f) { f.write<int32_t>("/a/b/x", {3}, values); });
+  // Bit 5 of the flags behind an object header's signature and version says that times follow.
+  const std::string_view bytes(reinterpret_cast<const char*>(image.data()), image.size());
+  int headers = 0;
+  for (size_t at = bytes.find("OHDR"); at != bytes.npos; at = bytes.find("OHDR", at + 1)) {
+    EXPECT_EQ(bytes[at + 5] & 0x20, 0) << "object header at byte " << at;
+    ++headers;
+  }
+  EXPECT_EQ(headers, 4);  // the root, two groups, the dataset
+}
+
 TEST(Hdf5, LeavesTheUserBlockFreeAndPutsItsSignatureBehindIt) {
   const std::vector<int32_t> values{1, 2, 3};
   const auto image =

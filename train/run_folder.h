@@ -1,0 +1,49 @@
+#pragma once
+// The folder of one run, and the lock that keeps a second process out of it.
+//
+//   runs/<name>/  recipe.yaml  metrics.jsonl  checkpoints/  tensorboard/  report.html  lock
+//
+//   RunFolder run = RunFolder::open_for_writing("runs/quickstart");   // creates, locks
+//   run.write_recipe(resolved);
+
+#include <filesystem>
+#include <optional>
+#include <string>
+
+#include "autograd/support/file.h"
+
+namespace sluice {
+
+class RunFolder {
+ public:
+  /// Creates the folder if need be and takes its lock, which lasts until this object or the process
+  /// ends, however it ends. Throws CheckpointError when another process holds it ("runs/a: in use
+  /// by process 4711; ...") or when the folder cannot be created.
+  [[nodiscard]] static RunFolder open_for_writing(const std::filesystem::path& folder,
+                                                  FileSystem& files = real_file_system());
+  /// For commands that only look: no lock. Throws ConfigError when there is no such folder.
+  [[nodiscard]] static RunFolder open_for_reading(const std::filesystem::path& folder);
+
+  RunFolder(RunFolder&&) noexcept;
+  RunFolder& operator=(RunFolder&&) = delete;
+  ~RunFolder();
+
+  [[nodiscard]] const std::filesystem::path& path() const { return folder_; }
+  [[nodiscard]] std::filesystem::path recipe() const { return folder_ / "recipe.yaml"; }
+  [[nodiscard]] std::filesystem::path metrics() const { return folder_ / "metrics.jsonl"; }
+  [[nodiscard]] std::filesystem::path checkpoints() const { return folder_ / "checkpoints"; }
+  [[nodiscard]] std::filesystem::path report() const { return folder_ / "report.html"; }
+
+  /// The resolved recipe of the run, or nothing when none was started here.
+  [[nodiscard]] std::optional<std::string> read_recipe() const;
+  /// Replaces it atomically. CheckpointError.
+  void write_recipe(const std::string& text) const;
+
+ private:
+  RunFolder(std::filesystem::path folder, FileSystem* files, int lock);
+  std::filesystem::path folder_;
+  FileSystem* files_;
+  int lock_;  // descriptor of the lock file, -1 without
+};
+
+}  // namespace sluice
