@@ -58,12 +58,11 @@ endforeach()
 
 foreach(whole IN ITEMS support contract golden)
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/${whole}/*_test.cpp")
+  set(label ${whole})
   if(whole STREQUAL "support")
-    set(name sluice_test_support_test)
-  else()
-    set(name sluice_${whole}_test)
+    set(label test_support)  # "support" is the room
   endif()
-  sluice_tests(${name} LABEL ${whole} TIMEOUT 120 SOURCES ${sources} LINK sluice_train)
+  sluice_tests(sluice_${label}_test LABEL ${label} TIMEOUT 120 SOURCES ${sources} LINK sluice_train)
 endforeach()
 
 # What reads the source tree instead of running it: layering, leftovers, recipes.
