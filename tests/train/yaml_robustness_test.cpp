@@ -77,13 +77,19 @@ TEST(YamlRobustness, SurvivesMovedPieces) {
   }
 }
 
+std::string repeated(size_t count, const std::string& piece) {
+  std::string text;
+  for (size_t i = 0; i < count; ++i) text += piece;
+  return text;
+}
+
 TEST(YamlRobustness, SurvivesDeepAndLongText) {
-  expect_config_or_problems("a: " + std::string(50000, '['));
-  expect_config_or_problems("a: " + std::string(20000, '{'));
-  expect_config_or_problems(std::string(1000000, 'x') + ": 1");
-  std::string steps;
-  for (int i = 0; i < 500; ++i) steps += std::string(static_cast<size_t>(i), ' ') + "a:\n";
-  expect_config_or_problems(steps);
+  expect_config_or_problems(repeated(50000, "["));
+  expect_config_or_problems(repeated(20000, "{a: "));
+  expect_config_or_problems(repeated(1000000, "x"));
+  std::string stairs;
+  for (size_t level = 0; level < 500; ++level) stairs += repeated(level, " ") + "a:\n";
+  expect_config_or_problems(stairs);
 }
 
 }  // namespace
