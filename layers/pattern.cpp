@@ -38,7 +38,7 @@ class PatternParser {
       } else if (symbols_.find(text_[position_]) != std::string_view::npos) {
         item = text_[position_++];
       } else {
-        fail("\"" + std::string(1, text_[position_]) + "\"");
+        fail(fmt::format("\"{}\"", text_[position_]));
       }
       append_repeated(result, item, count());
     }
