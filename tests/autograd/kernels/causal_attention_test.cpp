@@ -1,0 +1,179 @@
+#include "autograd/kernels/causal_attention.h"
+
+#include <gtest/gtest.h>
+
+#include "autograd/kernels/reference/causal_attention.h"
+#include "tests/support/arrays.h"
+
+namespace sluice::kernels {
+namespace {
+
+using testing::Array;
+using testing::expect_close;
+
+// Scores of up to 16 products, an exponential, a weighted mean of up to 300 values.
+constexpr double kCoefficient = 300.0;
+
+template <class T>
+class Attention : public ::testing::Test {};
+using FloatTypes = ::testing::Types<float, double>;
+TYPED_TEST_SUITE(Attention, FloatTypes);
+
+struct Case {
+  AttentionShape shape;
+  std::vector<AttentionSegment> segments;
+};
+
+std::vector<Case> cases() {
+  return {{{1, 1, 1, 1.0}, {{0, 1, 0, 1}}},
+          {{2, 2, 5, 0.7}, {{0, 9, 0, 9}}},
+          {{4, 2, 8, 0.35}, {{0, 127, 0, 127}, {127, 255, 127, 255}, {255, 256, 255, 256}}},
+          {{3, 1, 16, 0.25}, {{0, 300, 0, 300}}},
+          {{2, 1, 4, 0.5, 5}, {{0, 40, 0, 40}}},
+          {{2, 1, 4, 0.5, 130}, {{0, 290, 0, 290}}},
+          {{2, 1, 4, 0.5, 1}, {{0, 33, 0, 33}}},
+          {{2, 2, 4, 0.5}, {{0, 3, 0, 200}}},      // three queries on a cache
+          {{2, 2, 4, 0.5, 50}, {{0, 1, 0, 200}}},  // one query, windowed
+          {{2, 1, 4, 0.5}, {}}};
+}
+
+template <class T>
+struct Arrays {
+  Array<T> q, k, v, grad_o;
+};
+
+template <class T>
+Arrays<T> arrays_for(const Case& c) {
+  int64_t queries = 0;
+  int64_t keys = 0;
+  for (const auto& segment : c.segments) {
+    queries = std::max(queries, segment.q_end);
+    keys = std::max(keys, segment.k_end);
+  }
+  const auto& s = c.shape;
+  return {Array<T>::uniform(queries * s.H * s.P, 1, -2, 2),
+          Array<T>::uniform(keys * s.K * s.P, 2, -2, 2), Array<T>::uniform(keys * s.K * s.P, 3),
+          Array<T>::uniform(queries * s.H * s.P, 4)};
+}
+
+TYPED_TEST(Attention, EqualsTheReferenceForwardAndBackward) {
+  using T = TypeParam;
+  for (const Case& c : cases()) {
+    const Arrays<T> a = arrays_for<T>(c);
+    const int64_t q_size = a.q.size();
+    const int64_t k_size = a.k.size();
+    const auto q64 = a.q.in_double(), k64 = a.k.in_double(), v64 = a.v.in_double(),
+               g64 = a.grad_o.in_double();
+    Array<T> o(q_size), lse(q_size / c.shape.P);
+    Array<double> o64(q_size), lse64(q_size / c.shape.P);
+    causal_attention<T>(c.shape, c.segments,
+                        {a.q.data(), a.k.data(), a.v.data(), o.data(), lse.data()});
+    reference::causal_attention<double>(
+        c.shape, c.segments, {q64.data(), k64.data(), v64.data(), o64.data(), lse64.data()});
+    expect_close(o, o64, kCoefficient);
+    expect_close(lse, lse64, kCoefficient);
+    for (const bool accumulate : {false, true}) {
+      Array<T> grad_q(q_size, T(0.5)), grad_k(k_size, T(0.5)), grad_v(k_size, T(0.5));
+      const double start = accumulate ? 0.5 : 0.0;
+      Array<double> grad_q64(q_size, start), grad_k64(k_size, start), grad_v64(k_size, start);
+      causal_attention_backward<T>(c.shape, c.segments,
+                                   {a.q.data(),
+                                    a.k.data(),
+                                    a.v.data(),
+                                    o.data(),
+                                    lse.data(),
+                                    a.grad_o.data(),
+                                    {grad_q.data(), accumulate},
+                                    {grad_k.data(), accumulate},
+                                    {grad_v.data(), accumulate}});
+      reference::causal_attention_backward<double>(c.shape, c.segments,
+                                                   {q64.data(),
+                                                    k64.data(),
+                                                    v64.data(),
+                                                    o64.data(),
+                                                    lse64.data(),
+                                                    g64.data(),
+                                                    {grad_q64.data()},
+                                                    {grad_k64.data()},
+                                                    {grad_v64.data()}});
+      expect_close(grad_q, grad_q64, kCoefficient);
+      expect_close(grad_k, grad_k64, kCoefficient);
+      expect_close(grad_v, grad_v64, kCoefficient);
+    }
+  }
+}
+
+TYPED_TEST(Attention, OfAPackedDocumentEqualsThatOfTheDocumentAloneBitForBit) {
+  using T = TypeParam;
+  const AttentionShape shape{2, 1, 8, 0.4, 140};
+  const Case packed{shape, {{0, 37, 0, 37}, {37, 237, 37, 237}, {237, 240, 237, 240}}};
+  const Arrays<T> a = arrays_for<T>(packed);
+  Array<T> together(a.q.size()), lse(240 * 2);
+  causal_attention<T>(shape, packed.segments,
+                      {a.q.data(), a.k.data(), a.v.data(), together.data(), lse.data()});
+  for (const auto& segment : packed.segments) {
+    const int64_t length = segment.q_end - segment.q_begin;
+    Array<T> alone(length * 16);
+    const std::vector<AttentionSegment> one = {{0, length, 0, length}};
+    causal_attention<T>(shape, one,
+                        {a.q.data() + segment.q_begin * 16, a.k.data() + segment.q_begin * 8,
+                         a.v.data() + segment.q_begin * 8, alone.data()});
+    for (int64_t i = 0; i < alone.size(); ++i)
+      ASSERT_EQ(alone[i], together[segment.q_begin * 16 + i]);
+  }
+}
+
+TYPED_TEST(Attention, OfACachedTokenEqualsItsRowOfTheFullPassBitForBit) {
+  using T = TypeParam;
+  const AttentionShape shape{2, 1, 8, 0.4};
+  const Case full{shape, {{0, 270, 0, 270}}};
+  const Arrays<T> a = arrays_for<T>(full);
+  Array<T> o(a.q.size());
+  causal_attention<T>(shape, full.segments, {a.q.data(), a.k.data(), a.v.data(), o.data()});
+  for (const int64_t token : {0, 1, 127, 128, 200, 269}) {
+    Array<T> one(16);
+    const std::vector<AttentionSegment> step = {{0, 1, 0, token + 1}};
+    causal_attention<T>(shape, step, {a.q.data() + token * 16, a.k.data(), a.v.data(), one.data()});
+    for (int64_t i = 0; i < 16; ++i) ASSERT_EQ(one[i], o[token * 16 + i]) << token;
+  }
+}
+
+TYPED_TEST(Attention, WithAWindowOfTheWholeLengthIsFullAttention) {
+  using T = TypeParam;
+  const Case full{{2, 1, 8, 0.4}, {{0, 150, 0, 150}}};
+  const Arrays<T> a = arrays_for<T>(full);
+  Array<T> wide(a.q.size()), o(a.q.size());
+  causal_attention<T>(full.shape, full.segments, {a.q.data(), a.k.data(), a.v.data(), o.data()});
+  AttentionShape windowed = full.shape;
+  windowed.window = 150;
+  causal_attention<T>(windowed, full.segments, {a.q.data(), a.k.data(), a.v.data(), wide.data()});
+  EXPECT_TRUE(wide.same_bits(o));
+}
+
+TEST(AttentionNumbers, AreThoseOfTheMethodNotes) {
+  const std::vector<double> q = {0.0, 2.0}, k = {1.0, -1.0}, v = {3.0, 5.0}, grad_o = {0.0, 1.0};
+  const std::vector<AttentionSegment> segments = {{0, 2, 0, 2}};
+  std::vector<double> o(2), lse(2), grad_q(2), grad_k(2), grad_v(2);
+  causal_attention<double>({1, 1, 1, 1.0}, segments,
+                           {q.data(), k.data(), v.data(), o.data(), lse.data()});
+  EXPECT_NEAR(lse[1], 2.01814993, 1e-8);
+  EXPECT_NEAR(o[1], 3.03597242, 1e-8);
+  causal_attention_backward<double>({1, 1, 1, 1.0}, segments,
+                                    {q.data(),
+                                     k.data(),
+                                     v.data(),
+                                     o.data(),
+                                     lse.data(),
+                                     grad_o.data(),
+                                     {grad_q.data(), false},
+                                     {grad_k.data(), false},
+                                     {grad_v.data(), false}});
+  EXPECT_NEAR(grad_q[1], -.070651, 6e-7);
+  EXPECT_NEAR(grad_k[0], -.070651, 6e-7);
+  EXPECT_NEAR(grad_k[1], .070651, 6e-7);
+  EXPECT_NEAR(grad_v[0], .982014, 6e-7);
+  EXPECT_NEAR(grad_v[1], .017986, 6e-7);
+}
+
+}  // namespace
+}  // namespace sluice::kernels
