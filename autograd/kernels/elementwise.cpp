@@ -209,7 +209,7 @@ void mul_rows_backward(int64_t rows, int64_t cols, const MulRowsBackward<T>& arg
                    [=](int64_t col) { return grad_y[col] * factor; });
     }
     if (args.grad_factor) {
-      const T dot = lane_sum<T>(cols, [=](int64_t col) { return grad_y[col] * x[col]; });
+      const T dot = row_dot(cols, grad_y, x);
       put_gradient(args.grad_factor.from(row), 1, [=](int64_t) { return dot; });
     }
   });

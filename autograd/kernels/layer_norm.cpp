@@ -15,8 +15,11 @@ void add_grad_x(int64_t D, const LayerNormBackward<T>& args, int64_t row) {
   const T m = args.mean[row];
   const T r = args.reciprocal_deviation[row];
   const T width = static_cast<T>(D);
-  const T mean_g = lane_sum<T>(D, [&](int64_t i) { return grad_y[i] * weight[i]; }) / width;
-  const T dot = lane_sum<T>(D, [&](int64_t i) { return grad_y[i] * weight[i] * (x[i] - m); });
+  const T mean_g = row_dot(D, grad_y, weight) / width;
+  const T dot = vector_sum<T>(D, [=](int64_t i, int64_t count) {
+    return load_first(grad_y + i, count) * load_first(weight + i, count) *
+           (load_first(x + i, count) - broadcast(m));
+  });
   const T pull = dot * r * r / width;
   put_gradient(args.grad_x.from(row * D), D,
                [&](int64_t i) { return r * (grad_y[i] * weight[i] - mean_g - (x[i] - m) * pull); });
@@ -33,8 +36,14 @@ void layer_norm(int64_t rows, int64_t D, const LayerNorm<T>& args) {
     const T* x = args.x + row * D;
     T* y = args.y + row * D;
     // Two passes over the row, which is in L1: mean(x^2) - m^2 would cancel.
-    const T m = lane_sum<T>(D, [&](int64_t i) { return x[i]; }) / width;
-    const T variance = lane_sum<T>(D, [&](int64_t i) { return (x[i] - m) * (x[i] - m); }) / width;
+    const T m = row_sum(D, x) / width;
+    const T variance = vector_sum<T>(D,
+                                     [=](int64_t i, int64_t count) {
+                                       const Vec<T> centred =
+                                           load_first(x + i, count) - broadcast(m);
+                                       return centred * centred;
+                                     }) /
+                       width;
     const T r = T{1} / std::sqrt(variance + static_cast<T>(args.epsilon));
     for (int64_t i = 0; i < D; ++i) y[i] = weight[i] * ((x[i] - m) * r) + bias[i];
     args.mean[row] = m;

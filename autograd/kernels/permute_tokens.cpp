@@ -65,8 +65,7 @@ void combine_rows_backward(int64_t N, int64_t D, const CombineRows<T>& args,
       const int64_t row = args.row_of_slot[slot];
       if (gradients.grad_weight) {
         const T* rows = args.rows + row * D;
-        const T dot =
-            row < 0 ? T{0} : lane_sum<T>(D, [=](int64_t i) { return rows[i] * grad_y[i]; });
+        const T dot = row < 0 ? T{0} : row_dot(D, rows, grad_y);
         put_gradient(gradients.grad_weight.from(slot), 1, [=](int64_t) { return dot; });
       }
       if (gradients.grad_rows && row >= 0) {

@@ -12,8 +12,7 @@ void rms_norm(int64_t rows, int64_t D, const RmsNorm<T>& args) {
   parallel_rows(rows, D, [&](int64_t row) {
     const T* x = args.x + row * D;
     T* y = args.y + row * D;
-    const T mean_square =
-        lane_sum<T>(D, [&](int64_t i) { return x[i] * x[i]; }) / static_cast<T>(D);
+    const T mean_square = row_dot(D, x, x) / static_cast<T>(D);
     const T r = T{1} / std::sqrt(mean_square + static_cast<T>(args.epsilon));
     for (int64_t i = 0; i < D; ++i) y[i] = weight[i] * (x[i] * r);
     args.reciprocal_rms[row] = r;
@@ -31,7 +30,10 @@ void rms_norm_backward(int64_t rows, int64_t D, const RmsNormBackward<T>& args) 
       const T* grad_y = args.grad_y + row * D;
       const T r = args.reciprocal_rms[row];
       if (args.grad_x) {
-        const T dot = lane_sum<T>(D, [&](int64_t i) { return grad_y[i] * weight[i] * x[i]; });
+        const T dot = vector_sum<T>(D, [=](int64_t i, int64_t count) {
+          return load_first(grad_y + i, count) * load_first(weight + i, count) *
+                 load_first(x + i, count);
+        });
         // x r mean(g x r), with the factors that are the same for the whole row taken together.
         const T pull = dot * r * r / static_cast<T>(D);
         put_gradient(args.grad_x.from(row * D), D,

@@ -30,25 +30,45 @@ void parallel_rows(int64_t rows, int64_t cols, Body&& body) {
   });
 }
 
-/// Accumulators of lane_sum: 128 bytes, two AVX-512 or four AVX2 registers, enough to
-/// hide the latency of an addition.
-template <class T>
-inline constexpr int64_t kLanes = 128 / static_cast<int64_t>(sizeof(T));
-
-/// sum over i in [0, n) of term(i). Element i goes to lane i mod kLanes<T>, the lanes are added as
-/// a binary tree: a fixed order that vectorises, with an error of about n / kLanes + 5 roundings.
+/// sum over i in [0, n) of term(i, count), which gives the terms i .. i + count - 1 in the first
+/// lanes of a register. Element i goes to lane i mod 4 kWidth as far as whole groups of four
+/// registers go; registers and lanes are added as a binary tree: an order fixed by n, with an error
+/// of about n / (4 kWidth) + 6 roundings.
 template <class T, class Term>
-[[nodiscard]] T lane_sum(int64_t n, Term&& term) {
-  T lanes[kLanes<T>] = {};
+[[nodiscard]] T vector_sum(int64_t n, Term&& term) {
+  constexpr int64_t kWidth = Vec<T>::kWidth;
+  Vec<T> a = zeros<T>();
+  Vec<T> b = zeros<T>();
+  Vec<T> c = zeros<T>();
+  Vec<T> d = zeros<T>();
   int64_t i = 0;
-  for (; i + kLanes<T> <= n; i += kLanes<T>) {
-    for (int64_t lane = 0; lane < kLanes<T>; ++lane) lanes[lane] += term(i + lane);
+  for (; i + 4 * kWidth <= n; i += 4 * kWidth) {
+    a = a + term(i, kWidth);
+    b = b + term(i + kWidth, kWidth);
+    c = c + term(i + 2 * kWidth, kWidth);
+    d = d + term(i + 3 * kWidth, kWidth);
   }
-  for (int64_t lane = 0; i + lane < n; ++lane) lanes[lane] += term(i + lane);
-  for (int64_t width = kLanes<T> / 2; width > 0; width /= 2) {
-    for (int64_t lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
+  for (; i + kWidth <= n; i += kWidth) a = a + term(i, kWidth);
+  if (i < n) {
+    T last[kWidth];
+    store(last, term(i, n - i));
+    b = b + load_first(last, n - i);
   }
-  return lanes[0];
+  return sum_lanes((a + b) + (c + d));
+}
+
+/// sum_i x[i]
+template <class T>
+[[nodiscard]] T row_sum(int64_t n, const T* x) {
+  return vector_sum<T>(n, [x](int64_t i, int64_t count) { return load_first(x + i, count); });
+}
+
+/// sum_i x[i] y[i]
+template <class T>
+[[nodiscard]] T row_dot(int64_t n, const T* x, const T* y) {
+  return vector_sum<T>(n, [=](int64_t i, int64_t count) {
+    return load_first(x + i, count) * load_first(y + i, count);
+  });
 }
 
 /// Sums over rows, by fixed blocks of rows whose partial sums are added in block order, in f64:

@@ -32,7 +32,7 @@ void softmax_backward(int64_t rows, int64_t cols, const T* y, const T* grad_y,
   parallel_rows(rows, cols, [&](int64_t row) {
     const T* row_y = y + row * cols;
     const T* g = grad_y + row * cols;
-    const T dot = lane_sum<T>(cols, [=](int64_t col) { return row_y[col] * g[col]; });
+    const T dot = row_dot(cols, row_y, g);
     put_gradient(grad_x.from(row * cols), cols,
                  [=](int64_t col) { return row_y[col] * (g[col] - dot); });
   });
@@ -53,7 +53,7 @@ void log_softmax_backward(int64_t rows, int64_t cols, const T* y, const T* grad_
   parallel_rows(rows, cols, [&](int64_t row) {
     const T* row_y = y + row * cols;
     const T* g = grad_y + row * cols;
-    const Vec<T> total = broadcast(lane_sum<T>(cols, [=](int64_t col) { return g[col]; }));
+    const Vec<T> total = broadcast(row_sum(cols, g));
     for_each_vector<T>(cols, [&](int64_t col, int64_t count) {
       const Vec<T> p = exp(load_first(row_y + col, count));
       put_gradient(grad_x, row * cols + col, count, load_first(g + col, count) - p * total);

@@ -11,26 +11,27 @@ namespace {
 /// Up to here an insertion into a sorted list beats selecting and sorting.
 constexpr int64_t kLargestInsertion = 32;
 
-/// Strictly ahead by value; equal values keep the order of their indices.
+/// Strictly ahead by value: larger, or a number where b is NaN. Equal values keep the order of
+/// their indices.
 template <class T>
 bool ahead(T a, T b) {
-  return a > b || (std::isnan(b) && !std::isnan(a));
+  return !(a <= b) && !std::isnan(a);
 }
 
 template <class T>
 void insert_largest(int64_t E, int64_t k, const T* scores, int32_t* indices) {
   T values[kLargestInsertion];
-  int64_t count = 0;
-  for (int64_t e = 0; e < E; ++e) {
-    const T value = scores[e];
-    if (count == k && !ahead(value, values[k - 1])) continue;
-    int64_t place = count < k ? count++ : k - 1;
-    for (; place > 0 && ahead(value, values[place - 1]); --place) {
+  const auto insert = [&](int64_t e, int64_t place) {
+    for (; place > 0 && ahead(scores[e], values[place - 1]); --place) {
       values[place] = values[place - 1];
       indices[place] = indices[place - 1];
     }
-    values[place] = value;
+    values[place] = scores[e];
     indices[place] = static_cast<int32_t>(e);
+  };
+  for (int64_t e = 0; e < k; ++e) insert(e, e);
+  for (int64_t e = k; e < E; ++e) {
+    if (ahead(scores[e], values[k - 1])) insert(e, k - 1);
   }
 }
 
