@@ -48,6 +48,10 @@ struct RouterEntry {
   std::unique_ptr<Router> (*make)(const Builder&, const RouterSetup&, const Configurable&);
 };
 
+#define SLUICE_ROUTER(name) extern const RouterEntry name##_router;
+#include "layers/routers.def"
+#undef SLUICE_ROUTER
+
 [[nodiscard]] const Registry<RouterEntry>& router_registry();
 /// For FieldVisitor::tagged.
 [[nodiscard]] std::span<const Choice> router_choices();

@@ -78,6 +78,13 @@ struct FeedForwardEntry {
                                        SublayerPlace);
 };
 
+#define SLUICE_MIXER(name) extern const MixerEntry name##_mixer;
+#include "layers/mixers.def"
+#undef SLUICE_MIXER
+#define SLUICE_FEED_FORWARD(name) extern const FeedForwardEntry name##_feed_forward;
+#include "layers/ffns.def"
+#undef SLUICE_FEED_FORWARD
+
 [[nodiscard]] std::span<const MixerEntry* const> mixer_table();
 [[nodiscard]] std::span<const FeedForwardEntry* const> feed_forward_table();
 

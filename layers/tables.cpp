@@ -6,16 +6,6 @@
 
 namespace sluice {
 
-#define SLUICE_MIXER(name) extern const MixerEntry name##_mixer;
-#include "layers/mixers.def"
-#undef SLUICE_MIXER
-#define SLUICE_FEED_FORWARD(name) extern const FeedForwardEntry name##_feed_forward;
-#include "layers/ffns.def"
-#undef SLUICE_FEED_FORWARD
-#define SLUICE_ROUTER(name) extern const RouterEntry name##_router;
-#include "layers/routers.def"
-#undef SLUICE_ROUTER
-
 namespace {
 
 #define SLUICE_MIXER(name) &name##_mixer,

@@ -10,10 +10,6 @@
 
 namespace sluice {
 
-#define SLUICE_COMMAND(name) extern const Command name##_command;
-#include "train/cli/commands.def"
-#undef SLUICE_COMMAND
-
 namespace {
 
 #define SLUICE_COMMAND(name) &name##_command,

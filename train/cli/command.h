@@ -28,6 +28,10 @@ struct Command {
   std::function<int()> (*declare)(CLI::App& app);
 };
 
+#define SLUICE_COMMAND(name) extern const Command name##_command;
+#include "train/cli/commands.def"
+#undef SLUICE_COMMAND
+
 /// All verbs, in the order of commands.def.
 [[nodiscard]] std::span<const Command* const> command_table();
 

@@ -1,0 +1,116 @@
+#include "train/cli/console_reporter.h"
+
+#include <csignal>
+#include <cstring>
+
+#include "train/cli/format.h"
+#include "train/plan.h"
+
+namespace sluice {
+namespace {
+
+/// "model      (AE)x6: 12 sublayers ..." — one aligned line.
+template <class... Args>
+void line(std::FILE* out, std::string_view label, fmt::format_string<Args...> text,
+          Args&&... args) {
+  fmt::print(out, "{:<11}{}\n", label, fmt::format(text, std::forward<Args>(args)...));
+}
+
+void print_data(std::FILE* out, const Dataset& data) {
+  for (const DomainSize& size : data.train_sizes()) {
+    line(out, "data", "{}: {} documents, {} tokens ({})", size.domain, with_commas(size.documents),
+         with_commas(size.tokens), in_bytes(static_cast<double>(size.bytes)));
+  }
+  int64_t held_out = 0;
+  for (const DomainSize& size : data.held_out_sizes()) held_out += size.tokens;
+  line(out, "held out", "{} tokens; vocabulary {} ({}); fingerprint {:016x}", with_commas(held_out),
+       with_commas(data.tokenizer->vocab_size()), data.tokenizer->kind(), data.fingerprint);
+}
+
+void print_model(std::FILE* out, const RunOverview& run, const Plan& plan) {
+  const ParameterCount& count = run.parameters;
+  line(out, "model", "{}: {} parameters, {} active per token, {} in experts, {} in embeddings",
+       run.model.pattern(), in_millions(static_cast<double>(count.total)),
+       in_millions(static_cast<double>(count.active)),
+       in_millions(static_cast<double>(count.experts)),
+       in_millions(static_cast<double>(count.embedding)));
+  line(out, "batch", "{} tokens a step in micro-batches of {}; {} steps, {} tokens in all",
+       with_commas(run.sizes.tokens_per_step), with_commas(run.sizes.micro_batch_tokens),
+       with_commas(run.sizes.steps),
+       in_millions(static_cast<double>(run.sizes.steps * run.sizes.tokens_per_step)));
+  for (const std::string& choice : run.sizes.choices) line(out, "chosen", "{}", choice);
+  // Products run at about half of the peak in a whole step; a run prints what it reaches beside
+  // this.
+  constexpr double kUsualShareOfPeak = 0.5;
+  const double seconds =
+      plan.flops_per_token() *
+      static_cast<double>((run.sizes.steps - run.first_step) * run.sizes.tokens_per_step) /
+      (kUsualShareOfPeak * run.gemm_peak);
+  line(out, "predicted",
+       "{}FLOP per token (forward and backward), {} of tensors, about {} at half of the peak",
+       in_millions(plan.flops_per_token()), in_bytes(static_cast<double>(plan.peak.total())),
+       in_time(seconds));
+}
+
+}  // namespace
+
+void ConsoleReporter::note(std::string_view sentence) {
+  std::fflush(out_);
+  fmt::print(stderr, "note: {}\n", sentence);
+}
+
+void ConsoleReporter::started(const RunOverview& run) {
+  const Machine& machine = run.machine;
+  line(out_, "machine", "{}, {} of {} processors, {} ({})", machine.processor, machine.threads,
+       machine.processors, machine.parallel_loop, machine.build);
+  line(out_, "peak", "{:.0f} GFLOP/s in matrix products of 1024^3, f32", run.gemm_peak / 1e9);
+  print_data(out_, run.data);
+  print_model(out_, run,
+              make_plan(run.recipe, run.data.tokenizer->vocab_size(), run.sizes.train_tokens));
+  if (run.resumed_from) {
+    line(out_, "resumed", "after step {} from {}", run.first_step, run.resumed_from->string());
+  }
+  line(out_, "folder", "{}", run.folder.string());
+  std::fflush(out_);
+}
+
+void ConsoleReporter::finished(const RunSummary& run) {
+  fmt::print(out_, "\n");
+  switch (run.reason) {
+    case StopReason::complete:
+      line(out_, "done", "{} steps in {}, {} tokens per second", run.step, in_time(run.seconds),
+           with_commas(static_cast<int64_t>(run.tokens_per_second)));
+      break;
+    case StopReason::signal:
+      line(out_, "stopped", "by {} after step {} of {}; the state is saved", strsignal(run.signal),
+           run.step, run.total_steps);
+      break;
+    case StopReason::out_of_time:
+      line(out_, "stopped", "by train.max_time after step {} of {}; the state is saved", run.step,
+           run.total_steps);
+      break;
+  }
+  if (run.evaluation) {
+    const TextLoss& loss = run.evaluation->loss;
+    line(out_, "held out", "loss {:.4f} nats per token, perplexity {:.2f}, {:.4f} bits per byte",
+         loss.per_token(), loss.perplexity(), loss.bits_per_byte());
+    for (const DomainLoss& domain : run.evaluation->domains) {
+      line(out_, "", "{}: {:.4f} bits per byte", domain.domain, domain.loss.bits_per_byte());
+    }
+  }
+  if (run.best_eval_loss)
+    line(out_, "best", "loss {:.4f} after step {}", *run.best_eval_loss, run.best_eval_step);
+  line(out_, "memory", "{} of tensors at most, {} resident",
+       in_bytes(static_cast<double>(run.peak_memory_bytes)),
+       in_bytes(static_cast<double>(run.peak_resident_bytes)));
+  if (run.checkpoint) {
+    line(out_, "checkpoint", "{}", run.checkpoint->string());
+    if (run.reason == StopReason::complete) {
+      line(out_, "sample", "sluice generate {} --prompt \"The \"", run.folder.string());
+    }
+  }
+  if (run.reason != StopReason::complete) line(out_, "go on", "run the same command again");
+  std::fflush(out_);
+}
+
+}  // namespace sluice

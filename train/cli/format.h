@@ -1,0 +1,18 @@
+#pragma once
+// Numbers as people read them.
+
+#include <cstdint>
+#include <string>
+
+namespace sluice {
+
+/// 1234567 -> "1,234,567"
+[[nodiscard]] std::string with_commas(int64_t value);
+/// 34210000 -> "34.2 M"; under 10,000 as it is.
+[[nodiscard]] std::string in_millions(double value);
+/// 1234567 -> "1.2 MiB"
+[[nodiscard]] std::string in_bytes(double bytes);
+/// 95.2 -> "1m 35s"
+[[nodiscard]] std::string in_time(double seconds);
+
+}  // namespace sluice

@@ -1,0 +1,54 @@
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "train/cli/command.h"
+#include "train/cli/console_reporter.h"
+#include "train/trainer.h"
+
+namespace sluice {
+namespace {
+
+struct TrainFlags {
+  RecipeFlags recipe;
+  std::string out;
+  std::string resume = "auto";
+};
+
+int run_training(const TrainFlags& flags) {
+  TrainerOptions options;
+  if (flags.out.empty()) {
+    options.folder = std::filesystem::path("runs") / flags.recipe.run_name();
+  } else {
+    options.folder = flags.out;
+  }
+  options.resume = flags.resume;
+  options.console = ConsoleTarget::standard_output();
+  ConsoleReporter reporter(stdout);
+  Trainer trainer(load_recipe(flags.recipe.source()), options, reporter);
+  const RunSummary summary = trainer.run();
+  constexpr int kSignalBase = 128;
+  return summary.reason == StopReason::signal ? kSignalBase + summary.signal : 0;
+}
+
+}  // namespace
+
+const Command train_command = {
+    .name = "train",
+    .summary = "Train a model from a recipe; goes on where an earlier run of the folder stopped",
+    .example = "sluice train recipes/quickstart.yaml --set train.steps=50 --out runs/short",
+    .declare = [](CLI::App& app) -> std::function<int()> {
+      auto flags = std::make_shared<TrainFlags>();
+      flags->recipe.declare(app);
+      app.add_option("--out", flags->out, "folder of the run (runs/<name of the recipe>)")
+          ->type_name("DIR");
+      app.add_option("--resume", flags->resume,
+                     "auto: from the newest valid checkpoint; never; or a checkpoint file")
+          ->type_name("auto|never|FILE")
+          ->capture_default_str();
+      return [flags] { return run_training(*flags); };
+    },
+};
+
+}  // namespace sluice
