@@ -1,0 +1,244 @@
+#pragma once
+// What the forward and the backward of causal attention share: panels of queries, tiles of keys,
+// scores.
+//
+// Everything is held transposed, queries as lanes: a panel is kTileColumns<T> query rows side by
+// side, and a tile of scores is [keys, lanes]. So the score product is (packed keys) x (panel), its
+// result is already the packed right operand of the products that follow, and maximum, exponential,
+// sum and mask run over keys lane by lane, without a sum across a register.
+//
+// The G = H / K query heads of a key head are rows of the same panels (row r is token r / G, head r
+// % G), so each key tile is packed once for all of them.
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <span>
+
+#include "autograd/kernels/causal_attention.h"
+#include "autograd/kernels/gemm_micro.h"
+#include "autograd/kernels/vector_math.h"
+#include "autograd/support/parallel.h"
+
+namespace sluice::kernels {
+
+/// Query rows of a panel.
+template <class T>
+inline constexpr int64_t kPanelLanes = kTileColumns<T>;
+/// Keys of a tile, counted from the segment's first key: whole panels of the left operand; with P =
+/// 64 the packed tile and its scores are about 70 KiB of f32.
+inline constexpr int64_t kKeyTile = 112 / kTileRows * kTileRows;
+/// Panels that share one packing of a key tile.
+inline constexpr int64_t kPanelsPerTile = 4;
+
+/// The query rows of one segment that share one key head.
+struct HeadGroup {
+  HeadGroup(const AttentionShape& shape, const AttentionSegment& at, int64_t key_head_)
+      : H(shape.H),
+        K(shape.K),
+        P(shape.P),
+        G(shape.H / shape.K),
+        key_head(key_head_),
+        window(shape.window),
+        segment(at) {}
+
+  int64_t H, K, P, G;
+  int64_t key_head;
+  int64_t window;
+  AttentionSegment segment;
+
+  [[nodiscard]] int64_t rows() const { return (segment.q_end - segment.q_begin) * G; }
+  [[nodiscard]] int64_t keys() const { return segment.k_end - segment.k_begin; }
+  /// The row's number among all (token, head) pairs: its place in lse, and times P in q, o and
+  /// their gradients.
+  [[nodiscard]] int64_t pair(int64_t row) const {
+    return (segment.q_begin + row / G) * H + key_head * G + row % G;
+  }
+  /// Position in the segment, counted as keys are.
+  [[nodiscard]] int64_t position(int64_t row) const {
+    return keys() - (segment.q_end - segment.q_begin) + row / G;
+  }
+  /// Offset of a key's row in k and v, whose rows are K * P apart.
+  [[nodiscard]] int64_t key_offset(int64_t key) const {
+    return ((segment.k_begin + key) * K + key_head) * P;
+  }
+  /// Keys that some row in [begin, end) may see, from a tile boundary on.
+  struct Keys {
+    int64_t begin;
+    int64_t end;
+  };
+  [[nodiscard]] Keys visible(int64_t begin, int64_t end) const {
+    const int64_t first = position(begin);
+    const int64_t oldest = window > first ? 0 : first - window + 1;
+    return {oldest / kKeyTile * kKeyTile, std::clamp<int64_t>(position(end - 1) + 1, 0, keys())};
+  }
+};
+
+/// Rows [first, first + count) of a head group, as lanes.
+template <class T>
+struct Panel {
+  Panel(const HeadGroup& group, int64_t first, int64_t count_) : count(count_), P(group.P) {
+    for (int64_t lane = 0; lane < count; ++lane) {
+      pair[lane] = group.pair(first + lane);
+      position[lane] = group.position(first + lane);
+    }
+  }
+  int64_t count;
+  int64_t P;
+  int64_t pair[kPanelLanes<T>];
+  int64_t position[kPanelLanes<T>];
+};
+
+/// lanes[p, lane] = factor * x[pair(lane), p]; lanes past the panel's count are 0.
+template <class T>
+void load_lanes(const Panel<T>& panel, const T* x, T factor, T* lanes) {
+  constexpr int64_t kWidth = Vec<T>::kWidth;
+  const Vec<T> factors = broadcast(factor);
+  for (int64_t lane = 0; lane < kPanelLanes<T>; lane += kWidth) {
+    for (int64_t p = 0; p < panel.P; p += kWidth) {
+      const int64_t depth = std::min(kWidth, panel.P - p);
+      Vec<T> block[kWidth];
+      for (int64_t i = 0; i < kWidth; ++i) {
+        block[i] = lane + i < panel.count
+                       ? factors * load_first(x + panel.pair[lane + i] * panel.P + p, depth)
+                       : zeros<T>();
+      }
+      transpose(block);
+      for (int64_t i = 0; i < depth; ++i) store(lanes + (p + i) * kPanelLanes<T> + lane, block[i]);
+    }
+  }
+}
+
+/// x[pair(lane), p] (+)= factors[lane] * lanes[p, lane]
+template <class T>
+void store_lanes(const Panel<T>& panel, const T* lanes, const T* factors, T* x, bool accumulate) {
+  constexpr int64_t kWidth = Vec<T>::kWidth;
+  for (int64_t lane = 0; lane < panel.count; lane += kWidth) {
+    const Vec<T> factor = load(factors + lane);
+    for (int64_t p = 0; p < panel.P; p += kWidth) {
+      const int64_t depth = std::min(kWidth, panel.P - p);
+      Vec<T> block[kWidth];
+      for (int64_t i = 0; i < kWidth; ++i) {
+        block[i] = i < depth ? factor * load(lanes + (p + i) * kPanelLanes<T> + lane) : zeros<T>();
+      }
+      transpose(block);
+      for (int64_t i = 0; i < std::min(kWidth, panel.count - lane); ++i) {
+        T* row = x + panel.pair[lane + i] * panel.P + p;
+        store_first(row, accumulate ? load_first(row, depth) + block[i] : block[i], depth);
+      }
+    }
+  }
+}
+
+/// Which keys of a tile each lane may see, as numbers within the tile.
+template <class T>
+struct VisibleKeys {
+  VisibleKeys(const Panel<T>& panel, int64_t window, int64_t tile_begin, int64_t tile_keys) {
+    for (int64_t lane = 0; lane < kPanelLanes<T>; ++lane) {
+      // Lanes past the count repeat the last row: they cost nothing extra and are never stored.
+      const int64_t position = panel.position[std::min(lane, panel.count - 1)];
+      const int64_t newest = std::clamp<int64_t>(position - tile_begin, -1, tile_keys - 1);
+      const int64_t oldest =
+          window > position ? 0
+                            : std::clamp<int64_t>(position - window + 1 - tile_begin, 0, tile_keys);
+      first[lane] = static_cast<T>(oldest);
+      last[lane] = static_cast<T>(newest);
+      least_first = std::min(least_first, oldest);
+      most_first = std::max(most_first, oldest);
+      least_last = std::min(least_last, newest);
+      most_last = std::max(most_last, newest);
+    }
+  }
+  T first[kPanelLanes<T>];
+  T last[kPanelLanes<T>];
+  int64_t least_first = std::numeric_limits<int64_t>::max();
+  int64_t most_first = 0;
+  int64_t least_last = std::numeric_limits<int64_t>::max();
+  int64_t most_last = -1;
+
+  [[nodiscard]] bool none() const { return most_last < least_first; }
+  /// Keys worth computing: those past the last one that any lane sees are left out.
+  [[nodiscard]] int64_t keys() const { return most_last + 1; }
+
+  /// Scores of hidden keys become -infinity.
+  void mask(T* scores) const {
+    constexpr int64_t kWidth = Vec<T>::kWidth;
+    const Vec<T> hidden = broadcast(-std::numeric_limits<T>::infinity());
+    const auto mask_key = [&](int64_t j) {
+      const Vec<T> key = broadcast(static_cast<T>(j));
+      for (int64_t lane = 0; lane < kPanelLanes<T>; lane += kWidth) {
+        T* s = scores + j * kPanelLanes<T> + lane;
+        Vec<T> score = load(s);
+        score = select_less(load(last + lane), key, hidden, score);
+        store(s, select_less(key, load(first + lane), hidden, score));
+      }
+    };
+    for (int64_t j = 0; j < std::min(most_first, keys()); ++j) mask_key(j);
+    for (int64_t j = std::max(most_first, least_last + 1); j < keys(); ++j) mask_key(j);
+  }
+};
+
+/// result[row, lane] = (beta = 0) or += (beta = 1) sum over k < K of packed(row, k) lanes[k, lane].
+/// The packed panels are `packed_depth` deep, K or more.
+template <class T>
+void multiply_panels(int64_t rows, int64_t K, int64_t packed_depth, const T* packed, const T* lanes,
+                     T* result, T beta) {
+  for (int64_t i = 0; i < rows; i += kTileRows) {
+    multiply_tile<T>(std::min(kTileRows, rows - i), K, packed + i * packed_depth, lanes,
+                     {result + i * kPanelLanes<T>, kPanelLanes<T>, kPanelLanes<T>, T{1}, beta});
+  }
+}
+
+/// Elements of `rows` packed rows of depth K.
+[[nodiscard]] constexpr int64_t packed_rows_size(int64_t rows, int64_t K) {
+  return (rows + kTileRows - 1) / kTileRows * kTileRows * K;
+}
+
+/// A part of a head group's work: query rows by keys.
+struct Rectangle {
+  int64_t first_row;
+  int64_t end_row;
+  int64_t first_key;
+  int64_t end_key;
+};
+
+/// Cuts every head group into rectangles of at most `rows` x `keys` (multiples of the tiles) and
+/// calls body(group, rectangle) for each in parallel, those with most work first.
+template <class Body>
+void for_each_rectangle(const AttentionShape& shape, std::span<const AttentionSegment> segments,
+                        int64_t rows, int64_t keys, Body&& body) {
+  struct Task {
+    const AttentionSegment* segment;
+    int64_t key_head;
+    Rectangle part;
+    int64_t work;
+  };
+  const auto visit = [&](auto&& take) {
+    for (const AttentionSegment& segment : segments) {
+      const HeadGroup group(shape, segment, 0);
+      for (int64_t row = 0; row < group.rows(); row += std::min(rows, group.rows())) {
+        for (int64_t key = 0; key < group.keys(); key += std::min(keys, group.keys())) {
+          const int64_t end_row = row + std::min(rows, group.rows() - row);
+          const int64_t end_key = key + std::min(keys, group.keys() - key);
+          const int64_t seen = std::min(end_key, group.visible(row, end_row).end) - key;
+          for (int64_t head = 0; head < shape.K; ++head) {
+            take(Task{&segment, head, {row, end_row, key, end_key}, (end_row - row) * seen});
+          }
+        }
+      }
+    }
+  };
+  int64_t count = 0;
+  visit([&](const Task&) { ++count; });
+  ArenaScope scratch(thread_arena());
+  Task* tasks = scratch.allocate<Task>(count);
+  int64_t next = 0;
+  visit([&](const Task& task) { tasks[next++] = task; });
+  std::stable_sort(tasks, tasks + count,
+                   [](const Task& a, const Task& b) { return a.work > b.work; });
+  parallel_for(count, [&](int64_t i) {
+    body(HeadGroup(shape, *tasks[i].segment, tasks[i].key_head), tasks[i].part);
+  });
+}
+
+}  // namespace sluice::kernels
