@@ -12,7 +12,9 @@ namespace {
 
 /// Tokens whose ranking is held in registers and cache at once.
 constexpr int64_t kLanes = 64;
-constexpr int64_t kTokenBlock = 4 * kLanes;
+/// Scores per block of the parallel loops: tens of microseconds, so that handing a block out costs
+/// little beside it.
+constexpr int64_t kBlockScores = 32768;
 
 /// The bits of a float: for numbers from 0 up, ordered as the numbers are.
 template <class T>
@@ -69,48 +71,55 @@ void insert_into_ranking(T* candidate, int64_t slots, T* best) {
   }
 }
 
+/// The k + 1 largest of s - q for the tokens first .. first + lanes - 1, at most kLanes: best [k +
+/// 1, kLanes].
+template <class T>
+void rank(const AssignmentProblem<T>& problem, const T* q, int64_t first, int64_t lanes, T* best) {
+  T candidate[kLanes] = {};
+  std::fill_n(best, (problem.top_k + 1) * kLanes, -std::numeric_limits<T>::infinity());
+  for (int64_t e = 0; e < problem.experts; ++e) {
+    const T* of_expert = problem.scores + e * problem.tokens + first;
+    for (int64_t lane = 0; lane < lanes; ++lane) candidate[lane] = of_expert[lane] - q[e];
+    insert_into_ranking(candidate, problem.top_k + 1, best);
+  }
+}
+
 }  // namespace
 
 template <class T>
 void price_tokens(const AssignmentProblem<T>& problem, const T* q, T* p) {
-  const auto [tokens, experts, top_k, capacity, scores] = problem;
-  static_cast<void>(capacity);
+  const int64_t tokens = problem.tokens;
+  const int64_t experts = problem.experts;
+  const int64_t top_k = problem.top_k;
   if (top_k >= experts) {
     std::fill_n(p, tokens, T{0});
     return;
   }
-  parallel_for_ranges(tokens, kTokenBlock,
-                      [&, experts = experts, top_k = top_k, tokens = tokens, scores = scores](
-                          int64_t begin, int64_t end) {
-                        ArenaScope scratch(thread_arena());
-                        T* best = scratch.allocate<T>((top_k + 1) * kLanes);
-                        T* candidate = scratch.allocate<T>(kLanes);
-                        for (int64_t first = begin; first < end; first += kLanes) {
-                          const int64_t lanes = std::min(kLanes, end - first);
-                          std::fill_n(best, (top_k + 1) * kLanes,
-                                      -std::numeric_limits<T>::infinity());
-                          std::fill_n(candidate, kLanes, T{0});
-                          for (int64_t e = 0; e < experts; ++e) {
-                            const T* of_expert = scores + e * tokens + first;
-                            for (int64_t lane = 0; lane < lanes; ++lane)
-                              candidate[lane] = of_expert[lane] - q[e];
-                            insert_into_ranking(candidate, top_k + 1, best);
-                          }
-                          for (int64_t lane = 0; lane < lanes; ++lane) {
-                            p[first + lane] = std::max(T{0}, best[top_k * kLanes + lane]);
-                          }
-                        }
-                      });
+  const int64_t token_block = ceil_div(ceil_div(kBlockScores, experts), kLanes) * kLanes;
+  parallel_for_ranges(tokens, token_block, [&](int64_t begin, int64_t end) {
+    ArenaScope scratch(thread_arena());
+    T* best = scratch.allocate<T>((top_k + 1) * kLanes);
+    for (int64_t first = begin; first < end; first += kLanes) {
+      const int64_t lanes = std::min(kLanes, end - first);
+      rank(problem, q, first, lanes, best);
+      for (int64_t lane = 0; lane < lanes; ++lane) {
+        p[first + lane] = std::max(T{0}, best[top_k * kLanes + lane]);
+      }
+    }
+  });
 }
 
 template <class T>
 void price_experts(const AssignmentProblem<T>& problem, const T* p, T* q) {
-  parallel_for(problem.experts, [&](int64_t e) {
+  const int64_t expert_block = ceil_div(kBlockScores, std::max(problem.tokens, int64_t{1}));
+  parallel_for_ranges(problem.experts, expert_block, [&](int64_t begin, int64_t end) {
     ArenaScope scratch(thread_arena());
     T* surplus = scratch.allocate<T>(problem.tokens);
-    const T* of_expert = problem.scores + e * problem.tokens;
-    for (int64_t t = 0; t < problem.tokens; ++t) surplus[t] = of_expert[t] - p[t];
-    q[e] = positive_rth_largest(surplus, problem.tokens, problem.capacity + 1);
+    for (int64_t e = begin; e < end; ++e) {
+      const T* of_expert = problem.scores + e * problem.tokens;
+      for (int64_t t = 0; t < problem.tokens; ++t) surplus[t] = of_expert[t] - p[t];
+      q[e] = positive_rth_largest(surplus, problem.tokens, problem.capacity + 1);
+    }
   });
 }
 

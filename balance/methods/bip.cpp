@@ -27,7 +27,8 @@
 namespace sluice {
 namespace {
 
-constexpr int64_t kTokenBlock = 256;
+/// Tokens transposed at once.
+constexpr int64_t kTokenBlock = 1024;
 
 enum class Select : uint8_t { after, before };
 

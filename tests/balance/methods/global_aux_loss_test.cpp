@@ -1,0 +1,222 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "layers/routing_session.h"
+#include "tests/balance/routed_batch.h"
+
+namespace sluice {
+namespace {
+
+using testing::f1_logits;
+using testing::layout_of;
+using testing::load_of;
+using testing::make_one;
+using testing::RoutedBatch;
+
+class GlobalAuxLoss : public ::testing::Test {
+ protected:
+  Tensor rows(const std::vector<double>& values) {
+    return Tensor::of<double>(pool_, {static_cast<int64_t>(values.size()) / 4, 4}, values);
+  }
+  Tensor log_rows(std::vector<double> p) {
+    for (double& x : p) x = std::log(x);
+    return rows(p);
+  }
+  Pool pool_;
+};
+
+TEST_F(GlobalAuxLoss, OfOppositeMicroBatchesIsThatOfBalance) {
+  Tape tape(pool_);
+  const auto global = make_one("global_aux_loss", 4, {{"coefficient", 1.0}});
+  const auto micro = make_one("aux_loss", 4, {{"coefficient", 1.0}});
+  const LayerLoad load = load_of({1, 1, 1, 1}, 2);
+  double global_total = 0.0;
+  for (const auto& p : {std::vector<double>{0.45, 0.35, 0.1, 0.1}, {0.1, 0.1, 0.35, 0.45}}) {
+    const RoutedBatch batch(tape, log_rows(p), layout_of({1}), {.top_k = 2, .valid_tokens = 2});
+    const Selection selection = batch.route(*global);
+    EXPECT_NEAR(batch.loss(tape, *micro, selection).item(), 1.6 / 2.0, 1e-15);
+    global_total += batch.loss(tape, *global, selection, &load).item();
+  }
+  EXPECT_NEAR(global_total, 1.0, 1e-15);
+}
+
+TEST_F(GlobalAuxLoss, OfOneMicroBatchIsTheAuxLossBitForBit) {
+  const auto run = [&](const std::string& type) {
+    Tape tape(pool_);
+    const auto balancer = make_one(type, 4, {{"coefficient", 0.01}});
+    const Tensor z = tape.input(rows(f1_logits()));
+    const RoutedBatch batch(tape, z, layout_of({4}), {.top_k = 2});
+    const Selection selection = batch.route(*balancer);
+    const LayerLoad load = load_of(selection, batch.layout());
+    const Tensor loss = batch.loss(tape, *balancer, selection, &load);
+    tape.backward(loss);
+    const Tensor grad = tape.gradient(z);
+    const auto values = grad.span<double>();
+    std::vector<double> result(values.begin(), values.end());
+    result.push_back(loss.item());
+    return result;
+  };
+  EXPECT_EQ(run("global_aux_loss"), run("aux_loss"));
+}
+
+TEST_F(GlobalAuxLoss, AddsAShareOfTheMicroBatchLoss) {
+  Tape tape(pool_);
+  const RoutedBatch batch(tape, rows(f1_logits()), layout_of({4}), {.top_k = 2});
+  const auto both = make_one("global_aux_loss", 4, {{"coefficient", 1.0}, {"micro", 0.01}});
+  const Selection selection = batch.route(*both);
+  const LayerLoad uniform = load_of({2, 2, 2, 2}, 2);
+  EXPECT_NEAR(batch.loss(tape, *both, selection, &uniform).item(), 1.0 + 0.01 * 1.184806, 1e-8);
+}
+
+TEST_F(GlobalAuxLoss, WantsTheGlobalLoad) {
+  Tape tape(pool_);
+  const RoutedBatch batch(tape, rows(f1_logits()), layout_of({4}), {.top_k = 2});
+  const auto balancer = make_one("global_aux_loss", 4);
+  EXPECT_TRUE(balancer->traits().needs_global_counts);
+  const Selection selection = batch.route(*balancer);
+  EXPECT_THROW((void)batch.loss(tape, *balancer, selection), InternalError);
+}
+
+TEST_F(GlobalAuxLoss, OfPreviousCountsLagsByOneStepAndStartsUniform) {
+  Tape tape(pool_);
+  const auto balancer =
+      make_one("global_aux_loss", 4, {{"coefficient", 1.0}, {"counts", "previous"}});
+  EXPECT_FALSE(balancer->traits().needs_global_counts);
+  const RoutedBatch batch(tape, rows(f1_logits()), layout_of({4}), {.top_k = 2});
+  const Selection selection = batch.route(*balancer);
+  EXPECT_NEAR(batch.loss(tape, *balancer, selection).item(), 1.0, 1e-15);
+  balancer->end_step(load_of({3, 2, 2, 1}, 2), {});
+  EXPECT_NEAR(batch.loss(tape, *balancer, selection).item(), 1.184806, 6e-7);
+
+  const auto resumed =
+      make_one("global_aux_loss", 4, {{"coefficient", 1.0}, {"counts", "previous"}});
+  testing::load_state(*resumed, testing::state_of(*balancer));
+  EXPECT_EQ(batch.loss(tape, *resumed, selection).item(),
+            batch.loss(tape, *balancer, selection).item());
+}
+
+/// A global batch of 8 sequences of very uneven length, some tokens without a loss, cut into
+/// micro-batches of whole sequences and run as a training step runs it.
+class GlobalBatch {
+ public:
+  GlobalBatch(Pool& pool, std::string type) : pool_(pool), type_(std::move(type)) {
+    SampleFactory factory(pool, DType::f64);
+    for (const int64_t length : lengths_) logits_.push_back(factory.uniform({length, 5}, -2, 2));
+  }
+
+  struct Result {
+    double loss = 0.0;
+    std::vector<double> grad;  // with respect to all logits, in order
+    std::vector<int64_t> load;
+  };
+  Result run(int64_t micro_batches) {
+    std::vector<std::unique_ptr<Balancer>> balancers;
+    balancers.push_back(make_one(type_, 5, {{"coefficient", 1.0}}));
+    RoutingSession session(std::move(balancers));
+    SingleRank communicator;
+    Result result;
+    session.begin_step(micro_batches);
+    if (session.needs_counting_pass()) {
+      session.begin_counting();
+      for (int64_t i = 0; i < micro_batches; ++i)
+        run_micro_batch(session, {i, micro_batches}, nullptr);
+      session.end_counting(communicator);
+    }
+    for (int64_t i = 0; i < micro_batches; ++i)
+      run_micro_batch(session, {i, micro_batches}, &result);
+    session.finish_loads(communicator);
+    result.load = session.loads()[0].counts;
+    return result;
+  }
+
+ private:
+  /// Token t of a sequence has a loss unless t is 2 modulo 7.
+  static void mask(SequenceLayout& layout) {
+    for (int64_t s = 0; s < layout.sequences(); ++s) {
+      const int64_t begin = layout.sequence_offsets[static_cast<size_t>(s)];
+      for (int64_t t = begin + 2; t < layout.sequence_offsets[static_cast<size_t>(s) + 1]; t += 7) {
+        layout.counted[static_cast<size_t>(t)] = 0;
+      }
+    }
+  }
+
+  struct Part {
+    int64_t index;
+    int64_t count;
+  };
+
+  /// Adds to `result`, or only routes when it is null.
+  void run_micro_batch(RoutingSession& session, Part part, Result* result) {
+    SequenceLayout all = layout_of(lengths_);
+    mask(all);
+    const int64_t sequences = static_cast<int64_t>(lengths_.size()) / part.count;
+    const auto first = static_cast<size_t>(part.index * sequences);
+    const std::vector<int64_t> own(lengths_.begin() + static_cast<int64_t>(first),
+                                   lengths_.begin() + static_cast<int64_t>(first) + sequences);
+    std::vector<double> values;
+    for (size_t s = first; s < first + static_cast<size_t>(sequences); ++s) {
+      const auto of_sequence = logits_[s].span<double>();
+      values.insert(values.end(), of_sequence.begin(), of_sequence.end());
+    }
+    SequenceLayout layout = layout_of(own);
+    mask(layout);
+
+    session.begin_micro_batch(part.index);
+    Tape tape(pool_);
+    const Tensor z =
+        tape.input(Tensor::of<double>(pool_, {static_cast<int64_t>(values.size()) / 5, 5}, values));
+    const RoutedBatch batch(
+        tape, z, layout,
+        {.top_k = 2, .valid_tokens = all.counted_tokens(), .global_sequences = all.sequences()});
+    const Selection& selection =
+        session.select(0, /*replay=*/false, layout.counted_tokens(),
+                       [&](Balancer& balancer, Selection& made) { made = batch.route(balancer); });
+    if (result == nullptr) return;
+    const Tensor loss = batch.loss(tape, session.balancer(0), selection, session.global_load(0));
+    tape.backward(loss);
+    result->loss += loss.item();
+    const Tensor grad = tape.gradient(z);
+    const auto grads = grad.span<double>();
+    result->grad.insert(result->grad.end(), grads.begin(), grads.end());
+  }
+
+  Pool& pool_;
+  std::string type_;
+  const std::vector<int64_t> lengths_ = {1, 61, 3, 17, 2, 5, 128, 9};
+  std::vector<Tensor> logits_;
+};
+
+double relative_distance(const std::vector<double>& a, const std::vector<double>& b) {
+  double difference = 0.0;
+  double norm = 0.0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    difference += (a[i] - b[i]) * (a[i] - b[i]);
+    norm += b[i] * b[i];
+  }
+  return std::sqrt(difference / norm);
+}
+
+TEST_F(GlobalAuxLoss, DoesNotDependOnTheCutIntoMicroBatches) {
+  GlobalBatch global_batch(pool_, "global_aux_loss");
+  const auto whole = global_batch.run(1);
+  ASSERT_GT(std::abs(whole.loss - 1.0), 1e-3);
+  for (const int64_t micro_batches : {2, 4, 8}) {
+    const auto cut = global_batch.run(micro_batches);
+    EXPECT_EQ(cut.load, whole.load);
+    EXPECT_NEAR(cut.loss, whole.loss, 1e-12 * whole.loss) << micro_batches;
+    ASSERT_EQ(cut.grad.size(), whole.grad.size());
+    EXPECT_LE(relative_distance(cut.grad, whole.grad), 1e-12) << micro_batches;
+  }
+}
+
+TEST_F(GlobalAuxLoss, OnSkewedMicroBatchesDiffersFromTheAuxLoss) {
+  GlobalBatch global_batch(pool_, "aux_loss");
+  const auto whole = global_batch.run(1);
+  const auto cut = global_batch.run(8);
+  EXPECT_EQ(cut.load, whole.load);
+  EXPECT_GT(relative_distance(cut.grad, whole.grad), 1e-3);
+}
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,104 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "tests/balance/routed_batch.h"
+
+namespace sluice {
+namespace {
+
+using testing::layout_of;
+using testing::load_of;
+using testing::make_one;
+using testing::numbers_of;
+using testing::RoutedBatch;
+using testing::ScoreFunction;
+using testing::state_of;
+
+std::vector<double> bias_of(Balancer& balancer) {
+  return numbers_of(state_of(balancer), "loss_free_bias/bias");
+}
+
+class LossFreeBias : public ::testing::Test {
+ protected:
+  /// Six tokens whose greedy load is (5, 0, 1), in units of 1/20.
+  Tensor example() {
+    const std::vector<double> scores = {14, 4, 2, 12, 6, 2, 11, 3, 6, 10, 8, 2, 9, 7, 4, 4, 6, 10};
+    return Tensor::of<double>(pool_, {6, 3}, scores);
+  }
+  Pool pool_;
+};
+
+TEST_F(LossFreeBias, SignRuleMovesEveryBiasByTheRate) {
+  const auto balancer = make_one("loss_free_bias", 4, {{"rate", 0.001}});
+  balancer->end_step(load_of({4, 3, 1, 0}), {});
+  EXPECT_EQ(bias_of(*balancer), (std::vector<double>{-0.001, -0.001, 0.001, 0.001}));
+}
+
+TEST_F(LossFreeBias, ProportionalRuleMovesByTheRelativeError) {
+  const auto balancer =
+      make_one("loss_free_bias", 4, {{"rate", 0.001}, {"update", "proportional"}});
+  balancer->end_step(load_of({4, 3, 1, 0}), {});
+  EXPECT_EQ(bias_of(*balancer), (std::vector<double>{-0.001, -0.0005, 0.0005, 0.001}));
+}
+
+TEST_F(LossFreeBias, LeavesTheBiasAtTheMeanLoadAlone) {
+  const auto balancer = make_one("loss_free_bias", 3, {{"rate", 0.5}});
+  balancer->end_step(load_of({3, 2, 1}), {});
+  EXPECT_EQ(bias_of(*balancer), (std::vector<double>{-0.5, 0.0, 0.5}));
+  balancer->end_step(load_of({2, 2, 2}), {});
+  EXPECT_EQ(bias_of(*balancer), (std::vector<double>{-0.5, 0.0, 0.5}));
+}
+
+TEST_F(LossFreeBias, RecentringKeepsTheMeanAtZeroAndTheRoutes) {
+  const auto plain = make_one("loss_free_bias", 3, {{"rate", 1.0}});
+  const auto recentred = make_one("loss_free_bias", 3, {{"rate", 1.0}, {"recentre", true}});
+  Tape tape(pool_);
+  const RoutedBatch batch(tape, example(), layout_of({6}),
+                          {.top_k = 1, .scores = ScoreFunction::identity});
+  // Loads without balance do not move the biases by a sum of zero.
+  for (const auto& counts : {std::vector<int64_t>{5, 0, 1}, {4, 1, 1}, {4, 1, 1}}) {
+    plain->end_step(load_of(counts), {});
+    recentred->end_step(load_of(counts), {});
+    EXPECT_EQ(batch.route(*plain).expert, batch.route(*recentred).expert);
+  }
+  const auto bias = bias_of(*recentred);
+  EXPECT_NEAR(bias[0] + bias[1] + bias[2], 0.0, 1e-15);
+  EXPECT_EQ(bias_of(*plain), (std::vector<double>{-3.0, 3.0, 3.0}));
+}
+
+TEST_F(LossFreeBias, ReachesBalanceOnTheWorkedExample) {
+  const auto balancer = make_one("loss_free_bias", 3, {{"rate", 1.0}});
+  Tape tape(pool_);
+  const RoutedBatch batch(tape, example(), layout_of({6}),
+                          {.top_k = 1, .scores = ScoreFunction::identity});
+  std::vector<std::vector<int64_t>> loads;
+  for (int iteration = 0; iteration < 4; ++iteration) {
+    const Selection selection = batch.route(*balancer);
+    loads.push_back(selection.load);
+    balancer->end_step(load_of(selection, batch.layout()), {});
+  }
+  EXPECT_EQ(loads, (std::vector<std::vector<int64_t>>{{5, 0, 1}, {5, 0, 1}, {3, 2, 1}, {2, 2, 2}}));
+}
+
+TEST_F(LossFreeBias, DoesNotLearnWhileItRoutes) {
+  const auto balancer = make_one("loss_free_bias", 3, {{"rate", 1.0}});
+  balancer->end_step(load_of({5, 0, 1}), {});
+  const StateDict before = state_of(*balancer);
+  Tape tape(pool_);
+  const RoutedBatch batch(tape, example(), layout_of({6}),
+                          {.top_k = 1, .scores = ScoreFunction::identity});
+  (void)batch.route(*balancer);
+  EXPECT_EQ(state_of(*balancer), before);
+}
+
+TEST_F(LossFreeBias, ReportsTheRangeOfItsBiases) {
+  const auto balancer = make_one("loss_free_bias", 3, {{"rate", 0.5}});
+  balancer->end_step(load_of({3, 2, 1}), {});
+  std::vector<std::pair<std::string, double>> metrics;
+  balancer->metrics(metrics);
+  EXPECT_THAT(metrics, ::testing::ElementsAre(std::pair<std::string, double>("bias_range", 1.0)));
+}
+
+}  // namespace
+}  // namespace sluice
