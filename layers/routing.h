@@ -67,7 +67,7 @@ struct LayerLoad {
 
   /// Adds the load of one micro-batch; the first one fixes E.
   void add(const Selection& selection, int64_t counted_tokens);
-  /// Sums over ranks. Every rank must have added at least one selection, be it of no tokens.
+  /// Sums over ranks. Every rank must know E: have added a selection, be it of no tokens.
   void reduce(Communicator& communicator);
   friend bool operator==(const LayerLoad&, const LayerLoad&) = default;
 };

@@ -16,10 +16,34 @@ void clear(Selection& selection) {
   selection.load.clear();
 }
 
+/// Gives the loads that this rank did not touch the sizes that they have on the others: a rank may
+/// have had nothing to evaluate. A layer that no rank touched stays empty.
+void agree_on_sizes(std::vector<LayerLoad>& loads, Communicator& communicator) {
+  std::vector<int64_t> sizes;  // per layer: ranks that routed, sum of their E, sum of their k
+  for (const LayerLoad& load : loads) {
+    const auto experts = static_cast<int64_t>(load.counts.size());
+    sizes.insert(sizes.end(), {experts > 0 ? 1 : 0, experts, load.top_k});
+  }
+  communicator.sum(std::span<int64_t>(sizes));
+  for (size_t layer = 0; layer < loads.size(); ++layer) {
+    const int64_t ranks = sizes[3 * layer];
+    if (ranks == 0 || !loads[layer].counts.empty()) continue;
+    loads[layer].counts.assign(static_cast<size_t>(sizes[3 * layer + 1] / ranks), 0);
+    loads[layer].top_k = sizes[3 * layer + 2] / ranks;
+  }
+}
+
 void reduce_all(std::vector<LayerLoad>& loads, Communicator& communicator) {
+  if (communicator.size() == 1) return;
+  agree_on_sizes(loads, communicator);
+  for (LayerLoad& load : loads) {
+    if (!load.counts.empty()) load.reduce(communicator);
+  }
+}
+
+void check_all_routed(const std::vector<LayerLoad>& loads) {
   for (size_t layer = 0; layer < loads.size(); ++layer) {
     SLUICE_INTERNAL_CHECK(!loads[layer].counts.empty(), "expert layer {} routed nothing", layer);
-    loads[layer].reduce(communicator);
   }
 }
 
@@ -72,6 +96,7 @@ void RoutingSession::begin_counting() {
 void RoutingSession::end_counting(Communicator& communicator) {
   SLUICE_INTERNAL_CHECK(counting(), "no counting pass is open");
   reduce_all(loads_, communicator);
+  check_all_routed(loads_);
   counted_loads_ = std::exchange(loads_, std::vector<LayerLoad>(balancers_.size()));
   LoadVisitor load(snapshot_, "counting pass");
   visit_state(load);
@@ -96,6 +121,7 @@ void RoutingSession::finish_loads(Communicator& communicator) {
                         "the counting pass of {} micro-batches on {} ranks was left out",
                         micro_batches_, ranks_);
   reduce_all(loads_, communicator);
+  check_all_routed(loads_);
   if (counted_) check_against_counting_pass();
 }
 

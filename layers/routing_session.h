@@ -77,7 +77,8 @@ class RoutingSession {
   void end_evaluation();
   [[nodiscard]] bool evaluating() const { return phase_ == Phase::evaluation; }
   [[nodiscard]] const std::vector<LayerLoad>& eval_loads() const { return eval_loads_; }
-  /// Sums eval_loads() over ranks, after every rank has evaluated something.
+  /// Sums eval_loads() over ranks; a rank may have evaluated nothing. The load of a layer that no
+  /// rank evaluated stays empty.
   void reduce_eval_loads(Communicator& communicator);
 
   /// State of every balancer under "<layer>/".
