@@ -1,0 +1,31 @@
+#include "train/cli/checkpoint_flags.h"
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+
+#include "train/find_checkpoint.h"
+
+namespace sluice {
+
+void CheckpointFlags::declare(CLI::App& app) {
+  app.add_option("checkpoint", path,
+                 "a checkpoint file, or the folder of a run: its newest whole checkpoint")
+      ->required()
+      ->type_name("CHECKPOINT|RUN");
+  app.add_flag("--best", best, "of a run, the checkpoint with the lowest held-out loss");
+}
+
+CheckpointStore::Found CheckpointFlags::find() const {
+  std::vector<std::string> notes;
+  auto found =
+      find_checkpoint(path, best ? CheckpointChoice::best : CheckpointChoice::newest, notes);
+  for (const std::string& note : notes) print_note(note);
+  return found;
+}
+
+void print_note(const std::string& sentence) {
+  std::fflush(stdout);
+  fmt::print(stderr, "note: {}\n", sentence);
+}
+
+}  // namespace sluice

@@ -1,0 +1,26 @@
+#pragma once
+// `CHECKPOINT|RUN --best`: the trained model that a command looks at.
+
+#include <string>
+
+#include "train/checkpoint/store.h"
+
+namespace CLI {
+class App;
+}
+
+namespace sluice {
+
+struct CheckpointFlags {
+  std::string path;
+  bool best = false;
+
+  void declare(CLI::App& app);
+  /// See find_checkpoint; what it notes goes to stderr.
+  [[nodiscard]] CheckpointStore::Found find() const;
+};
+
+/// One sentence that a person should see, on stderr.
+void print_note(const std::string& sentence);
+
+}  // namespace sluice

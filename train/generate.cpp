@@ -1,0 +1,127 @@
+#include "train/generate.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "autograd/ops/reshape.h"
+#include "data/utf8.h"
+#include "layers/mixers/attention.h"
+#include "train/find_checkpoint.h"
+#include "train/stop_text.h"
+
+namespace sluice {
+namespace {
+
+/// Decoding of one sequence; the session evaluates while it lives.
+class Decoder {
+ public:
+  Decoder(TrainedModel& trained, int64_t capacity)
+      : trained_(trained),
+        progress_(progress_of(trained.recipe, trained.meta, 0)),
+        tape_(*trained.pool),
+        no_grad_(tape_),
+        state_(trained.model->start_decoding(*trained.pool, capacity)) {
+    trained_.routing->begin_evaluation();
+  }
+  ~Decoder() { trained_.routing->end_evaluation(); }
+  Decoder(const Decoder&) = delete;
+  Decoder& operator=(const Decoder&) = delete;
+
+  /// Reads `tokens` and returns the logits [V] of what comes after the last of them.
+  std::vector<double> read(std::span<const int32_t> tokens) {
+    const auto count = static_cast<int64_t>(tokens.size());
+    const SequenceLayout layout = SequenceLayout::single(*trained_.pool, count, state_.length);
+    const ForwardContext context{
+        .tape = tape_, .layout = layout, .routing = trained_.routing.get(), .progress = progress_};
+    const Tensor hidden = trained_.model->decode(
+        context, Tensor::of<int32_t>(*trained_.pool, {count}, tokens), state_);
+    const Tensor logits =
+        trained_.model->logits(context, slice_rows(tape_, hidden, count - 1, count));
+    return dispatch_float(logits.dtype(), [&]<class T>() {
+      const auto values = logits.span<T>();
+      return std::vector<double>(values.begin(), values.end());
+    });
+  }
+
+ private:
+  TrainedModel& trained_;
+  Progress progress_;
+  Tape tape_;
+  NoGrad no_grad_;
+  DecodeState state_;
+};
+
+void check_prompt(std::span<const int32_t> prompt, std::optional<int64_t> context) {
+  const auto length = static_cast<int64_t>(prompt.size());
+  SLUICE_INTERNAL_CHECK(length >= 1, "a prompt without a token");
+  SLUICE_CHECK(ConfigError, !context || length < *context,
+               "--prompt: found {} tokens, allowed at most {}: the model reads {} "
+               "(model.attention.max_position_embeddings, model.learned_positions)",
+               length, *context - 1, *context);
+}
+
+}  // namespace
+
+std::optional<int64_t> max_context(const ModelConfig& config) {
+  std::optional<int64_t> longest = config.learned_positions;
+  if (config.expanded_pattern().find('A') == std::string::npos) return longest;
+  const auto& attention = dynamic_cast<const AttentionConfig&>(config.section("attention"));
+  if (!attention.rope_theta) return longest;
+  return std::min(longest.value_or(std::numeric_limits<int64_t>::max()),
+                  attention.max_position_embeddings);
+}
+
+std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, std::string_view text) {
+  const auto invalid = find_invalid_utf8(text);
+  SLUICE_CHECK(DataError, !invalid, "the prompt: invalid UTF-8 at byte {}", *invalid);
+  std::vector<int32_t> tokens = tokenizer.encode(text);
+  if (!tokens.empty()) return tokens;
+  const auto first = tokenizer.eos_id() ? tokenizer.eos_id() : tokenizer.bos_id();
+  SLUICE_CHECK(ConfigError, first.has_value(),
+               "--prompt: found an empty text, but the {} tokenizer has no token that begins or "
+               "ends a document; give a text",
+               tokenizer.kind());
+  return {*first};
+}
+
+Generation generate(TrainedModel& trained, std::span<const int32_t> prompt,
+                    const GenerateOptions& options, FunctionRef<void(std::string_view)> emit) {
+  options.sampling.check();
+  const auto context = max_context(trained.recipe.model);
+  check_prompt(prompt, context);
+  const auto length = static_cast<int64_t>(prompt.size());
+  const int64_t room =
+      std::min(options.max_tokens, context.value_or(std::numeric_limits<int64_t>::max()) - length);
+  Generation result{.end = room < options.max_tokens ? GenerationEnd::context_full
+                                                     : GenerationEnd::max_tokens};
+  if (room <= 0) return result;
+
+  Decoder decoder(trained, length + room);
+  StreamDecoder text(*trained.tokenizer);
+  StopText stop(options.stop_texts);
+  const RandomKey key{.seed = options.seed, .purpose = RandomPurpose::sampling};
+  const auto show = [&](const std::string& piece) {
+    if (!piece.empty()) emit(piece);
+  };
+  std::vector<double> logits = decoder.read(prompt);
+  for (int64_t i = 0; i < room; ++i) {
+    if (i > 0) logits = decoder.read(std::span(&result.tokens.back(), 1));
+    // Rows past the tokenizer's vocabulary (a recipe may ask for more) stand for no text.
+    const auto known = std::span(logits).first(
+        static_cast<size_t>(std::min(trained.tokenizer->vocab_size(), std::ssize(logits))));
+    const double u = uniform(key, options.sample, static_cast<uint64_t>(i));
+    result.tokens.push_back(draw(sampling_distribution(known, options.sampling), u));
+    const bool is_stop =
+        std::ranges::find(options.stop_tokens, result.tokens.back()) != options.stop_tokens.end();
+    if (!is_stop) show(stop.push(text.push(result.tokens.back())));
+    if (is_stop || stop.reached()) {
+      result.end = GenerationEnd::stopped;
+      break;
+    }
+  }
+  show(stop.push(text.flush()));
+  show(stop.flush());
+  return result;
+}
+
+}  // namespace sluice
