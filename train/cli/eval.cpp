@@ -1,0 +1,142 @@
+// `sluice eval CHECKPOINT|RUN`: the held-out loss, for people or as JSON, and logits as a file.
+
+#include <CLI/CLI.hpp>
+#include <array>
+#include <cstdio>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "balance/load.h"
+#include "train/cli/checkpoint_flags.h"
+#include "train/cli/command.h"
+#include "train/cli/format.h"
+#include "train/dump_logits.h"
+#include "train/evaluate_checkpoint.h"
+
+namespace sluice {
+namespace {
+
+using nlohmann::ordered_json;
+
+struct EvalFlags {
+  CheckpointFlags checkpoint;
+  std::vector<std::string> texts;
+  std::string dump;
+  std::string tokens;
+  std::string raw_type = "u16";
+  bool json = false;
+};
+
+void print_loss(std::string_view name, const TextLoss& loss, size_t width) {
+  fmt::print("{:<{}}{:>14}{:>14}{:>10.4f}{:>13.3f}{:>15.4f}\n", name, width,
+             with_commas(loss.tokens), with_commas(loss.bytes), loss.per_token(), loss.perplexity(),
+             loss.bits_per_byte());
+}
+
+void print_loads(const std::vector<LayerLoad>& loads) {
+  if (loads.empty()) return;
+  fmt::print("\n{:<14}{:>8}{:>19}{:>15}{:>8}\n", "expert layer", "maxvio", "effective experts",
+             "largest share", "idle");
+  const auto row = [](const std::string& name, const LoadStatistics& load) {
+    fmt::print("{:<14}{:>8.3f}{:>19.2f}{:>15.4f}{:>8}\n", name, load.max_vio,
+               load.effective_experts, load.largest_share, fmt::format("{:g}", load.idle_experts));
+  };
+  std::vector<LoadStatistics> layers;
+  for (const LayerLoad& load : loads) {
+    layers.push_back(load_statistics(load));
+    row(fmt::format("{}", layers.size() - 1), layers.back());
+  }
+  if (layers.size() > 1) row("mean", mean_of(layers));
+}
+
+void print_text(const CheckpointMeta& meta, const std::string& path, const Evaluation& result) {
+  fmt::print("{}: step {}, {} training tokens\n\n", path, with_commas(meta.step),
+             with_commas(meta.tokens));
+  size_t width = std::string_view("all").size();
+  for (const DomainLoss& domain : result.domains) width = std::max(width, domain.domain.size());
+  width = std::max(width, std::string_view("domain").size());
+  fmt::print("{:<{}}{:>14}{:>14}{:>10}{:>13}{:>15}\n", "domain", width, "tokens", "bytes", "loss",
+             "perplexity", "bits per byte");
+  for (const DomainLoss& domain : result.domains) print_loss(domain.domain, domain.loss, width);
+  if (result.domains.size() > 1) print_loss("all", result.loss, width);
+  print_loads(result.loads);
+}
+
+ordered_json json_of(const TextLoss& loss) {
+  return {{"tokens", loss.tokens},
+          {"bytes", loss.bytes},
+          {"loss", loss.per_token()},
+          {"perplexity", loss.perplexity()},
+          {"bits_per_byte", loss.bits_per_byte()}};
+}
+
+void print_json(const CheckpointMeta& meta, const std::string& path, const Evaluation& result) {
+  ordered_json json = {{"checkpoint", path}, {"step", meta.step}, {"training_tokens", meta.tokens}};
+  json["all"] = json_of(result.loss);
+  json["domains"] = ordered_json::object();
+  for (const DomainLoss& domain : result.domains) {
+    json["domains"][domain.domain] = json_of(domain.loss);
+  }
+  json["loads"] = ordered_json::array();
+  for (const LayerLoad& load : result.loads) {
+    const LoadStatistics statistics = load_statistics(load);
+    json["loads"].push_back({{"counts", load.counts},
+                             {"max_violation", statistics.max_vio},
+                             {"effective_experts", statistics.effective_experts},
+                             {"largest_share", statistics.largest_share},
+                             {"idle_experts", statistics.idle_experts}});
+  }
+  fmt::print("{}\n", json.dump(2));
+}
+
+int run_evaluation(const EvalFlags& flags) {
+  SLUICE_CHECK(ConfigError, flags.dump.empty() == flags.tokens.empty(),
+               "--dump-logits and --tokens go together: --tokens tells what to run");
+  std::vector<EvaluationText> texts;
+  for (const std::string& text : flags.texts) texts.push_back(EvaluationText::parse(text));
+  std::optional<TokenFile> tokens;
+  if (!flags.tokens.empty()) tokens = read_token_file(flags.tokens, flags.raw_type);
+
+  const auto found = flags.checkpoint.find();
+  TrainedModel trained = build_trained_model(found.checkpoint, found.path.string());
+  use_threads(trained.recipe);
+  if (tokens) {
+    dump_logits(trained, *tokens,
+                {.output = flags.dump,
+                 .tokens_name = flags.tokens,
+                 .checkpoint_name = found.path.string()});
+    return 0;
+  }
+  const Evaluation result = evaluate_checkpoint(trained, texts);
+  (flags.json ? print_json : print_text)(trained.meta, found.path.string(), result);
+  return 0;
+}
+
+}  // namespace
+
+const Command eval_command = {
+    .name = "eval",
+    .summary = "Loss of a trained model on held-out text: nats, perplexity, bits per byte, loads",
+    .example = "sluice eval runs/quickstart",
+    .declare = [](CLI::App& app) -> std::function<int()> {
+      auto flags = std::make_shared<EvalFlags>();
+      flags->checkpoint.declare(app);
+      app.add_option("--data", flags->texts,
+                     "file or folder to evaluate on instead of the recipe's held-out text; may be "
+                     "repeated")
+          ->type_name("FILE[,DOMAIN]")
+          ->allow_extra_args(false);
+      app.add_flag("--json", flags->json, "print one JSON object");
+      app.add_option("--dump-logits", flags->dump,
+                     "write the logits [N, V] of --tokens to this HDF5 file, and nothing else")
+          ->type_name("FILE.h5");
+      app.add_option("--tokens", flags->tokens, "ready tokens: raw .bin, .npy or HDF5")
+          ->type_name("FILE");
+      app.add_option("--raw-type", flags->raw_type, "numbers of a .bin file: u16 or u32")
+          ->check(CLI::IsMember({"u16", "u32"}))
+          ->capture_default_str();
+      return [flags] { return run_evaluation(*flags); };
+    },
+};
+
+}  // namespace sluice
