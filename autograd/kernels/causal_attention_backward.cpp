@@ -205,7 +205,7 @@ void backward_rectangle(const HeadGroup& group, double scale, const Rectangle& p
 /// From this many head groups on, each is one task. Fewer are cut twice, by keys for dK and dV,
 /// then by rows for dQ, which computes scores and dP a second time (7 products instead of 5).
 /// Either way the sums are the same.
-constexpr int64_t kEnoughGroups = 8;
+constexpr int64_t kEnoughGroups = 4;
 
 }  // namespace
 

@@ -9,77 +9,108 @@
 namespace sluice::kernels {
 namespace {
 
-/// Rows of an expert that one tile takes: enough that packing its weights is small beside the
-/// product.
-constexpr int64_t kTileRows = 256;
-/// Rows of dW that one tile takes.
-constexpr int64_t kTileOut = 128;
+/// Rows that one tile takes: packing its part of the weight costs about a twentieth of the product.
+constexpr int64_t kRowsPerTile = 256;
+/// Below this many tiles, columns are cut too, into parts of at least kLeastColumns (packing the
+/// rows again for each costs up to a tenth).
+constexpr int64_t kEnoughTiles = 64;
+constexpr int64_t kLeastColumns = 128;
 
-/// A piece of work: rows begin .. end-1 of expert e.
+/// A piece of work: rows x columns of one expert's result.
 struct Tile {
   int64_t expert;
-  int64_t begin;
-  int64_t end;
+  int64_t first_row;
+  int64_t end_row;
+  int64_t first_column;
+  int64_t end_column;
+  int64_t work;
+
+  [[nodiscard]] int64_t rows() const { return end_row - first_row; }
+  [[nodiscard]] int64_t columns() const { return end_column - first_column; }
 };
 
-/// Row tiles of all experts, largest first: the last ones handed out are short.
-template <class Body>
-void for_each_row_tile(const Groups& groups, Body&& body) {
-  int64_t count = 0;
-  for (int64_t e = 0; e < groups.E; ++e) {
-    count += ceil_div(groups.offsets[e + 1] - groups.offsets[e], kTileRows);
-  }
+/// Cuts the results of all experts, rows_of(e) x columns with sums over depth_of(e), into tiles and
+/// calls body(tile) for each in parallel, those with most work first: the last ones handed out are
+/// short.
+template <class Rows, class Depth, class Body>
+void for_each_tile(int64_t E, int64_t columns, Rows&& rows_of, Depth&& depth_of, Body&& body) {
+  int64_t row_tiles = 0;
+  for (int64_t e = 0; e < E; ++e) row_tiles += ceil_div(rows_of(e), kRowsPerTile);
+  if (row_tiles == 0 || columns == 0) return;
+  const int64_t column_tiles = std::clamp<int64_t>(ceil_div(kEnoughTiles, row_tiles), 1,
+                                                   std::max<int64_t>(1, columns / kLeastColumns));
+  const int64_t step = ceil_div(columns, column_tiles);
   ArenaScope scratch(thread_arena());
-  Tile* tiles = scratch.allocate<Tile>(count);
-  int64_t next = 0;
-  for (int64_t e = 0; e < groups.E; ++e) {
-    for (int64_t begin = groups.offsets[e]; begin < groups.offsets[e + 1]; begin += kTileRows) {
-      tiles[next++] = {e, begin, std::min<int64_t>(begin + kTileRows, groups.offsets[e + 1])};
+  Tile* tiles = scratch.allocate<Tile>(row_tiles * ceil_div(columns, step));
+  int64_t count = 0;
+  for (int64_t e = 0; e < E; ++e) {
+    for (int64_t row = 0; row < rows_of(e); row += kRowsPerTile) {
+      for (int64_t column = 0; column < columns; column += step) {
+        Tile tile{e,
+                  row,
+                  std::min(rows_of(e), row + kRowsPerTile),
+                  column,
+                  std::min(columns, column + step),
+                  0};
+        tile.work = tile.rows() * tile.columns() * depth_of(e);
+        tiles[count++] = tile;
+      }
     }
   }
   std::stable_sort(tiles, tiles + count,
-                   [](const Tile& a, const Tile& b) { return a.end - a.begin > b.end - b.begin; });
-  parallel_for(count, [&](int64_t tile) { body(tiles[tile]); });
+                   [](const Tile& a, const Tile& b) { return a.work > b.work; });
+  parallel_for(count, [&](int64_t i) { body(tiles[i]); });
 }
 
 }  // namespace
 
 template <class T>
 void grouped_gemm(const Groups& groups, const T* x, const T* weight, T* y) {
-  const auto [E, offsets, I, O] = groups;
-  for_each_row_tile(groups, [=](const Tile& tile) {
-    gemm_serial<T>({tile.end - tile.begin, O, I}, {x + tile.begin * I, I},
-                   {weight + tile.expert * O * I, I, true}, {y + tile.begin * O, O});
-  });
+  const int64_t I = groups.I;
+  const int64_t O = groups.O;
+  for_each_tile(
+      groups.E, O, [&](int64_t e) { return groups.rows(e); }, [&](int64_t) { return I; },
+      [&](const Tile& tile) {
+        const int64_t row = groups.offsets[tile.expert] + tile.first_row;
+        gemm_serial<T>({tile.rows(), tile.columns(), I}, {x + row * I, I},
+                       {weight + (tile.expert * O + tile.first_column) * I, I, true},
+                       {y + row * O + tile.first_column, O});
+      });
 }
 
 template <class T>
 void grouped_gemm_grad_x(const Groups& groups, const T* grad_y, const T* weight,
                          const Gradient<T>& grad_x) {
-  const auto [E, offsets, I, O] = groups;
+  const int64_t I = groups.I;
+  const int64_t O = groups.O;
   const T beta = grad_x.accumulate ? T{1} : T{0};
-  for_each_row_tile(groups, [&, I = I, O = O](const Tile& tile) {
-    gemm_serial<T>({tile.end - tile.begin, I, O}, {grad_y + tile.begin * O, O},
-                   {weight + tile.expert * O * I, I},
-                   {grad_x.data + tile.begin * I, I, T{1}, beta});
-  });
+  for_each_tile(
+      groups.E, I, [&](int64_t e) { return groups.rows(e); }, [&](int64_t) { return O; },
+      [&](const Tile& tile) {
+        const int64_t row = groups.offsets[tile.expert] + tile.first_row;
+        gemm_serial<T>({tile.rows(), tile.columns(), O}, {grad_y + row * O, O},
+                       {weight + tile.expert * O * I + tile.first_column, I},
+                       {grad_x.data + row * I + tile.first_column, I, T{1}, beta});
+      });
 }
 
 template <class T>
 void grouped_gemm_grad_weight(const Groups& groups, const T* grad_y, const T* x,
                               const Gradient<T>& grad_weight) {
-  const auto [E, offsets, I, O] = groups;
+  const int64_t I = groups.I;
+  const int64_t O = groups.O;
   const T beta = grad_weight.accumulate ? T{1} : T{0};
-  const int64_t blocks = ceil_div(O, kTileOut);
-  parallel_for(E * blocks, [&, offsets = offsets, I = I, O = O](int64_t tile) {
-    const int64_t e = tile / blocks;
-    const int64_t begin = tile % blocks * kTileOut;
-    const int64_t rows = offsets[e + 1] - offsets[e];
-    if (rows == 0 && grad_weight.accumulate) return;
-    gemm_serial<T>({std::min(kTileOut, O - begin), I, rows},
-                   {grad_y + offsets[e] * O + begin, O, true}, {x + offsets[e] * I, I},
-                   {grad_weight.data + (e * O + begin) * I, I, T{1}, beta});
-  });
+  for_each_tile(
+      groups.E, I, [&](int64_t e) { return groups.rows(e) == 0 && grad_weight.accumulate ? 0 : O; },
+      [&](int64_t e) { return groups.rows(e); },
+      [&](const Tile& tile) {
+        const int64_t row = groups.offsets[tile.expert];
+        gemm_serial<T>(
+            {tile.rows(), tile.columns(), groups.rows(tile.expert)},
+            {grad_y + row * O + tile.first_row, O, true}, {x + row * I + tile.first_column, I},
+            {grad_weight.data + (tile.expert * O + tile.first_row) * I + tile.first_column, I, T{1},
+             beta});
+      });
 }
 
 #define SLUICE_INSTANTIATE(T)                                                                  \

@@ -18,6 +18,7 @@ struct Groups {
   const int32_t* offsets;  // [E + 1], from 0 to R, non-decreasing
   int64_t I;
   int64_t O;
+  [[nodiscard]] int64_t rows(int64_t expert) const { return offsets[expert + 1] - offsets[expert]; }
 };
 
 /// y[r, o] = sum_i x[r, i] weight[e(r), o, i]: x [R, I], y [R, O].

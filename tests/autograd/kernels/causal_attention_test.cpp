@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
+#include <utility>
+
 #include "autograd/kernels/reference/causal_attention.h"
 #include "tests/support/arrays.h"
 
@@ -34,6 +38,8 @@ std::vector<Case> cases() {
           {{2, 1, 4, 0.5, 1}, {{0, 33, 0, 33}}},
           {{2, 2, 4, 0.5}, {{0, 3, 0, 200}}},      // three queries on a cache
           {{2, 2, 4, 0.5, 50}, {{0, 1, 0, 200}}},  // one query, windowed
+          {{6, 2, 70, 0.1}, {{0, 230, 0, 230}}},   // heads wider than a tile, three to a group
+          {{5, 1, 3, 0.5, 7}, {{0, 60, 0, 60}}},
           {{2, 1, 4, 0.5}, {}}};
 }
 
@@ -136,6 +142,97 @@ TYPED_TEST(Attention, OfACachedTokenEqualsItsRowOfTheFullPassBitForBit) {
     causal_attention<T>(shape, step, {a.q.data() + token * 16, a.k.data(), a.v.data(), one.data()});
     for (int64_t i = 0; i < 16; ++i) ASSERT_EQ(one[i], o[token * 16 + i]) << token;
   }
+}
+
+TYPED_TEST(Attention, GivesTheSameGradientsOnAnyThreadsAndHoweverTheWorkIsCut) {
+  using T = TypeParam;
+  // One document is cut by keys and by queries; the same document four times over is one task each.
+  const AttentionShape shape{2, 1, 8, 0.4, 200};
+  constexpr int64_t kTokens = 300;
+  std::vector<AttentionSegment> four;
+  for (int64_t i = 0; i < 4; ++i) {
+    four.push_back({i * kTokens, (i + 1) * kTokens, i * kTokens, (i + 1) * kTokens});
+  }
+  const std::vector<AttentionSegment> one = {four[0]};
+  Arrays<T> a = arrays_for<T>({shape, four});
+  for (Array<T>* array : {&a.q, &a.k, &a.v, &a.grad_o}) {
+    const int64_t part = array->size() / 4;
+    for (int64_t i = part; i < array->size(); ++i) (*array)[i] = (*array)[i - part];
+  }
+  Array<T> o(a.q.size()), lse(a.q.size() / shape.P);
+  causal_attention<T>(shape, four, {a.q.data(), a.k.data(), a.v.data(), o.data(), lse.data()});
+  const auto gradients = [&](const std::vector<AttentionSegment>& segments) {
+    Array<T> all(a.q.size() + 2 * a.k.size());
+    causal_attention_backward<T>(shape, segments,
+                                 {a.q.data(),
+                                  a.k.data(),
+                                  a.v.data(),
+                                  o.data(),
+                                  lse.data(),
+                                  a.grad_o.data(),
+                                  {all.data(), false},
+                                  {all.data() + a.q.size(), false},
+                                  {all.data() + a.q.size() + a.k.size(), false}});
+    return all;
+  };
+  testing::expect_same_bits_on_any_threads([&] { return gradients(one); });
+  testing::expect_same_bits_on_any_threads([&] { return gradients(four); });
+  const Array<T> cut = gradients(one);
+  const Array<T> whole = gradients(four);
+  for (const auto& [begin, size] :
+       {std::pair(int64_t{0}, a.q.size() / 4), std::pair(a.q.size(), a.k.size() / 4),
+        std::pair(a.q.size() + a.k.size(), a.k.size() / 4)}) {
+    for (int64_t i = begin; i < begin + size; ++i) ASSERT_EQ(cut[i], whole[i]);
+  }
+}
+
+TYPED_TEST(Attention, OfTheLastPositionMergesFromDisjointKeys) {
+  // lse = log(e^lse_1 + e^lse_2) and o = e^(lse_1 - lse) o_1 + e^(lse_2 - lse) o_2 over two parts
+  // of the keys.
+  using T = TypeParam;
+  constexpr int64_t kKeys = 200, kFirst = 90, P = 4;
+  const auto q = Array<T>::uniform(P, 1, -2, 2);
+  const auto k = Array<T>::uniform(kKeys * P, 2, -2, 2);
+  const auto v = Array<T>::uniform(kKeys * P, 3);
+  const auto attend = [&](int64_t begin, int64_t end, Array<T>& o) {
+    Array<T> lse(1);
+    const std::vector<AttentionSegment> segments = {{0, 1, begin, end}};
+    causal_attention<T>({1, 1, P, 0.5}, segments,
+                        {q.data(), k.data(), v.data(), o.data(), lse.data()});
+    return static_cast<double>(lse[0]);
+  };
+  Array<T> all(P), first(P), second(P);
+  const double lse = attend(0, kKeys, all);
+  const double lse_1 = attend(0, kFirst, first);
+  const double lse_2 = attend(kFirst, kKeys, second);
+  const double tolerance = kCoefficient * static_cast<double>(std::numeric_limits<T>::epsilon());
+  EXPECT_NEAR(lse, std::log(std::exp(lse_1) + std::exp(lse_2)), tolerance);
+  for (int64_t p = 0; p < P; ++p) {
+    EXPECT_NEAR(static_cast<double>(all[p]),
+                std::exp(lse_1 - lse) * static_cast<double>(first[p]) +
+                    std::exp(lse_2 - lse) * static_cast<double>(second[p]),
+                tolerance);
+  }
+}
+
+TYPED_TEST(Attention, OfGroupedHeadsEqualsThatOfRepeatedKeyHeads) {
+  using T = TypeParam;
+  constexpr int64_t kTokens = 150, H = 4, P = 8;
+  const std::vector<AttentionSegment> segments = {{0, kTokens, 0, kTokens}};
+  const auto q = Array<T>::uniform(kTokens * H * P, 1, -2, 2);
+  const auto k = Array<T>::uniform(kTokens * 2 * P, 2, -2, 2);
+  const auto v = Array<T>::uniform(kTokens * 2 * P, 3);
+  Array<T> k_all(kTokens * H * P), v_all(kTokens * H * P);
+  for (int64_t i = 0; i < k_all.size(); ++i) {
+    const int64_t token = i / (H * P), head = i / P % H;
+    k_all[i] = k[(token * 2 + head / 2) * P + i % P];
+    v_all[i] = v[(token * 2 + head / 2) * P + i % P];
+  }
+  Array<T> grouped(q.size()), repeated(q.size());
+  causal_attention<T>({H, 2, P, 0.4}, segments, {q.data(), k.data(), v.data(), grouped.data()});
+  causal_attention<T>({H, H, P, 0.4}, segments,
+                      {q.data(), k_all.data(), v_all.data(), repeated.data()});
+  EXPECT_TRUE(grouped.same_bits(repeated));
 }
 
 TYPED_TEST(Attention, WithAWindowOfTheWholeLengthIsFullAttention) {

@@ -26,11 +26,12 @@ struct Case {
 };
 
 std::vector<Case> cases() {
-  return {{{0, 3}, 5, 7},                       // one expert
-          {{0, 0, 4, 4, 4}, 17, 33},            // empty experts around one
-          {{0, 0, 0}, 4, 4},                    // no row at all
-          {{0, 600, 600, 601}, 16, 40},         // one expert with nearly all
-          {{0, 1, 17, 80, 81, 337}, 32, 130}};  // all sizes
+  return {{{0, 3}, 5, 7},                      // one expert
+          {{0, 0, 4, 4, 4}, 17, 33},           // empty experts around one
+          {{0, 0, 0}, 4, 4},                   // no row at all
+          {{0, 600, 600, 601}, 16, 40},        // one expert with nearly all
+          {{0, 1, 17, 80, 81, 337}, 32, 130},  // all sizes
+          {{0, 5, 20}, 270, 390}};             // few rows: columns are cut
 }
 
 TYPED_TEST(GroupedGemm, EqualsTheReferenceForwardAndBackward) {
@@ -78,6 +79,32 @@ TYPED_TEST(GroupedGemm, GivesARowTheSameBitsWhateverItsNeighbours) {
     grouped_gemm<T>({2, one.data(), I, O}, x.data() + row * I, w.data(), alone.data());
     for (int64_t o = 0; o < O; ++o) ASSERT_EQ(alone[o], all[row * O + o]) << row << " " << o;
   }
+}
+
+TYPED_TEST(GroupedGemm, GivesTheSameBitsOnAnyNumberOfThreads) {
+  using T = TypeParam;
+  // Few tiles, so that columns are cut as well as rows.
+  constexpr int64_t I = 300, O = 270;
+  const std::vector<int32_t> offsets = {0, 260, 260, 275};
+  const Groups groups{3, offsets.data(), I, O};
+  const auto x = Array<T>::uniform(275 * I, 1);
+  const auto w = Array<T>::uniform(3 * O * I, 2);
+  const auto g = Array<T>::uniform(275 * O, 3);
+  testing::expect_same_bits_on_any_threads([&] {
+    Array<T> y(275 * O);
+    grouped_gemm(groups, x.data(), w.data(), y.data());
+    return y;
+  });
+  testing::expect_same_bits_on_any_threads([&] {
+    Array<T> grad_x(275 * I);
+    grouped_gemm_grad_x<T>(groups, g.data(), w.data(), {grad_x.data(), false});
+    return grad_x;
+  });
+  testing::expect_same_bits_on_any_threads([&] {
+    Array<T> grad_w(3 * O * I);
+    grouped_gemm_grad_weight<T>(groups, g.data(), x.data(), {grad_w.data(), false});
+    return grad_w;
+  });
 }
 
 }  // namespace
