@@ -28,12 +28,16 @@ std::vector<std::string> files_at(const std::string& path,
                                                extension_of(file.string())) != extensions.end();
   };
   std::vector<std::string> files;
-  for (auto entry = fs::recursive_directory_iterator(path); entry != fs::end(entry); ++entry) {
-    if (entry->path().filename().string().starts_with('.')) {
-      if (entry->is_directory()) entry.disable_recursion_pending();
-    } else if (entry->is_regular_file() && is_wanted(entry->path())) {
-      files.push_back(entry->path().string());
+  try {
+    for (auto entry = fs::recursive_directory_iterator(path); entry != fs::end(entry); ++entry) {
+      if (entry->path().filename().string().starts_with('.')) {
+        if (entry->is_directory()) entry.disable_recursion_pending();
+      } else if (entry->is_regular_file() && is_wanted(entry->path())) {
+        files.push_back(entry->path().string());
+      }
     }
+  } catch (const fs::filesystem_error& error) {
+    throw DataError(fmt::format("{}: cannot be listed: {}", path, error.code().message()));
   }
   std::sort(files.begin(), files.end());
   return files;

@@ -55,6 +55,15 @@ TEST(Batch, SlicesToNothingAndToItself) {
   EXPECT_EQ(Batch{}.valid_targets(), 0);
 }
 
+TEST(Batch, AppendsWhatWasSlicedOff) {
+  const Batch batch = three_sequences();
+  for (int64_t at = 0; at <= 3; ++at) {
+    Batch joined = batch.slice_sequences(0, at);
+    joined.append(batch.slice_sequences(at, 3));
+    EXPECT_EQ(joined, batch) << at;
+  }
+}
+
 TEST(Batch, RefusesASliceOutsideIt) {
   EXPECT_THROW((void)three_sequences().slice_sequences(2, 4), InternalError);
   EXPECT_THROW((void)three_sequences().slice_sequences(2, 1), InternalError);

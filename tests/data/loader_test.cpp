@@ -3,7 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <set>
+#include <array>
+#include <thread>
 
 #include "autograd/support/error.h"
 #include "tests/data/support.h"
@@ -143,6 +144,23 @@ TEST(Loader, MixesSourcesByWeightTimesTokens) {
   Loader loader(data, options());
   (void)batches(loader, 100);
   EXPECT_THAT(loader.state().drawn, ElementsAre(100, 200));
+}
+
+TEST(Loader, SharesItsDataWithOtherLoadersOnOtherThreads) {
+  const Dataset data = two_sources();
+  Loader alone(data, options());
+  const std::vector<Batch> expected = batches(alone, 30);
+  std::array<std::vector<Batch>, 3> found;
+  {
+    std::vector<std::jthread> threads;
+    for (auto& mine : found) {
+      threads.emplace_back([&] {
+        Loader loader(data, options());
+        mine = batches(loader, 30);
+      });
+    }
+  }
+  EXPECT_THAT(found, ::testing::Each(expected));
 }
 
 TEST(Loader, KeepsTheExactOrderWithoutShuffling) {

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <map>
+#include <thread>
 
 #include "autograd/support/error.h"
 #include "autograd/support/rng.h"
@@ -170,6 +171,22 @@ TEST(SentencePieceErrors, AreOneSentence) {
             "invalid UTF-8 at byte 2 of the text");
   EXPECT_EQ(testing::message_of<DataError>([&] { (void)tokenizer->token_bytes(340); }),
             "token id 340 is outside the vocabulary of 340 sentencepiece tokens");
+}
+
+TEST(ThreadsSharingATokenizer, EncodeAndDecodeAsOneAlone) {
+  const auto tokenizer = trained(prose(), small_config("bpe"));
+  const std::string text = prose() + testing::random_utf8(1, 200);
+  const std::vector<int32_t> expected = tokenizer->encode(text);
+  std::array<bool, 4> agrees{};
+  {
+    std::vector<std::jthread> threads;
+    for (bool& mine : agrees) {
+      threads.emplace_back([&] {
+        mine = tokenizer->encode(text) == expected && tokenizer->decode(expected) == text;
+      });
+    }
+  }
+  EXPECT_THAT(agrees, ::testing::Each(true));
 }
 
 std::vector<std::string> segments(std::string_view text) {
