@@ -221,26 +221,66 @@ inline void transpose(Vec<T> (&rows)[Vec<T>::kWidth]) {
   }
 }
 
+namespace detail {
+/// Lane i becomes lane i + kShift, modulo the width.
+template <int kShift, class T, int... kLane>
+[[nodiscard]] inline Vec<T> rotate(Vec<T> x, std::integer_sequence<int, kLane...>) {
+  constexpr int kWidth = static_cast<int>(Vec<T>::kWidth);
+  return {__builtin_shufflevector(x.v, x.v, ((kLane + kShift) % kWidth)...)};
+}
+
+/// Folds halves onto each other with `combine`, in registers, until one lane is left.
+template <int kHalf, class T, class Combine>
+[[nodiscard]] inline T fold_lanes(Vec<T> x, Combine&& combine) {
+  constexpr int kWidth = static_cast<int>(Vec<T>::kWidth);
+  x = combine(x, rotate<kHalf>(x, std::make_integer_sequence<int, kWidth>()));
+  if constexpr (kHalf > 1) {
+    return fold_lanes<kHalf / 2>(x, combine);
+  } else {
+    return x.v[0];
+  }
+}
+}  // namespace detail
+
+namespace detail {
+
+/// A vector of `count` numbers.
+template <class T, int64_t count>
+struct Lanes {
+  typedef T Native __attribute__((vector_size(count * sizeof(T))));
+};
+
+/// Folds `count` lanes in halves until one is left: combine(low half, high half), register by
+/// register. (A loop over an array of lanes would go through memory at every step.)
+template <class T, int64_t count, class Vector, class Combine>
+[[nodiscard]] inline T fold_lanes(const Vector& lanes, Combine combine) {
+  if constexpr (count == 2) {
+    return combine(static_cast<T>(lanes[0]), static_cast<T>(lanes[1]));
+  } else {
+    using Half = typename Lanes<T, count / 2>::Native;
+    Half low;
+    Half high;
+    std::memcpy(&low, &lanes, sizeof(Half));
+    std::memcpy(&high, reinterpret_cast<const char*>(&lanes) + sizeof(Half), sizeof(Half));
+    const Half folded = combine(low, high);
+    return fold_lanes<T, count / 2>(folded, combine);
+  }
+}
+
+}  // namespace detail
+
 /// Sum of the lanes as a binary tree: lane i with lane i + kWidth/2, and so on.
 template <class T>
 [[nodiscard]] inline T sum_lanes(Vec<T> x) {
-  T lanes[Vec<T>::kWidth];
-  store(lanes, x);
-  for (int64_t half = Vec<T>::kWidth / 2; half > 0; half /= 2) {
-    for (int64_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  }
-  return lanes[0];
+  return detail::fold_lanes<T, Vec<T>::kWidth>(
+      x.v, [](const auto& low, const auto& high) { return low + high; });
 }
 
+/// Largest lane; NaN lanes may be passed over.
 template <class T>
 [[nodiscard]] inline T max_lanes(Vec<T> x) {
-  T lanes[Vec<T>::kWidth];
-  store(lanes, x);
-  for (int64_t half = Vec<T>::kWidth / 2; half > 0; half /= 2) {
-    for (int64_t i = 0; i < half; ++i)
-      lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
-  }
-  return lanes[0];
+  return detail::fold_lanes<T, Vec<T>::kWidth>(
+      x.v, [](const auto& low, const auto& high) { return low > high ? low : high; });
 }
 
 }  // namespace sluice::kernels
