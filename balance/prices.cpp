@@ -46,14 +46,15 @@ T positive_rth_largest(const T* v, int64_t n, int64_t r) {
     low = middle;
     if (count == r) break;
   }
-  // At least r values are >= low; when they are exactly r, theirs is the least of them.
-  const T threshold = std::bit_cast<T>(low);
-  T least = std::numeric_limits<T>::infinity();
+  // At least r values are >= low; when they are exactly r, theirs is the least of them. Compared as
+  // bits, since a minimum of floats is not vectorised.
+  constexpr Bits<T> kNone = std::numeric_limits<Bits<T>>::max();
+  Bits<T> least = kNone;
   for (int64_t i = 0; i < n; ++i) {
-    const T candidate = v[i] >= threshold ? v[i] : std::numeric_limits<T>::infinity();
-    least = candidate < least ? candidate : least;
+    const Bits<T> candidate = v[i] >= std::bit_cast<T>(low) ? std::bit_cast<Bits<T>>(v[i]) : kNone;
+    least = std::min(least, candidate);
   }
-  return least;
+  return std::bit_cast<T>(least);
 }
 
 /// Ranks kLanes tokens at once: best[slot] is the (slot + 1)-th largest value seen, per lane.

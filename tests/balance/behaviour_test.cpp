@@ -61,7 +61,7 @@ TEST_F(Behaviour, WithoutBalancingOffsetsCollapseTheLoad) {
 
 TEST_F(Behaviour, BipBalancesFromTheFirstStep) {
   const auto bip = make_one("bip", kExperts);
-  const auto vio = max_vio(*bip, 100, ScoreFunction::softmax);
+  const auto vio = max_vio(*bip, 50, ScoreFunction::softmax);
   EXPECT_LT(vio[0], 1.25 * 0.50);
   for (const double v : vio) EXPECT_LT(v, 1.25 * 0.50);
 }
@@ -69,8 +69,8 @@ TEST_F(Behaviour, BipBalancesFromTheFirstStep) {
 TEST_F(Behaviour, RecentringKeepsBipBalanced) {
   const auto plain = make_one("bip", kExperts);
   const auto recentred = make_one("bip", kExperts, {{"recentre", true}});
-  const auto drifting = max_vio(*plain, 100, ScoreFunction::sigmoid);
-  const auto steady = max_vio(*recentred, 100, ScoreFunction::sigmoid);
+  const auto drifting = max_vio(*plain, 40, ScoreFunction::sigmoid);
+  const auto steady = max_vio(*recentred, 40, ScoreFunction::sigmoid);
   EXPECT_LT(steady.back(), 1.25 * 0.10);
   EXPECT_LT(steady.back(), drifting.back());
 }
@@ -89,17 +89,17 @@ TEST_F(Behaviour, MoreIterationsBalanceAFixedBatchBetter) {
 
 TEST_F(Behaviour, LossFreeBiasNeedsManyStepsAndThenBalances) {
   const auto bias = make_one("loss_free_bias", kExperts, {{"rate", 1e-2}});
-  const auto vio = max_vio(*bias, 100, ScoreFunction::sigmoid);
+  const auto vio = max_vio(*bias, 60, ScoreFunction::sigmoid);
   EXPECT_GT(vio[9], 1.0);
-  EXPECT_LT(vio[99], 0.5);
+  EXPECT_LT(vio[59], 0.5);
 }
 
 TEST_F(Behaviour, BipIsAheadOfLossFreeBiasInTheFirstSteps) {
   const auto bip = make_one("bip", kExperts);
   const auto bias = make_one("loss_free_bias", kExperts);
-  const auto with_bip = max_vio(*bip, 30, ScoreFunction::sigmoid);
-  const auto with_bias = max_vio(*bias, 30, ScoreFunction::sigmoid);
-  for (size_t step = 0; step < 30; ++step) EXPECT_LT(2.0 * with_bip[step], with_bias[step]);
+  const auto with_bip = max_vio(*bip, 20, ScoreFunction::sigmoid);
+  const auto with_bias = max_vio(*bias, 20, ScoreFunction::sigmoid);
+  for (size_t step = 0; step < 20; ++step) EXPECT_LT(2.0 * with_bip[step], with_bias[step]);
 }
 
 }  // namespace

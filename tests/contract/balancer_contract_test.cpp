@@ -1,0 +1,286 @@
+// What every balancing method must do, by standing in methods.def.
+
+#include <gtest/gtest.h>
+
+#include "autograd/support/parallel.h"
+#include "tests/balance/routed_batch.h"
+#include "train/yaml_reader.h"
+#include "train/yaml_writer.h"
+
+namespace sluice {
+namespace {
+
+using testing::layout_of;
+using testing::load_of;
+using testing::load_state;
+using testing::RoutedBatch;
+using testing::RoutedBatchOptions;
+using testing::state_of;
+
+constexpr int64_t kExperts = 8;
+constexpr int64_t kTopK = 2;
+
+class EveryBalancer : public ::testing::TestWithParam<std::string> {
+ protected:
+  [[nodiscard]] static std::unique_ptr<Balancer> make() {
+    const Tagged tagged = testing::method(GetParam());
+    return make_balancer({&tagged, 1}, {.layer = 0, .experts = kExperts, .top_k = kTopK});
+  }
+  /// Logits that favour the lower experts; `seed` draws another batch.
+  Tensor logits(int64_t tokens, uint64_t seed) {
+    SampleFactory factory(pool_, DType::f32, seed);
+    Tensor z = factory.uniform({tokens, kExperts}, -1.0, 1.0);
+    for (int64_t i = 0; i < z.numel(); ++i) {
+      z.data<float>()[i] -= 0.3F * static_cast<float>(i % kExperts);
+    }
+    return z;
+  }
+
+  struct Outcome {
+    std::vector<int32_t> expert;
+    std::vector<double> losses;
+    std::vector<float> grad;  // of the summed losses, with respect to the logits
+    friend bool operator==(const Outcome&, const Outcome&) = default;
+  };
+  /// One training step of one micro-batch.
+  Outcome train(Balancer& balancer, const Tensor& z, const SequenceLayout& layout, int64_t step) {
+    Tape tape(pool_);
+    const Tensor input = tape.input(z);
+    const RoutedBatch batch(tape, input, layout,
+                            {.top_k = kTopK,
+                             .valid_tokens = std::max<int64_t>(1, layout.counted_tokens()),
+                             .progress = {.step = step}});
+    Outcome outcome;
+    Selection selection;
+    {
+      const NoGrad no_grad(tape);
+      selection = batch.route(balancer);
+    }
+    outcome.expert = selection.expert;
+    const LayerLoad load = load_of(selection, layout);
+    std::vector<AuxiliaryLoss> losses;
+    balancer.add_losses(tape, batch.input(), selection, &load, losses);
+    for (const AuxiliaryLoss& loss : losses) outcome.losses.push_back(loss.value.item());
+    if (!losses.empty()) {
+      Tensor total = losses[0].value;
+      for (size_t i = 1; i < losses.size(); ++i) total = add(tape, total, losses[i].value);
+      tape.backward(total);
+      const Tensor grad = tape.gradient(input);
+      if (grad.defined()) {
+        const auto values = grad.span<float>();
+        outcome.grad.assign(values.begin(), values.end());
+      }
+    }
+    balancer.end_step(load, {.step = step});
+    return outcome;
+  }
+
+  Pool pool_;
+};
+
+TEST_P(EveryBalancer, RoutesEveryTokenToDistinctExperts) {
+  const auto balancer = make();
+  const Outcome outcome = train(*balancer, logits(50, 1), layout_of({50}), 0);
+  ASSERT_EQ(outcome.expert.size(), 50U * kTopK);
+  for (size_t t = 0; t < 50; ++t) {
+    EXPECT_GE(outcome.expert[2 * t], 0);
+    EXPECT_LT(outcome.expert[2 * t], kExperts);
+    EXPECT_NE(outcome.expert[2 * t], outcome.expert[2 * t + 1]);
+  }
+}
+
+TEST_P(EveryBalancer, ContinuesBitForBitFromItsSavedState) {
+  const auto whole = make();
+  const auto half = make();
+  const SequenceLayout layout = layout_of({30, 70});
+  for (uint64_t step = 0; step < 4; ++step) {
+    const Tensor z = logits(100, step + 1);
+    EXPECT_EQ(train(*whole, z, layout, static_cast<int64_t>(step)),
+              train(*half, z, layout, static_cast<int64_t>(step)));
+  }
+  const auto resumed = make();
+  load_state(*resumed, state_of(*half));
+  for (uint64_t step = 4; step < 8; ++step) {
+    const Tensor z = logits(100, step + 1);
+    EXPECT_EQ(train(*whole, z, layout, static_cast<int64_t>(step)),
+              train(*resumed, z, layout, static_cast<int64_t>(step)));
+  }
+  EXPECT_EQ(state_of(*whole), state_of(*resumed));
+}
+
+TEST_P(EveryBalancer, WorksWithoutTokensWithOneTokenAndWithoutCountedTokens) {
+  const auto balancer = make();
+  SequenceLayout masked = layout_of({5});
+  std::fill(masked.counted.begin(), masked.counted.end(), uint8_t{0});
+  EXPECT_TRUE(train(*balancer, logits(0, 1), layout_of({0}), 0).expert.empty());
+  EXPECT_EQ(train(*balancer, logits(1, 1), layout_of({1}), 1).expert.size(), 2U);
+  const Outcome outcome = train(*balancer, logits(5, 1), masked, 2);
+  EXPECT_EQ(outcome.expert.size(), 10U);
+  for (const double loss : outcome.losses) EXPECT_EQ(loss, 0.0);
+  for (const float grad : outcome.grad) EXPECT_EQ(grad, 0.0F);
+}
+
+TEST_P(EveryBalancer, StaysFiniteWithAnExpertThatNeverWins) {
+  const auto balancer = make();
+  for (uint64_t step = 0; step < 5; ++step) {
+    Tensor z = logits(64, step + 1);
+    for (int64_t t = 0; t < 64; ++t) z.data<float>()[t * kExperts + 3] = -200.0F;
+    const Outcome outcome = train(*balancer, z, layout_of({64}), static_cast<int64_t>(step));
+    for (const double loss : outcome.losses) EXPECT_TRUE(std::isfinite(loss));
+    for (const float grad : outcome.grad) EXPECT_TRUE(std::isfinite(grad));
+  }
+}
+
+TEST_P(EveryBalancer, WorksOnSequencesOfUnevenLength) {
+  const auto balancer = make();
+  const Outcome outcome = train(*balancer, logits(144, 1), layout_of({1, 120, 2, 0, 21}), 0);
+  for (const double loss : outcome.losses) EXPECT_GT(loss, 0.0);
+}
+
+TEST_P(EveryBalancer, LearnsNothingFromAStepWithoutLoad) {
+  const auto balancer = make();
+  (void)train(*balancer, logits(50, 1), layout_of({50}), 0);
+  const StateDict before = state_of(*balancer);
+  balancer->end_step({}, {.step = 1});
+  balancer->end_step(load_of(std::vector<int64_t>(kExperts, 0)), {.step = 1});
+  EXPECT_EQ(state_of(*balancer), before);
+}
+
+TEST_P(EveryBalancer, ChangesNothingInEvaluation) {
+  const auto balancer = make();
+  (void)train(*balancer, logits(50, 1), layout_of({50}), 0);
+  const StateDict before = state_of(*balancer);
+  Tape tape(pool_);
+  const NoGrad no_grad(tape);
+  const RoutedBatch batch(tape, logits(50, 2), layout_of({50}),
+                          {.top_k = kTopK, .training = false});
+  const Selection first = batch.route(*balancer);
+  EXPECT_EQ(batch.route(*balancer), first);
+  EXPECT_EQ(state_of(*balancer), before);
+}
+
+TEST_P(EveryBalancer, ChangesNothingWhenItsLossesAreComputedAgain) {
+  const auto balancer = make();
+  Tape tape(pool_);
+  const RoutedBatch batch(tape, logits(50, 2), layout_of({50}), {.top_k = kTopK});
+  const Selection selection = batch.route(*balancer);
+  const LayerLoad load = load_of(selection, batch.layout());
+  const StateDict before = state_of(*balancer);
+  const Tensor first = batch.loss(tape, *balancer, selection, &load);
+  const Tensor again = batch.loss(tape, *balancer, selection, &load);
+  ASSERT_EQ(first.defined(), again.defined());
+  if (first.defined()) EXPECT_EQ(first.item(), again.item());
+  EXPECT_EQ(state_of(*balancer), before);
+}
+
+TEST_P(EveryBalancer, DoesNotDependOnTheNumberOfThreads) {
+  const int threads_before = num_threads();
+  std::vector<std::vector<Outcome>> outcomes;
+  std::vector<StateDict> states;
+  for (const int threads : {1, 2, 3}) {
+    set_num_threads(threads);
+    const auto balancer = make();
+    outcomes.emplace_back();
+    for (uint64_t step = 0; step < 3; ++step) {
+      outcomes.back().push_back(train(*balancer, logits(1500, step + 1), layout_of({700, 800}),
+                                      static_cast<int64_t>(step)));
+    }
+    states.push_back(state_of(*balancer));
+  }
+  set_num_threads(threads_before);
+  for (size_t i = 1; i < outcomes.size(); ++i) {
+    EXPECT_EQ(outcomes[i], outcomes[0]);
+    EXPECT_EQ(states[i], states[0]);
+  }
+}
+
+TEST_P(EveryBalancer, RoutesATokenAloneAsItsNeighboursDoUnlessDeclaredBatchDependent) {
+  const auto balancer = make();
+  for (uint64_t step = 0; step < 3; ++step) {
+    (void)train(*balancer, logits(64, step + 1), layout_of({64}), static_cast<int64_t>(step));
+  }
+  if (balancer->traits().batch_dependent) return;
+  const Tensor z = logits(64, 9);
+  Tape tape(pool_);
+  const RoutedBatch whole(tape, z, layout_of({64}), {.top_k = kTopK});
+  const Selection together = whole.route(*balancer);
+  for (int64_t t = 0; t < 64; t += 13) {
+    const Tensor row = Tensor::of<float>(
+        pool_, {1, kExperts}, z.span<float>().subspan(static_cast<size_t>(t * kExperts), kExperts));
+    const RoutedBatch alone(tape, row, layout_of({1}), {.top_k = kTopK});
+    const auto expected = std::span(together.expert).subspan(static_cast<size_t>(t * kTopK), kTopK);
+    EXPECT_THAT(alone.route(*balancer).expert, ::testing::ElementsAreArray(expected));
+  }
+}
+
+TEST_P(EveryBalancer, RecordsTheSameOnShapesAlone) {
+  const auto ops_of = [&](Pool& pool) {
+    Tape tape(pool);
+    const Tensor z = tape.input(Tensor::zeros(pool, {50, kExperts}, DType::f32));
+    const auto balancer = make();
+    const RoutedBatch batch(tape, z, layout_of({50}), {.top_k = kTopK});
+    // On shapes the expert layer deals tokens out itself.
+    Selection selection{.tokens = 50, .experts = kExperts, .top_k = kTopK};
+    for (int32_t slot = 0; slot < 50 * kTopK; ++slot) selection.expert.push_back(slot % kExperts);
+    selection.count_load(batch.layout().counted);
+    const LayerLoad load = load_of(selection, batch.layout());
+    (void)batch.loss(tape, *balancer, selection, pool.shapes_only() ? nullptr : &load);
+    return tape.recorded_ops();
+  };
+  Pool shapes(Pool::Mode::shapes_only);
+  EXPECT_EQ(ops_of(shapes), ops_of(pool_));
+}
+
+/// `balance:` alone, as a recipe holds it.
+struct BalanceSection final : Configurable {
+  std::vector<Tagged> balance;
+  void fields(FieldVisitor& v) override {
+    v.tagged_list({"balance", "methods"}, balance, balance_choices());
+  }
+};
+
+TEST_P(EveryBalancer, ConfigRoundTripsThroughARecipe) {
+  BalanceSection written;
+  written.balance = {testing::method(GetParam())};
+  const std::string text = write_yaml(written);
+  EXPECT_THAT(text, ::testing::HasSubstr(GetParam()));
+  BalanceSection read;
+  const Diagnostics problems = read_into(read, parse_yaml(text, "recipe.yaml"));
+  EXPECT_TRUE(problems.empty()) << text;
+  EXPECT_EQ(write_yaml(read), text);
+  EXPECT_NE(make_balancer(read.balance, {.layer = 0, .experts = 4, .top_k = 1}), nullptr);
+}
+
+std::vector<std::string> names() {
+  std::vector<std::string> result;
+  for (const Choice& choice : balance_choices()) result.emplace_back(choice.name);
+  return result;
+}
+
+INSTANTIATE_TEST_SUITE_P(MethodsDef, EveryBalancer, ::testing::ValuesIn(names()),
+                         [](const auto& test) { return test.param; });
+
+TEST(BalancerRecipe, TakesAScheduleForACoefficient) {
+  BalanceSection section;
+  const Diagnostics problems = read_into(
+      section, parse_yaml("balance: {type: aux_loss, coefficient: {type: linear, peak: 1.0, "
+                          "warmup: 10 steps, total: 100 steps}}",
+                          "recipe.yaml"));
+  ASSERT_TRUE(problems.empty());
+  const auto balancer =
+      make_balancer(section.balance, {.layer = 0, .experts = kExperts, .top_k = kTopK});
+  Pool pool;
+  SampleFactory factory(pool, DType::f64);
+  const Tensor z = factory.uniform({20, kExperts});
+  const auto loss_at = [&](int64_t step) {
+    Tape tape(pool);
+    const RoutedBatch batch(tape, z, layout_of({20}), {.top_k = kTopK, .progress = {.step = step}});
+    return batch.loss(tape, *balancer, batch.route(*balancer)).item();
+  };
+  EXPECT_EQ(loss_at(0), 0.0);
+  EXPECT_GT(loss_at(5), 0.0);
+  EXPECT_DOUBLE_EQ(loss_at(10), 2.0 * loss_at(5));
+}
+
+}  // namespace
+}  // namespace sluice
