@@ -36,6 +36,11 @@ endfunction()
 function(sluice_link_libraries_of_rooms)
   target_link_libraries(sluice_support PUBLIC fmt::fmt Threads::Threads)
   sluice_uses(support PkgConfig::HDF5 PkgConfig::XXHASH)
+  if(SLUICE_SANITIZE MATCHES "thread")
+    # Note [Thread sanitizer] in that file.
+    set_source_files_properties("${PROJECT_SOURCE_DIR}/autograd/support/parallel.cpp" PROPERTIES
+      COMPILE_OPTIONS -fno-sanitize=thread COMPILE_DEFINITIONS SLUICE_THREAD_SANITIZER)
+  endif()
   if(SLUICE_PARALLEL STREQUAL "tbb")
     sluice_uses(support TBB::tbb)
     target_compile_definitions(sluice_support PRIVATE SLUICE_PARALLEL_TBB)

@@ -20,6 +20,11 @@
 #include <omp.h>
 #endif
 
+#if defined(SLUICE_THREAD_SANITIZER)
+extern "C" void __tsan_acquire(void* address);  // NOLINT: the sanitizer's own interface
+extern "C" void __tsan_release(void* address);  // NOLINT
+#endif
+
 namespace sluice {
 namespace {
 
@@ -48,6 +53,26 @@ class FirstException {
   std::mutex mutex_;
   int64_t block_ = std::numeric_limits<int64_t>::max();
   std::exception_ptr exception_;
+};
+
+/// Note [Thread sanitizer]
+/// The libraries behind the loop are not built with the sanitizer, so it cannot see that the
+/// caller's writes happen before the blocks, and the blocks' before the caller's return. In such a
+/// build this file is compiled without instrumentation (cmake/SluiceRooms.cmake) and says so
+/// itself: every block acquires what the caller released at the fork, and releases what the caller
+/// acquires at the join. Races between two blocks are still reported.
+#if defined(SLUICE_THREAD_SANITIZER)
+void announce_acquire(void* address) { __tsan_acquire(address); }
+void announce_release(void* address) { __tsan_release(address); }
+#else
+void announce_acquire(void*) {}
+void announce_release(void*) {}
+#endif
+
+/// The two moments of a loop at which threads synchronise.
+struct ForkJoin {
+  char fork = 0;
+  char join = 0;
 };
 
 /// Marks the calling thread as inside a loop, so that a nested one runs serially.
@@ -86,6 +111,13 @@ void parallel_for(int64_t blocks, FunctionRef<void(int64_t)> body) {
     return;
   }
   FirstException first;
+  ForkJoin sync;
+  announce_release(&sync.fork);
+  const auto run_block = [&](int64_t block) {
+    announce_acquire(&sync.fork);
+    first.run(block, body);
+    announce_release(&sync.join);
+  };
 #if defined(SLUICE_PARALLEL_TBB)
   oneapi::tbb::global_control control(oneapi::tbb::global_control::max_allowed_parallelism,
                                       static_cast<size_t>(threads));
@@ -95,7 +127,7 @@ void parallel_for(int64_t blocks, FunctionRef<void(int64_t)> body) {
         oneapi::tbb::blocked_range<int64_t>(0, blocks, 1),
         [&](const oneapi::tbb::blocked_range<int64_t>& range) {
           const LoopMark mark;
-          for (int64_t block = range.begin(); block < range.end(); ++block) first.run(block, body);
+          for (int64_t block = range.begin(); block < range.end(); ++block) run_block(block);
         },
         oneapi::tbb::simple_partitioner());
   });
@@ -103,9 +135,10 @@ void parallel_for(int64_t blocks, FunctionRef<void(int64_t)> body) {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
   for (int64_t block = 0; block < blocks; ++block) {
     const LoopMark mark;
-    first.run(block, body);
+    run_block(block);
   }
 #endif
+  announce_acquire(&sync.join);
   first.rethrow();
 }
 
