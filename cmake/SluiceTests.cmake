@@ -84,5 +84,5 @@ if(NOT SLUICE_SANITIZE)
   add_test(NAME Install.ServesAnExternalProgram
     COMMAND ${CMAKE_COMMAND} -D BUILD_DIR=${PROJECT_BINARY_DIR} -D SOURCE_DIR=${PROJECT_SOURCE_DIR}
             -D CXX=${CMAKE_CXX_COMPILER} -P "${PROJECT_SOURCE_DIR}/tests/install/check.cmake")
-  set_tests_properties(Install.ServesAnExternalProgram PROPERTIES LABELS install TIMEOUT 300)
+  set_tests_properties(Install.ServesAnExternalProgram PROPERTIES LABELS install TIMEOUT 600)
 endif()
