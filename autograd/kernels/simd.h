@@ -242,45 +242,18 @@ template <int kHalf, class T, class Combine>
 }
 }  // namespace detail
 
-namespace detail {
-
-/// A vector of `count` numbers.
-template <class T, int64_t count>
-struct Lanes {
-  typedef T Native __attribute__((vector_size(count * sizeof(T))));
-};
-
-/// Folds `count` lanes in halves until one is left: combine(low half, high half), register by
-/// register. (A loop over an array of lanes would go through memory at every step.)
-template <class T, int64_t count, class Vector, class Combine>
-[[nodiscard]] inline T fold_lanes(const Vector& lanes, Combine combine) {
-  if constexpr (count == 2) {
-    return combine(static_cast<T>(lanes[0]), static_cast<T>(lanes[1]));
-  } else {
-    using Half = typename Lanes<T, count / 2>::Native;
-    Half low;
-    Half high;
-    std::memcpy(&low, &lanes, sizeof(Half));
-    std::memcpy(&high, reinterpret_cast<const char*>(&lanes) + sizeof(Half), sizeof(Half));
-    const Half folded = combine(low, high);
-    return fold_lanes<T, count / 2>(folded, combine);
-  }
-}
-
-}  // namespace detail
-
 /// Sum of the lanes as a binary tree: lane i with lane i + kWidth/2, and so on.
 template <class T>
 [[nodiscard]] inline T sum_lanes(Vec<T> x) {
-  return detail::fold_lanes<T, Vec<T>::kWidth>(
-      x.v, [](const auto& low, const auto& high) { return low + high; });
+  constexpr int kHalf = static_cast<int>(Vec<T>::kWidth / 2);
+  return detail::fold_lanes<kHalf>(x, [](Vec<T> a, Vec<T> b) { return a + b; });
 }
 
 /// Largest lane; NaN lanes may be passed over.
 template <class T>
 [[nodiscard]] inline T max_lanes(Vec<T> x) {
-  return detail::fold_lanes<T, Vec<T>::kWidth>(
-      x.v, [](const auto& low, const auto& high) { return low > high ? low : high; });
+  constexpr int kHalf = static_cast<int>(Vec<T>::kWidth / 2);
+  return detail::fold_lanes<kHalf>(x, [](Vec<T> a, Vec<T> b) { return max(a, b); });
 }
 
 }  // namespace sluice::kernels
