@@ -3,8 +3,6 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
-#include "train/find_checkpoint.h"
-
 namespace sluice {
 
 void CheckpointFlags::declare(CLI::App& app) {
@@ -17,8 +15,7 @@ void CheckpointFlags::declare(CLI::App& app) {
 
 CheckpointStore::Found CheckpointFlags::find() const {
   std::vector<std::string> notes;
-  auto found =
-      find_checkpoint(path, best ? CheckpointChoice::best : CheckpointChoice::newest, notes);
+  auto found = find_checkpoint(path, choice(), notes);
   for (const std::string& note : notes) print_note(note);
   return found;
 }

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "train/checkpoint/store.h"
+#include "train/find_checkpoint.h"
 
 namespace CLI {
 class App;
@@ -16,6 +16,9 @@ struct CheckpointFlags {
   bool best = false;
 
   void declare(CLI::App& app);
+  [[nodiscard]] CheckpointChoice choice() const {
+    return best ? CheckpointChoice::best : CheckpointChoice::newest;
+  }
   /// See find_checkpoint; what it notes goes to stderr.
   [[nodiscard]] CheckpointStore::Found find() const;
 };

@@ -1,0 +1,38 @@
+#pragma once
+// Is a resumed run the same run? Trained both ways, and compared bit by bit.
+//
+//   const ResumeVerdict verdict = verify_resume(recipe, {.steps = 10});
+//   if (!verdict.is_identical()) ...
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "train/recipe.h"
+
+namespace sluice {
+
+struct VerifyResumeOptions {
+  int64_t steps = 10;  // before the checkpoint, and again after it
+};
+
+/// Things of one kind that both runs have.
+struct ComparedState {
+  std::string name;  // "model", "optim", "balance", "data", "run", "metrics"
+  int64_t count = 0;
+  std::vector<std::string> differing;
+};
+
+struct ResumeVerdict {
+  int64_t steps = 0;  // before the checkpoint, and again after it
+  std::vector<ComparedState> compared;
+  [[nodiscard]] bool is_identical() const;
+};
+
+/// Trains 2n steps straight; trains n steps, writes a checkpoint to a temporary folder, builds
+/// everything anew from that file and trains n more. Compares the hash of every array of the state,
+/// and every metric of the last n steps and of an evaluation after them, without speed and memory.
+/// Throws ConfigError when the recipe is shorter than 2n steps, and whatever training throws.
+[[nodiscard]] ResumeVerdict verify_resume(const Recipe& recipe, const VerifyResumeOptions& options);
+
+}  // namespace sluice
