@@ -1,12 +1,16 @@
 #include "train/cli/command.h"
 
+#include <fmt/ranges.h>
+
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <memory>
 #include <new>
 
 #include "autograd/support/error.h"
+#include "autograd/support/registry.h"
 
 namespace sluice {
 
@@ -41,6 +45,19 @@ int guarded(const std::function<int()>& action) {
   }
 }
 
+/// A first word that is no verb, with the nearest one; "" when there is nothing to say. The parser
+/// would only miss a verb.
+std::string unknown_verb(int argc, const char* const* argv) {
+  if (argc < 2 || argv[1][0] == '-') return {};
+  const std::string_view word = argv[1];
+  std::vector<std::string_view> known;
+  for (const Command* command : kCommands) known.push_back(command->name);
+  if (std::ranges::find(known, word) != known.end()) return {};
+  const std::string hint = did_you_mean(word, known);
+  return fmt::format("unknown command \"{}\"{} Known: {}", word, hint.empty() ? "." : hint,
+                     fmt::join(known, ", "));
+}
+
 }  // namespace
 
 std::span<const Command* const> command_table() { return kCommands; }
@@ -56,6 +73,9 @@ int run_command_line(int argc, const char* const* argv) {
     sub->footer("\nExample: " + std::string(command->example));
     const std::function<int()> action = command->declare(*sub);
     sub->final_callback([&chosen, action] { chosen = action; });
+  }
+  if (const std::string problem = unknown_verb(argc, argv); !problem.empty()) {
+    return report(ExitStatus::usage, problem);
   }
   try {
     app.parse(argc, argv);

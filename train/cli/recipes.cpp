@@ -36,8 +36,9 @@ fs::path require_recipe(const std::string& name) {
   std::vector<std::string> names;
   for (const fs::path& recipe : shipped_recipes()) names.push_back(recipe.stem().string());
   const std::vector<std::string_view> views(names.begin(), names.end());
+  const std::string hint = did_you_mean(name, views);
   throw ConfigError(fmt::format("no shipped recipe \"{}\"{} Known: {}", name,
-                                did_you_mean(name, views), fmt::join(names, ", ")));
+                                hint.empty() ? "." : hint, fmt::join(names, ", ")));
 }
 
 int list_recipes() {
