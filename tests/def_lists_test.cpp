@@ -42,7 +42,9 @@ const std::vector<DefList>& def_lists() {
       {"data/sources.def", "data/sources/", {}},
       {"data/tokenizers.def", "data/tokenizers/", {"sentencepiece_trainer"}},
       {"train/metrics/sinks.def", "train/metrics/sinks/", {}},
-      {"train/cli/commands.def", "train/cli/", {"command", "recipe_flags"}},
+      {"train/cli/commands.def",
+       "train/cli/",
+       {"checkpoint_flags", "command", "console_reporter", "format", "recipe_flags"}},
   };
   return table;
 }
