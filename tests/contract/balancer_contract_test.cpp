@@ -169,7 +169,9 @@ TEST_P(EveryBalancer, ChangesNothingWhenItsLossesAreComputedAgain) {
   const Tensor first = batch.loss(tape, *balancer, selection, &load);
   const Tensor again = batch.loss(tape, *balancer, selection, &load);
   ASSERT_EQ(first.defined(), again.defined());
-  if (first.defined()) EXPECT_EQ(first.item(), again.item());
+  if (first.defined()) {
+    EXPECT_EQ(first.item(), again.item());
+  }
   EXPECT_EQ(state_of(*balancer), before);
 }
 

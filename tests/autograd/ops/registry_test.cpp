@@ -6,12 +6,17 @@
 
 #include <cmath>
 #include <cstring>
+#include <ostream>
 
 #include "autograd/core/gradcheck.h"
 #include "autograd/ops/table.h"
 #include "autograd/support/parallel.h"
 
 namespace sluice {
+
+/// The parameter as test names show it.
+void PrintTo(const OpEntry& op, std::ostream* out) { *out << op.name; }
+
 namespace {
 
 std::vector<Tensor> forward(Pool& pool, const OpSample& sample) {
