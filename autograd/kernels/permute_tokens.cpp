@@ -1,6 +1,7 @@
 #include "autograd/kernels/permute_tokens.h"
 
 #include "autograd/kernels/rows.h"
+#include "autograd/kernels/vector_math.h"
 #include "autograd/support/error.h"
 
 namespace sluice::kernels {
@@ -39,7 +40,15 @@ void order_by_expert(const Assignments& assignments, const int32_t* offsets,
 
 template <class T>
 void gather_rows(int64_t R, int64_t D, const int32_t* index, const T* x, T* y) {
-  parallel_rows(R, D, [=](int64_t row) { std::copy_n(x + index[row] * D, D, y + row * D); });
+  parallel_rows(R, D, [=](int64_t row) {
+    const T* from = x + index[row] * D;
+    T* to = y + row * D;
+    // By hand: rows are a few registers to a few kilobytes long, where a call of memmove costs more
+    // than it saves.
+    for_each_vector<T>(D, [=](int64_t i, int64_t count) {
+      store_first(to + i, load_first(from + i, count), count);
+    });
+  });
 }
 
 template <class T>

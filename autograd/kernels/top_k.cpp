@@ -1,38 +1,24 @@
 #include "autograd/kernels/top_k.h"
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "autograd/kernels/rows.h"
+#include "autograd/kernels/vector_math.h"
 
 namespace sluice::kernels {
 namespace {
 
-/// Up to here an insertion into a sorted list beats selecting and sorting.
-constexpr int64_t kLargestInsertion = 32;
+/// Up to here k searches for the maximum beat selecting and sorting.
+constexpr int64_t kMostSearches = 16;
 
 /// Strictly ahead by value: larger, or a number where b is NaN. Equal values keep the order of
 /// their indices.
 template <class T>
 bool ahead(T a, T b) {
   return !(a <= b) && !std::isnan(a);
-}
-
-template <class T>
-void insert_largest(int64_t E, int64_t k, const T* scores, int32_t* indices) {
-  T values[kLargestInsertion];
-  const auto insert = [&](int64_t e, int64_t place) {
-    for (; place > 0 && ahead(scores[e], values[place - 1]); --place) {
-      values[place] = values[place - 1];
-      indices[place] = indices[place - 1];
-    }
-    values[place] = scores[e];
-    indices[place] = static_cast<int32_t>(e);
-  };
-  for (int64_t e = 0; e < k; ++e) insert(e, e);
-  for (int64_t e = k; e < E; ++e) {
-    if (ahead(scores[e], values[k - 1])) insert(e, k - 1);
-  }
 }
 
 template <class T>
@@ -49,6 +35,43 @@ void select_and_sort(int64_t E, int64_t k, const T* scores, int32_t* indices) {
   std::copy_n(all, k, indices);
 }
 
+/// The first index of the maximum `largest` of a row of whole registers without NaN.
+template <class T>
+int32_t first_index_of(int64_t n, const T* row, T largest) {
+  // Minus the index where the maximum stands; the largest of those is the first. Exact: n is far
+  // below 2^24.
+  const Vec<T> nowhere = broadcast(-std::numeric_limits<T>::infinity());
+  T minus_lane[Vec<T>::kWidth];
+  for (int64_t lane = 0; lane < Vec<T>::kWidth; ++lane) minus_lane[lane] = static_cast<T>(-lane);
+  Vec<T> minus_index = load(minus_lane);
+  Vec<T> best = nowhere;
+  for (int64_t i = 0; i < n; i += Vec<T>::kWidth) {
+    best = max(select_less(load(row + i), broadcast(largest), nowhere, minus_index), best);
+    minus_index = minus_index - broadcast(static_cast<T>(Vec<T>::kWidth));
+  }
+  return static_cast<int32_t>(-max_lanes(best));
+}
+
+/// k times the maximum of what is left, in a copy of the row where what was taken, and every NaN,
+/// is -infinity. Gives up when nothing else is left.
+template <class T>
+bool search_largest(int64_t E, int64_t k, const T* scores, int32_t* indices) {
+  constexpr T kTaken = -std::numeric_limits<T>::infinity();
+  ArenaScope scratch(thread_arena());
+  // Whole registers, so that the searches have no tail.
+  const int64_t padded = ceil_div(E, Vec<T>::kWidth) * Vec<T>::kWidth;
+  T* left = scratch.allocate<T>(padded);
+  for (int64_t e = 0; e < E; ++e) left[e] = scores[e] == scores[e] ? scores[e] : kTaken;
+  std::fill(left + E, left + padded, kTaken);
+  for (int64_t slot = 0; slot < k; ++slot) {
+    const T largest = max_of_array(padded, left);
+    if (!(largest > kTaken)) return false;
+    indices[slot] = first_index_of(padded, left, largest);
+    left[indices[slot]] = kTaken;
+  }
+  return true;
+}
+
 }  // namespace
 
 template <class T>
@@ -58,9 +81,7 @@ void top_k(int64_t rows, const TopK<T>& args) {
   parallel_rows(rows, E, [&](int64_t row) {
     const T* scores = args.scores + row * E;
     int32_t* indices = args.indices + row * k;
-    if (k <= kLargestInsertion) {
-      insert_largest(E, k, scores, indices);
-    } else {
+    if (k > kMostSearches || !search_largest(E, k, scores, indices)) {
       select_and_sort(E, k, scores, indices);
     }
     if (args.values == nullptr) return;

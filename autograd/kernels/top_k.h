@@ -18,8 +18,8 @@ struct TopK {
   int32_t* indices;  // [rows, k], 0 .. E-1
 };
 
-/// About E comparisons and O(k) insertions of O(k) a row for k up to 32; past that a selection of
-/// O(E) and a sort of O(k log k), with 4 E bytes of scratch.
+/// Up to k = 16: k searches of the row, a register at a time. Past that, and for rows whose choice
+/// reaches -infinity or NaN: a selection of O(E) and a sort of O(k log k).
 template <class T>
 void top_k(int64_t rows, const TopK<T>& args);
 

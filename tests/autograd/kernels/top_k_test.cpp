@@ -31,7 +31,7 @@ void expect_equals_reference(int64_t rows, int64_t E, int64_t k, const Array<T>&
 TYPED_TEST(TopKKernel, EqualsTheReferenceUpToAllOfAThousand) {
   using T = TypeParam;
   for (const int64_t E : {1, 2, 7, 16, 33, 128, 1024}) {
-    for (const int64_t k : {1, 2, 8, 32, 33, 100, 1024}) {
+    for (const int64_t k : {1, 2, 8, 16, 17, 100, 1024}) {
       if (k > E) continue;
       for (const int64_t rows : {0, 1, 20}) {
         expect_equals_reference<T>(rows, E, k, Array<T>::uniform(rows * E, 1));
@@ -48,7 +48,7 @@ TYPED_TEST(TopKKernel, EqualsTheReferenceWithManyTiesAndNaNs) {
     scores[i] = std::floor(scores[i]);
     if (scores[i] == T(3)) scores[i] = std::numeric_limits<T>::quiet_NaN();
   }
-  for (const int64_t k : {1, 5, 32, 40, 50}) {
+  for (const int64_t k : {1, 5, 16, 40, 50}) {
     expect_equals_reference<T>(20, kExperts, k, scores);
   }
 }
