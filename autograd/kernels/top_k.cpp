@@ -61,7 +61,10 @@ bool search_largest(int64_t E, int64_t k, const T* scores, int32_t* indices) {
   // Whole registers, so that the searches have no tail.
   const int64_t padded = ceil_div(E, Vec<T>::kWidth) * Vec<T>::kWidth;
   T* left = scratch.allocate<T>(padded);
-  for (int64_t e = 0; e < E; ++e) left[e] = scores[e] == scores[e] ? scores[e] : kTaken;
+  for_each_vector<T>(E, [=](int64_t i, int64_t count) {
+    // max gives its second operand for a NaN.
+    store(left + i, max(load_first(scores + i, count), broadcast(kTaken)));
+  });
   std::fill(left + E, left + padded, kTaken);
   for (int64_t slot = 0; slot < k; ++slot) {
     const T largest = max_of_array(padded, left);
