@@ -12,8 +12,8 @@ namespace {
 // Rows of A packed at a time: 504 x 384 f32 are 756 KiB, most of an L2 of 1 MiB, and each panel of
 // B that is packed in passing serves 36 register tiles.
 constexpr int64_t kBlockRows = 36 * kTileRows;
-// Fewer rows than this share one packing of B: then B is packed in passing instead, panel by panel
-// in L1.
+// Up to this many rows, all tiles have all rows: A is packed once for all of them, and B in
+// passing, panel by panel in L1. More rows are cut, and then B is packed once for all.
 constexpr int64_t kFewRows = 10 * kTileRows;
 // Elements of B packed at a time for all tiles: 4 MiB of f32, about a core's share of L3 twice.
 constexpr int64_t kSharedElements = int64_t{1} << 20;
@@ -25,6 +25,21 @@ constexpr int64_t kLeastTileRows = 5 * kTileRows;
 constexpr int64_t kLeastTileColumns = 256;
 
 constexpr int64_t round_up(int64_t n, int64_t multiple) { return ceil_div(n, multiple) * multiple; }
+
+struct Range {
+  int64_t begin;
+  int64_t end;
+  [[nodiscard]] int64_t size() const { return end - begin; }
+};
+
+/// op(A) as it lies in memory, or, packed, all its rows: then depth k starts at packed + k *
+/// padded_rows.
+template <class T>
+struct LeftOperand {
+  GemmOperand<T> plain{};
+  const T* packed = nullptr;
+  int64_t padded_rows = 0;
+};
 
 /// op(B) as it lies in memory, or already packed: then `packed` holds depths from `first_depth` on,
 /// in panels of `panel_depth`, from column `first_column` on.
@@ -41,12 +56,6 @@ struct RightOperand {
   }
 };
 
-struct Range {
-  int64_t begin;
-  int64_t end;
-  [[nodiscard]] int64_t size() const { return end - begin; }
-};
-
 template <class T>
 void scale_rows(Range rows, Range columns, const GemmResult<T>& c) {
   for (int64_t i = rows.begin; i < rows.end; ++i) {
@@ -58,21 +67,24 @@ void scale_rows(Range rows, Range columns, const GemmResult<T>& c) {
 }
 
 /// Depths `depths` of the product, for at most kBlockRows rows: block by block of K, A is packed
-/// into L2, then B passes panel by panel through L1. The first depth of all brings in beta.
+/// into L2, then B passes panel by panel through L1, unless they are packed already. The first
+/// depth of all brings in beta.
 template <class T>
-void multiply_block(Range rows, Range columns, Range depths, int64_t step, const GemmOperand<T>& a,
+void multiply_block(Range rows, Range columns, Range depths, int64_t step, const LeftOperand<T>& a,
                     const RightOperand<T>& b, const GemmResult<T>& c) {
   ArenaScope scratch(thread_arena());
-  T* packed_a = scratch.allocate<T>(round_up(rows.size(), kTileRows) * step);
-  T* packed_b = b.packed != nullptr ? nullptr : scratch.allocate<T>(kTileColumns<T> * step);
+  T* own_a =
+      a.packed != nullptr ? nullptr : scratch.allocate<T>(round_up(rows.size(), kTileRows) * step);
+  T* own_b = b.packed != nullptr ? nullptr : scratch.allocate<T>(kTileColumns<T> * step);
   for (int64_t k = depths.begin; k < depths.end; k += step) {
     const int64_t K = std::min(step, depths.end - k);
     const T beta = k == 0 ? c.beta : T{1};
-    pack_a(a, rows.begin, rows.size(), k, K, packed_a);
+    if (a.packed == nullptr) pack_a(a.plain, rows.begin, rows.size(), k, K, own_a);
+    const T* packed_a = a.packed == nullptr ? own_a : a.packed + k * a.padded_rows;
     for (int64_t j = columns.begin; j < columns.end; j += kTileColumns<T>) {
       const int64_t width = std::min(kTileColumns<T>, columns.end - j);
-      if (b.packed == nullptr) pack_b(b.plain, j, width, k, K, packed_b);
-      const T* panel = b.packed == nullptr ? packed_b : b.panel(j, k);
+      if (b.packed == nullptr) pack_b(b.plain, j, width, k, K, own_b);
+      const T* panel = b.packed == nullptr ? own_b : b.panel(j, k);
       for (int64_t i = rows.begin; i < rows.end; i += kTileRows) {
         multiply_tile<T>(std::min(kTileRows, rows.end - i), K, packed_a + (i - rows.begin) * K,
                          panel, {c.data + i * c.stride + j, c.stride, width, c.alpha, beta});
@@ -82,7 +94,7 @@ void multiply_block(Range rows, Range columns, Range depths, int64_t step, const
 }
 
 template <class T>
-void multiply_range(Range rows, Range columns, Range depths, int64_t step, const GemmOperand<T>& a,
+void multiply_range(Range rows, Range columns, Range depths, int64_t step, const LeftOperand<T>& a,
                     const RightOperand<T>& b, const GemmResult<T>& c) {
   if (depths.size() == 0) return scale_rows(rows, columns, c);
   for (int64_t i = rows.begin; i < rows.end; i += kBlockRows) {
@@ -105,15 +117,15 @@ Tiling tiling(int64_t M, int64_t N, int64_t K) {
                                      : std::clamp(round_up(ceil_div(M, tiles), kTileRows),
                                                   kLeastTileRows, kBlockRows);
   const int64_t row_tiles = ceil_div(M, rows);
-  // In passing, B is packed once for all rows, however narrow the tile.
-  const int64_t least_columns = row_tiles == 1 ? kTileColumns<T> : kLeastTileColumns;
+  // Few rows are packed once for all tiles, however narrow.
+  const int64_t least_columns = M <= kFewRows ? kTileColumns<T> : kLeastTileColumns;
   const int64_t column_tiles =
       std::clamp<int64_t>(ceil_div(tiles, row_tiles), 1, ceil_div(N, least_columns));
   return {rows, round_up(ceil_div(N, column_tiles), kTileColumns<T>)};
 }
 
 template <class T>
-void multiply_tiles(int64_t M, Range columns, Range depths, int64_t step, const GemmOperand<T>& a,
+void multiply_tiles(int64_t M, Range columns, Range depths, int64_t step, const LeftOperand<T>& a,
                     const RightOperand<T>& b, const GemmResult<T>& c) {
   const Tiling tile = tiling<T>(M, columns.size(), depths.size());
   const int64_t column_tiles = ceil_div(columns.size(), tile.columns);
@@ -135,37 +147,56 @@ void pack_range(const GemmOperand<T>& b, Range columns, Range depths, T* packed)
   });
 }
 
+/// All columns and depths, with all rows packed once.
+template <class T>
+void multiply_few_rows(const GemmSize& size, const GemmOperand<T>& a, const RightOperand<T>& b,
+                       const GemmResult<T>& c) {
+  const auto [M, N, K] = size;
+  const int64_t step = depth_block(K);
+  const int64_t padded_rows = round_up(M, kTileRows);
+  ArenaScope scratch(thread_arena());
+  T* packed = scratch.allocate<T>(padded_rows * K);
+  for (int64_t k = 0; k < K; k += step) {
+    pack_a(a, 0, M, k, std::min(step, K - k), packed + k * padded_rows);
+  }
+  multiply_tiles<T>(M, {0, N}, {0, K}, step, {{}, packed, padded_rows}, b, c);
+}
+
+/// body(columns, depths) for parts of op(B) small enough to stay in cache for all tiles: whole
+/// blocks of K, as many as fit beside a reasonable width, then as many columns as fit.
+template <class T, class Body>
+void for_each_part(int64_t N, int64_t K, Body&& body) {
+  const int64_t step = depth_block(K);
+  const int64_t depths = std::min(K, step * std::max<int64_t>(1, 4 * kMaxDepth / step));
+  const int64_t columns =
+      std::max(kLeastTileColumns, kSharedElements / depths / kTileColumns<T> * kTileColumns<T>);
+  for (int64_t k = 0; k < K; k += depths) {
+    for (int64_t j = 0; j < N; j += columns) {
+      body(Range{j, std::min(N, j + columns)}, Range{k, std::min(K, k + depths)});
+    }
+  }
+}
+
 }  // namespace
 
 template <class T>
 void gemm(GemmSize size, GemmOperand<T> a, GemmOperand<T> b, GemmResult<T> c) {
   const auto [M, N, K] = size;
   if (M == 0 || N == 0) return;
-  const int64_t step = depth_block(K);
-  if (M <= kFewRows || K == 0) {
-    return multiply_tiles<T>(M, {0, N}, {0, K}, step, a, {b}, c);
-  }
-  // Whole blocks of K, as many as fit beside a reasonable width; then as many columns as fit.
-  const int64_t depth_step = step * std::max<int64_t>(1, 4 * kMaxDepth / step);
-  const int64_t column_step =
-      std::max(kLeastTileColumns,
-               kSharedElements / std::min(K, depth_step) / kTileColumns<T> * kTileColumns<T>);
-  ArenaScope scratch(thread_arena());
-  T* packed = scratch.allocate<T>(round_up(std::min(N, column_step), kTileColumns<T>) *
-                                  std::min(K, depth_step));
-  for (int64_t k = 0; k < K; k += depth_step) {
-    const Range depths{k, std::min(K, k + depth_step)};
-    for (int64_t j = 0; j < N; j += column_step) {
-      const Range columns{j, std::min(N, j + column_step)};
-      pack_range(b, columns, depths, packed);
-      multiply_tiles<T>(M, columns, depths, step, a, {b, packed, depths.size(), k, j}, c);
-    }
-  }
+  if (K == 0) return scale_rows({0, M}, {0, N}, c);
+  if (M <= kFewRows) return multiply_few_rows<T>(size, a, {b}, c);
+  for_each_part<T>(N, K, [&, M = M, K = K](Range columns, Range depths) {
+    ArenaScope scratch(thread_arena());
+    T* packed = scratch.allocate<T>(packed_size<T>(columns.size(), depths.size()));
+    pack_range(b, columns, depths, packed);
+    multiply_tiles<T>(M, columns, depths, depth_block(K), {a},
+                      {{}, packed, depths.size(), depths.begin, columns.begin}, c);
+  });
 }
 
 template <class T>
 void gemm_serial(GemmSize size, GemmOperand<T> a, GemmOperand<T> b, GemmResult<T> c) {
-  multiply_range<T>({0, size.M}, {0, size.N}, {0, size.K}, depth_block(size.K), a, {b}, c);
+  multiply_range<T>({0, size.M}, {0, size.N}, {0, size.K}, depth_block(size.K), {a}, {b}, c);
 }
 
 template <class T>
@@ -180,9 +211,14 @@ void pack(int64_t N, int64_t K, GemmOperand<T> b, T* packed) {
 
 template <class T>
 void gemm_packed(GemmSize size, GemmOperand<T> a, const T* packed_b, GemmResult<T> c) {
-  if (size.M == 0 || size.N == 0) return;
-  multiply_tiles<T>(size.M, {0, size.N}, {0, size.K}, depth_block(size.K), a,
-                    {{}, packed_b, size.K, 0, 0}, c);
+  const auto [M, N, K] = size;
+  if (M == 0 || N == 0) return;
+  if (K == 0) return scale_rows({0, M}, {0, N}, c);
+  const RightOperand<T> b{{}, packed_b, K, 0, 0};
+  if (M <= kFewRows) return multiply_few_rows(size, a, b, c);
+  for_each_part<T>(N, K, [&, M = M, K = K](Range columns, Range depths) {
+    multiply_tiles<T>(M, columns, depths, depth_block(K), {a}, b, c);
+  });
 }
 
 #define SLUICE_INSTANTIATE(T)                                                            \

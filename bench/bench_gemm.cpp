@@ -1,0 +1,58 @@
+// Matrix products in the three forms of a linear layer: forward (nt), gradient of the input (nn),
+// gradient of the weight (tn); with the weight packed beforehand; and Eigen on one thread.
+
+#include <memory>
+
+#include "autograd/kernels/gemm.h"
+#include "autograd/kernels/gemm_eigen.h"
+#include "bench/compute_bound.h"
+#include "bench/shapes.h"
+
+namespace sluice::bench {
+namespace {
+
+struct Problem {
+  Problem(const ProductShape& shape, bool a_transposed, bool b_transposed)
+      : size{shape.M, shape.N, shape.K},
+        a(random_floats(size.M * size.K, 1)),
+        b(random_floats(size.K * size.N, 2)),
+        c(static_cast<size_t>(size.M * size.N)),
+        packed(static_cast<size_t>(kernels::packed_size<float>(size.N, size.K))),
+        left{a.data(), a_transposed ? size.M : size.K, a_transposed},
+        right{b.data(), b_transposed ? size.K : size.N, b_transposed} {
+    kernels::pack<float>(size.N, size.K, right, packed.data());
+  }
+  [[nodiscard]] kernels::GemmResult<float> result() { return {c.data(), size.N}; }
+  [[nodiscard]] double flops() const {
+    return 2.0 * static_cast<double>(size.M) * static_cast<double>(size.N) *
+           static_cast<double>(size.K);
+  }
+  kernels::GemmSize size;
+  std::vector<float> a, b, c, packed;
+  kernels::GemmOperand<float> left, right;
+};
+
+void add(const ProductShape& shape, const char* form, bool a_transposed, bool b_transposed) {
+  const auto p = std::make_shared<Problem>(shape, a_transposed, b_transposed);
+  const std::string name = fmt::format("gemm/{}/{}", form, shape.name);
+  add_flops_benchmark(name, p->flops(), one_and_all_threads(),
+                      [p] { kernels::gemm<float>(p->size, p->left, p->right, p->result()); });
+  add_flops_benchmark(name + "/packed", p->flops(), {1}, [p] {
+    kernels::gemm_packed<float>(p->size, p->left, p->packed.data(), p->result());
+  });
+  add_flops_benchmark(name + "/eigen", p->flops(), {1},
+                      [p] { kernels::gemm_eigen<float>(p->size, p->left, p->right, p->result()); });
+}
+
+}  // namespace
+}  // namespace sluice::bench
+
+int main(int argc, char** argv) {
+  for (const auto& shape : sluice::bench::kProducts) {
+    sluice::bench::add(shape, "nt", false, true);
+    sluice::bench::add(shape, "nn", false, false);
+    sluice::bench::add(shape, "tn", true, false);
+  }
+  for (const auto& shape : sluice::bench::kDecoding) sluice::bench::add(shape, "nt", false, true);
+  return sluice::bench::run_benchmarks(argc, argv);
+}

@@ -1,0 +1,56 @@
+#pragma once
+// The products of real recipes, by name; sizes of the benchmarks of everything that is bound by
+// arithmetic.
+
+#include <cstdint>
+
+namespace sluice::bench {
+
+/// y [M, N] = x [M, K] weight [N, K]^T and its relatives.
+struct ProductShape {
+  const char* name;
+  int64_t M;
+  int64_t N;
+  int64_t K;
+};
+
+inline constexpr ProductShape kProducts[] = {
+    {"square_512", 512, 512, 512},         {"square_1024", 1024, 1024, 1024},
+    {"ffn_small", 2048, 768, 256},         {"ffn_medium", 4096, 1536, 512},
+    {"projection_small", 2048, 256, 256},  {"expert_64_rows", 64, 512, 512},
+    {"grad_weight_small", 768, 256, 4096}, {"head_chunk", 512, 4096, 256}};
+
+/// Decoding: a few tokens against one weight.
+inline constexpr ProductShape kDecoding[] = {
+    {"decode_1", 1, 2048, 512}, {"decode_4", 4, 2048, 512}, {"decode_8", 8, 2048, 512}};
+
+/// All experts of one layer: E weights [O, I], `rows` tokens times top-k shared out unevenly.
+struct ExpertsShape {
+  const char* name;
+  int64_t E;
+  int64_t rows;
+  int64_t O;
+  int64_t I;
+};
+
+inline constexpr ExpertsShape kExperts[] = {{"experts_16_small", 16, 4096, 256, 256},
+                                            {"experts_16_medium", 16, 8192, 512, 512},
+                                            {"experts_64_fine", 64, 8192, 128, 512},
+                                            {"experts_128_few_rows", 128, 2048, 256, 512}};
+
+/// `documents` of `tokens` tokens; H query heads, K key heads of width P.
+struct AttentionBenchShape {
+  const char* name;
+  int64_t documents;
+  int64_t tokens;
+  int64_t H;
+  int64_t K;
+  int64_t P;
+};
+
+inline constexpr AttentionBenchShape kAttention[] = {{"attention_packed_128", 16, 128, 8, 4, 32},
+                                                     {"attention_512", 4, 512, 8, 4, 32},
+                                                     {"attention_512_wide", 4, 512, 8, 4, 64},
+                                                     {"attention_2k", 1, 2048, 8, 4, 64}};
+
+}  // namespace sluice::bench
