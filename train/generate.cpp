@@ -51,15 +51,6 @@ class Decoder {
   DecodeState state_;
 };
 
-void check_prompt(std::span<const int32_t> prompt, std::optional<int64_t> context) {
-  const auto length = static_cast<int64_t>(prompt.size());
-  SLUICE_INTERNAL_CHECK(length >= 1, "a prompt without a token");
-  SLUICE_CHECK(ConfigError, !context || length < *context,
-               "--prompt: found {} tokens, allowed at most {}: the model reads {} "
-               "(model.attention.max_position_embeddings, model.learned_positions)",
-               length, *context - 1, *context);
-}
-
 }  // namespace
 
 std::optional<int64_t> max_context(const ModelConfig& config) {
@@ -84,18 +75,34 @@ std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, std::string_view 
   return {*first};
 }
 
+void check_generation(const TrainedModel& trained, std::span<const int32_t> prompt,
+                      const GenerateOptions& options) {
+  options.sampling.check();
+  SLUICE_CHECK(ConfigError, options.max_tokens >= 1, "--tokens: found {}, allowed 1 or more",
+               options.max_tokens);
+  (void)StopText(options.stop_texts);
+  const int64_t vocabulary = trained.tokenizer->vocab_size();
+  for (const int32_t token : options.stop_tokens) {
+    SLUICE_CHECK(ConfigError, token >= 0 && token < vocabulary,
+                 "--stop-token: found {}, allowed 0 to {} (the vocabulary)", token, vocabulary - 1);
+  }
+  const auto context = max_context(trained.recipe.model);
+  SLUICE_INTERNAL_CHECK(!prompt.empty(), "a prompt without a token");
+  SLUICE_CHECK(ConfigError, !context || std::ssize(prompt) < *context,
+               "--prompt: found {} tokens, allowed at most {}: the model reads {} "
+               "(model.attention.max_position_embeddings, model.learned_positions)",
+               prompt.size(), *context - 1, *context);
+}
+
 Generation generate(TrainedModel& trained, std::span<const int32_t> prompt,
                     const GenerateOptions& options, FunctionRef<void(std::string_view)> emit) {
-  options.sampling.check();
-  const auto context = max_context(trained.recipe.model);
-  check_prompt(prompt, context);
+  check_generation(trained, prompt, options);
   const auto length = static_cast<int64_t>(prompt.size());
-  const int64_t room =
-      std::min(options.max_tokens, context.value_or(std::numeric_limits<int64_t>::max()) - length);
+  const auto context =
+      max_context(trained.recipe.model).value_or(std::numeric_limits<int64_t>::max());
+  const int64_t room = std::min(options.max_tokens, context - length);
   Generation result{.end = room < options.max_tokens ? GenerationEnd::context_full
                                                      : GenerationEnd::max_tokens};
-  if (room <= 0) return result;
-
   Decoder decoder(trained, length + room);
   StreamDecoder text(*trained.tokenizer);
   StopText stop(options.stop_texts);

@@ -46,9 +46,14 @@ struct Generation {
 /// ConfigError when the tokenizer has none, DataError for invalid UTF-8.
 [[nodiscard]] std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, std::string_view text);
 
+/// Throws ConfigError naming the flag that is out of range, or the prompt that leaves no room in
+/// the model's context.
+void check_generation(const TrainedModel& trained, std::span<const int32_t> prompt,
+                      const GenerateOptions& options);
+
 /// Goes on behind `prompt` (at least one token) and hands the text to `emit` as soon as it is
-/// certain: whole characters that belong to no stop text. Throws ConfigError when the prompt leaves
-/// no room in the model's context, NumericError when a logit is not finite.
+/// certain: whole characters that belong to no stop text. Throws what check_generation throws, and
+/// NumericError when a logit is not a number.
 Generation generate(TrainedModel& trained, std::span<const int32_t> prompt,
                     const GenerateOptions& options, FunctionRef<void(std::string_view)> emit);
 

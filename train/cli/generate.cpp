@@ -44,29 +44,18 @@ class TextOutput {
   bool ends_with_line_break_ = true;
 };
 
-void check(const GenerateFlags& flags, const Tokenizer& tokenizer) {
-  flags.options.sampling.check();
-  SLUICE_CHECK(ConfigError, flags.options.max_tokens >= 1, "--tokens: found {}, allowed 1 or more",
-               flags.options.max_tokens);
+int run_generation(GenerateFlags flags) {
   SLUICE_CHECK(ConfigError, flags.samples >= 1, "--samples: found {}, allowed 1 or more",
                flags.samples);
-  for (const int32_t token : flags.options.stop_tokens) {
-    SLUICE_CHECK(ConfigError, token >= 0 && token < tokenizer.vocab_size(),
-                 "--stop-token: found {}, allowed 0 to {} (the vocabulary)", token,
-                 tokenizer.vocab_size() - 1);
-  }
-}
-
-int run_generation(GenerateFlags flags) {
   const auto found = flags.checkpoint.find();
   TrainedModel trained = build_trained_model(found.checkpoint, found.path.string());
   use_threads(trained.recipe);
-  check(flags, *trained.tokenizer);
   if (!flags.prompt_file.empty()) flags.prompt = read_input_file(flags.prompt_file);
   const auto prompt = encode_prompt(*trained.tokenizer, flags.prompt);
   if (trained.tokenizer->eos_id() && !flags.ignore_eos) {
     flags.options.stop_tokens.push_back(*trained.tokenizer->eos_id());
   }
+  check_generation(trained, prompt, flags.options);
   bool context_is_full = false;
   TextOutput output;
   for (int64_t i = 0; i < flags.samples; ++i) {
