@@ -265,10 +265,10 @@ INSTANTIATE_TEST_SUITE_P(MethodsDef, EveryBalancer, ::testing::ValuesIn(names())
 TEST(BalancerRecipe, TakesAScheduleForACoefficient) {
   BalanceSection section;
   const Diagnostics problems = read_into(
-      section, parse_yaml("balance: {type: aux_loss, coefficient: {type: linear, peak: 1.0, "
-                          "warmup: 10 steps, total: 100 steps}}",
+      section, parse_yaml("balance: {type: aux_loss, coefficient: {type: linear, from: 0.0, "
+                          "to: 1.0, over: 10 steps}}",
                           "recipe.yaml"));
-  ASSERT_TRUE(problems.empty());
+  ASSERT_TRUE(problems.empty()) << problems.to_string();
   const auto balancer =
       make_balancer(section.balance, {.layer = 0, .experts = kExperts, .top_k = kTopK});
   Pool pool;
