@@ -140,6 +140,7 @@ inline void pack_transposing(int64_t rows, int64_t K, const T* source, int64_t s
         const int64_t depth = std::min(kWidth, K - k);
         Vec<T> block[kWidth];
         for (int64_t i = 0; i < kWidth; ++i) {
+          __builtin_prefetch(corner + (i + kWidth) * stride + k);
           block[i] = i < present ? load_first(corner + i * stride + k, depth) : zeros<T>();
         }
         transpose(block);
