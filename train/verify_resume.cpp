@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <bit>
 #include <filesystem>
-#include <map>
 
 #include "train/checkpoint/checkpoint.h"
 #include "train/run.h"
@@ -36,13 +35,7 @@ class TemporaryFolder {
   std::filesystem::path path_;
 };
 
-/// What a run leaves behind: a number for each array of the state and each metric.
-struct Trace {
-  HashVisitor::Hashes state;
-  std::map<std::string, double> metrics;
-};
-
-void add_metrics(const Record& record, Trace& trace) {
+void add_metrics(const Record& record, RunTrace& trace) {
   for (const Record::Value& value : record.values) {
     if (value.name.starts_with("speed/") || value.name.starts_with("memory/")) continue;
     trace.metrics[fmt::format("step {}: {}", record.step, value.name)] = value.value;
@@ -50,7 +43,7 @@ void add_metrics(const Record& record, Trace& trace) {
 }
 
 /// `count` steps, as the trainer makes them; their metrics go to `trace` when there is one.
-void train(Run& run, int64_t count, Trace* trace) {
+void train(Run& run, int64_t count, RunTrace* trace) {
   for (int64_t i = 0; i < count; ++i) {
     const StepResult result = run.step();
     if (trace != nullptr) {
@@ -61,8 +54,8 @@ void train(Run& run, int64_t count, Trace* trace) {
 }
 
 /// The last steps, an evaluation, and the state after them.
-Trace finish(Run& run, int64_t steps) {
-  Trace trace;
+RunTrace finish(Run& run, int64_t steps) {
+  RunTrace trace;
   train(run, steps, &trace);
   if (const auto evaluation = run.evaluate()) {
     Record record{.step = run.state().step};
@@ -75,7 +68,7 @@ Trace finish(Run& run, int64_t steps) {
   return trace;
 }
 
-Trace train_straight(const Recipe& recipe, int64_t steps) {
+RunTrace train_straight(const Recipe& recipe, int64_t steps) {
   SingleRank communicator;
   Run run(recipe, communicator);
   SLUICE_CHECK(ConfigError, 2 * steps <= run.sizes().steps,
@@ -85,7 +78,7 @@ Trace train_straight(const Recipe& recipe, int64_t steps) {
   return finish(run, steps);
 }
 
-Trace train_resumed(const Recipe& recipe, int64_t steps) {
+RunTrace train_resumed(const Recipe& recipe, int64_t steps) {
   const TemporaryFolder folder;
   const std::filesystem::path file = folder.path() / "resume.h5";
   SingleRank communicator;
@@ -114,7 +107,9 @@ std::vector<std::string> differences(const Map& a, const Map& b, Same&& same) {
 
 std::string scope_of(const std::string& path) { return path.substr(0, path.find('/')); }
 
-std::vector<ComparedState> compare(const Trace& straight, const Trace& resumed) {
+}  // namespace
+
+std::vector<ComparedState> compare_traces(const RunTrace& straight, const RunTrace& resumed) {
   std::vector<ComparedState> compared;
   for (const char* name : {"model", "optim", "balance", "data", "run"}) {
     const auto count = std::ranges::count_if(
@@ -135,8 +130,6 @@ std::vector<ComparedState> compare(const Trace& straight, const Trace& resumed) 
   return compared;
 }
 
-}  // namespace
-
 bool ResumeVerdict::is_identical() const {
   return std::ranges::all_of(compared,
                              [](const ComparedState& state) { return state.differing.empty(); });
@@ -145,9 +138,9 @@ bool ResumeVerdict::is_identical() const {
 ResumeVerdict verify_resume(const Recipe& recipe, const VerifyResumeOptions& options) {
   SLUICE_CHECK(ConfigError, options.steps >= 1, "--steps: found {}, allowed 1 or more",
                options.steps);
-  const Trace straight = train_straight(recipe, options.steps);
-  const Trace resumed = train_resumed(recipe, options.steps);
-  return {.steps = options.steps, .compared = compare(straight, resumed)};
+  const RunTrace straight = train_straight(recipe, options.steps);
+  const RunTrace resumed = train_resumed(recipe, options.steps);
+  return {.steps = options.steps, .compared = compare_traces(straight, resumed)};
 }
 
 }  // namespace sluice

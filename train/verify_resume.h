@@ -5,15 +5,23 @@
 //   if (!verdict.is_identical()) ...
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
+#include "autograd/core/state.h"
 #include "train/recipe.h"
 
 namespace sluice {
 
 struct VerifyResumeOptions {
   int64_t steps = 10;  // before the checkpoint, and again after it
+};
+
+/// What a run leaves behind.
+struct RunTrace {
+  HashVisitor::Hashes state;              // of every array, by its path in a checkpoint
+  std::map<std::string, double> metrics;  // "step 12: train/loss"
 };
 
 /// Things of one kind that both runs have.
@@ -28,6 +36,10 @@ struct ResumeVerdict {
   std::vector<ComparedState> compared;
   [[nodiscard]] bool is_identical() const;
 };
+
+/// Compares hashes and the bits of metrics. What stands in one trace only differs.
+[[nodiscard]] std::vector<ComparedState> compare_traces(const RunTrace& straight,
+                                                        const RunTrace& resumed);
 
 /// Trains 2n steps straight; trains n steps, writes a checkpoint to a temporary folder, builds
 /// everything anew from that file and trains n more. Compares the hash of every array of the state,
