@@ -109,7 +109,10 @@ void ConsoleReporter::finished(const RunSummary& run) {
       line(out_, "sample", "sluice generate {} --prompt \"The \"", run.folder.string());
     }
   }
-  if (run.reason != StopReason::complete) line(out_, "go on", "run the same command again");
+  if (run.reason != StopReason::complete) {
+    const std::string folder = run.folder.string();
+    line(out_, "go on", "sluice train {}/recipe.yaml --out {}", folder, folder);
+  }
   std::fflush(out_);
 }
 

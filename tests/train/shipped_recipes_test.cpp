@@ -1,0 +1,111 @@
+// Every shipped recipe can be read, planned and run; the committed schema is the one that the
+// fields give.
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+
+#include "train/plan.h"
+#include "train/run.h"
+#include "train/schema.h"
+
+namespace sluice {
+namespace {
+
+namespace fs = std::filesystem;
+
+std::vector<fs::path> recipes() {
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(fs::path(SLUICE_SOURCE_DIR) / "recipes")) {
+    if (entry.path().extension() == ".yaml") files.push_back(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+std::string text_of(const fs::path& file) {
+  std::ifstream in(file, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+class ShippedRecipe : public testing::TestWithParam<fs::path> {};
+
+TEST_P(ShippedRecipe, OpensWithTheCommandsThatRunIt) {
+  const std::string text = text_of(GetParam());
+  EXPECT_EQ(text.substr(0, 2), "# ");
+  EXPECT_NE(text.find("sluice train recipes/" + GetParam().filename().string()), std::string::npos);
+}
+
+TEST_P(ShippedRecipe, RunsTwoStepsOfItsModelOnItsText) {
+  // The whole model on its own text, but little of it: bytes instead of a trained tokenizer, short
+  // sequences.
+  const Recipe recipe =
+      load_recipe({{GetParam().string()},
+                   {"data.tokenizer={type: bytes}", "data.sequence_length=64",
+                    "train.global_batch=128 tokens", "train.micro_batch=auto", "train.steps=2"}});
+  SingleRank communicator;
+  sluice::Run run(recipe, communicator);
+  while (!run.finished()) {
+    const StepResult result = run.step();
+    EXPECT_TRUE(result.applied) << result.problem;
+    EXPECT_NEAR(result.loss, std::log(257.0), 1.0);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ShippedRecipe, testing::ValuesIn(recipes()),
+                         [](const auto& recipe) { return recipe.param.stem().string(); });
+
+Plan plan_of(const char* name) {
+  const Recipe recipe =
+      load_recipe({{(fs::path(SLUICE_SOURCE_DIR) / "recipes" / name).string()}, {}});
+  return make_plan(recipe, planned_vocab_size(recipe), 0);
+}
+
+TEST(Plan, CountsTheParametersOfTheFormula) {
+  // Embedding V D; per layer: norms 2 D, attention D P (2 H + 2 K), router E D, experts and shared
+  // expert 3 D F each.
+  constexpr int64_t V = 4096, D = 384, L = 6, H = 6, K = 2, P = 64, E = 16, F = 256;
+  constexpr int64_t kAttention = D * P * (2 * H + 2 * K);
+  constexpr int64_t kExpert = 3 * D * F;
+  const Plan plan = plan_of("moe_small.yaml");
+  EXPECT_EQ(plan.parameters.total,
+            V * D + L * (2 * D + kAttention + E * D + (E + 1) * kExpert) + D);
+  EXPECT_EQ(plan.parameters.active,
+            V * D + L * (2 * D + kAttention + E * D + (2 + 1) * kExpert) + D);
+}
+
+TEST(Plan, CountsTheFlopsOfTheFormula) {
+  constexpr double V = 4096, D = 384, L = 6, H = 6, K = 2, P = 64, E = 16, F = 256, T = 512;
+  // Forward: two FLOPs per weight and token, and the scores and values of (T + 1) / 2 keys on
+  // average.
+  const double attention = 2 * D * P * (2 * H + 2 * K) + 4 * H * P * (T + 1) / 2;
+  // The backward of attention computes the scores again: five products for two.
+  const double attention_step = 3 * 2 * D * P * (2 * H + 2 * K) + 3.5 * 4 * H * P * (T + 1) / 2;
+  const Plan plan = plan_of("moe_small.yaml");
+  EXPECT_GT(attention_step, 3 * attention);
+  EXPECT_NEAR(plan.flops_per_token(Phase::attention), L * attention_step, 1.0);
+  EXPECT_NEAR(plan.flops_per_token(Phase::experts), L * 3 * 2 * 3 * D * F * 3, 1.0);
+  EXPECT_NEAR(plan.flops_per_token(Phase::routing), L * 3 * 2 * D * E, 1.0);
+  EXPECT_NEAR(plan.flops_per_token(Phase::embedding_and_loss), 3 * 2 * V * D, 1.0);
+}
+
+TEST(Plan, OfTheDenseTwinHasTheActiveParametersOfTheMoe) {
+  const auto moe = plan_of("moe_small.yaml").parameters;
+  const auto dense = plan_of("dense_small.yaml").parameters;
+  constexpr int64_t kRouters = 6 * 16 * 384;
+  EXPECT_EQ(moe.active - dense.active, kRouters);
+}
+
+TEST(Schema, IsTheCommittedOne) {
+  Recipe recipe;
+  recipe.model.all_sections = true;
+  EXPECT_EQ(write_json_schema(recipe, "Sluice recipe"),
+            text_of(fs::path(SLUICE_SOURCE_DIR) / "recipes" / "schema.json"))
+      << "run: sluice schema > recipes/schema.json";
+}
+
+}  // namespace
+}  // namespace sluice
