@@ -1,4 +1,6 @@
 #pragma once
+// Rows of a table by token id.
+
 #include "autograd/core/tape.h"
 
 namespace sluice {

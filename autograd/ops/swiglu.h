@@ -1,4 +1,6 @@
 #pragma once
+// The element-wise half of a SwiGLU feed-forward.
+
 #include "autograd/core/tape.h"
 
 namespace sluice {
