@@ -113,12 +113,14 @@ std::unique_ptr<Model> build_model(const Recipe& recipe, Pool& pool, int64_t tok
 }
 
 std::unique_ptr<RoutingSession> build_routing(const Recipe& recipe, const Model& model) {
+  const std::vector<int64_t> layers = model.experts_per_layer();
   std::vector<std::unique_ptr<Balancer>> balancers;
-  for (const int64_t experts : model.experts_per_layer()) {
+  for (const int64_t experts : layers) {
     const auto& config = dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts"));
     const BalancerSetup setup{.layer = static_cast<int64_t>(balancers.size()),
                               .experts = experts,
-                              .top_k = largest_top_k(config)};
+                              .top_k = largest_top_k(config),
+                              .layers = static_cast<int64_t>(layers.size())};
     balancers.push_back(make_balancer(recipe.balance, setup));
   }
   return std::make_unique<RoutingSession>(std::move(balancers));

@@ -15,6 +15,9 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+/// A NaN's sign is an accident of the processor; messages leave it out.
+double unsigned_nan(double value) { return std::isnan(value) ? std::abs(value) : value; }
+
 /// Balancers may learn while they route; a skipped update takes that back.
 class RoutingState {
  public:
@@ -140,7 +143,8 @@ void TrainingStep::update(const Progress& progress, StepResult& result) {
     parts_.optimizer.step(progress, clip_scale(norm.value, parts_.optimizer.clip_norm()));
     parts_.routing.end_step(progress);
   } else {
-    result.problem = fmt::format("loss {}, gradient norm {}", total, norm.value);
+    result.problem =
+        fmt::format("loss {}, gradient norm {}", unsigned_nan(total), unsigned_nan(norm.value));
     if (norm.first_non_finite != nullptr) {
       result.problem += ", first in " + norm.first_non_finite->name;
     }

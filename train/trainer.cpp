@@ -67,6 +67,7 @@ RunSummary Trainer::run() {
   run_->check_forward();
   log_.truncate_after(run_->state().step == 0 ? -1 : run_->state().step);
   const StopReason reason = train();
+  if (reason == StopReason::complete && !last_evaluation_) last_evaluation_ = run_->evaluate();
   if (saved_step_ != run_->state().step) save(std::nullopt);
   store_.finish();
   log_.flush();
@@ -180,7 +181,7 @@ RunSummary Trainer::summarise(StopReason reason) {
                      .folder = folder_.path(),
                      .step = state.step,
                      .total_steps = run_->sizes().steps,
-                     .evaluation = last_evaluation_,
+                     .evaluation = reason == StopReason::complete ? last_evaluation_ : std::nullopt,
                      .best_eval_step = state.best_eval_step,
                      .seconds = state.seconds,
                      .peak_memory_bytes = run_->pool().peak().total(),

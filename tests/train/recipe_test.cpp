@@ -1,0 +1,141 @@
+#include "train/recipe.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "autograd/support/error.h"
+#include "tests/support/scratch_folder.h"
+#include "tests/support/tiny_run.h"
+
+namespace sluice {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::ScratchFolder;
+using testing::tiny_dense_recipe;
+using testing::tiny_recipe;
+
+std::string error_of(const std::function<void()>& body) {
+  try {
+    body();
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+std::string error_of_changes(std::string_view changes) {
+  return error_of([&] { (void)tiny_recipe(changes); });
+}
+
+std::vector<std::string> keys_of(const std::vector<FieldDifference>& differences) {
+  std::vector<std::string> keys;
+  for (const FieldDifference& difference : differences) keys.push_back(difference.key);
+  return keys;
+}
+
+TEST(Recipe, HasTheDefaultsOfTheDesign) {
+  const Recipe recipe;
+  EXPECT_EQ(recipe.seed, 1);
+  EXPECT_FALSE(recipe.threads.has_value());
+  EXPECT_EQ(recipe.model.pattern, "(AE)x6");
+  EXPECT_EQ(recipe.train.steps.to_string(), "600 steps");
+  EXPECT_EQ(recipe.train.global_batch.to_string(), "8192 tokens");
+  EXPECT_EQ(recipe.train.max_nonfinite, 3);
+  EXPECT_EQ(recipe.checkpoint.every.to_string(), "200 steps");
+  EXPECT_EQ(recipe.optim.type, "adamw");
+}
+
+TEST(Recipe, WithExpertsMustNameABalancingMethod) {
+  EXPECT_THAT(error_of_changes("balance: []"),
+              AllOf(HasSubstr("balance: not given"), HasSubstr("type: none")));
+  EXPECT_EQ(tiny_recipe("balance: {type: none}").balance.front().type, "none");
+}
+
+TEST(Recipe, WithoutExpertsHasNoBalancingMethod) {
+  EXPECT_THAT(error_of([] { (void)tiny_dense_recipe("balance: {type: bip}"); }),
+              HasSubstr("no symbol of model.pattern is an expert layer"));
+}
+
+TEST(Recipe, RefusesTwoMethodsThatSelect) {
+  EXPECT_THAT(error_of_changes("balance: [{type: bip}, {type: loss_free_bias}]"),
+              HasSubstr("both choose experts"));
+}
+
+TEST(Recipe, ChecksLengthsAndUnits) {
+  EXPECT_THAT(error_of_changes("train: {steps: 10%}"),
+              HasSubstr("steps: found 10%, allowed a positive number of steps, tokens or epochs"));
+  EXPECT_THAT(error_of_changes("train: {global_batch: 8}"),
+              HasSubstr("global_batch: found 8 steps, allowed a number of tokens"));
+  EXPECT_THAT(error_of_changes("train: {micro_batch: 2 steps}"),
+              HasSubstr("micro_batch: found 2 steps, allowed auto or a number of tokens"));
+  EXPECT_THAT(error_of_changes("train: {max_time: soon}"),
+              HasSubstr("found \"soon\", allowed none or a time such as"));
+}
+
+TEST(Recipe, ChecksWhatSpansSections) {
+  EXPECT_THAT(error_of_changes("model: {learned_positions: 16}"),
+              HasSubstr("data.sequence_length: found 32, allowed 1 to 16"));
+  EXPECT_THAT(error_of_changes("train: {global_batch: 16 tokens}"),
+              HasSubstr("train.global_batch: found 16 tokens, allowed at least 32"));
+}
+
+TEST(Recipe, SuggestsTheNearestKey) {
+  EXPECT_THAT(error_of_changes("train: {max_nonfinit: 2}"),
+              AllOf(HasSubstr("train.max_nonfinit"), HasSubstr("did you mean \"max_nonfinite\"?")));
+}
+
+TEST(Recipe, ReportsEveryProblemAtOnce) {
+  EXPECT_THAT(error_of_changes("seed: many\ntrain: {max_nonfinite: 0}\nmodle: {}"),
+              AllOf(HasSubstr("seed: "), HasSubstr("train.max_nonfinite: "), HasSubstr("modle: ")));
+}
+
+TEST(Recipe, ReadsBackItsResolvedText) {
+  Recipe recipe = tiny_recipe("train: {max_time: 1.5 h, freeze: [\"embedding.*\"]}");
+  Recipe copy = parse_recipe(resolved_text(recipe), "resolved");
+  EXPECT_THAT(keys_of(differences(recipe, copy)), IsEmpty());
+  EXPECT_EQ(resolved_text(copy), resolved_text(recipe));
+}
+
+TEST(Recipe, LoadsFilesAndOverrides) {
+  const ScratchFolder scratch;
+  std::ofstream(scratch / "a.yaml") << testing::tiny_recipe_text();
+  std::ofstream(scratch / "b.yaml") << "train: {steps: 5}\nseed: 3\n";
+  const Recipe recipe = load_recipe(
+      {{(scratch / "a.yaml").string(), (scratch / "b.yaml").string()}, {"train.steps=6"}});
+  EXPECT_EQ(recipe.seed, 3);
+  EXPECT_EQ(recipe.train.steps.to_string(), "6 steps");
+}
+
+TEST(RefusedChanges, LeaveOutWhatMayChange) {
+  const Recipe before = tiny_recipe();
+  const Recipe after = tiny_recipe(
+      "threads: 2\ntrain: {steps: 99, max_time: 2 h, evaluate: {every: never}}\n"
+      "checkpoint: {keep: 7}\nlog: {every: 5}");
+  EXPECT_THAT(refused_changes(before, after), IsEmpty());
+}
+
+TEST(RefusedChanges, NameEveryOtherKeyWithBothValues) {
+  const auto refused =
+      refused_changes(tiny_recipe(), tiny_recipe("seed: 8\nmodel: {hidden_size: 32}"));
+  EXPECT_THAT(keys_of(refused), ElementsAre("seed", "model.hidden_size"));
+  EXPECT_EQ(refused[1].before, "16");
+  EXPECT_EQ(refused[1].after, "32");
+}
+
+TEST(WallTime, ReadsSecondsMinutesAndHours) {
+  EXPECT_DOUBLE_EQ(parse_wall_time("90 s"), 90.0);
+  EXPECT_DOUBLE_EQ(parse_wall_time("30m"), 1800.0);
+  EXPECT_DOUBLE_EQ(parse_wall_time("1.5 h"), 5400.0);
+  for (const std::string wrong : {"", "5", "-1 h", "0 s", "1 d", "h", "1 h 3", "nan s"}) {
+    EXPECT_THROW((void)parse_wall_time(wrong), ConfigError) << wrong;
+  }
+}
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,309 @@
+#include "train/step.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "autograd/support/error.h"
+#include "tests/support/tiny_model.h"
+#include "tests/support/tiny_run.h"
+#include "train/model_input.h"
+
+namespace sluice {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::tiny_recipe;
+
+/// A batch of sequences, each a list of document lengths; the last token of a document has no loss.
+Batch make_batch(const std::vector<std::vector<int64_t>>& sequences) {
+  Batch batch;
+  const RandomKey key{.seed = 3};
+  for (size_t s = 0; s < sequences.size(); ++s) {
+    for (const int64_t length : sequences[s]) {
+      for (int64_t i = 0; i < length; ++i) {
+        const auto n = static_cast<uint64_t>(batch.num_tokens());
+        batch.tokens.push_back(static_cast<int32_t>(uniform_below(key, 0, n, 50)));
+        batch.targets.push_back(i + 1 == length
+                                    ? kIgnoredTarget
+                                    : static_cast<int32_t>(uniform_below(key, 0, n + 1, 50)));
+        batch.positions.push_back(static_cast<int32_t>(i));
+      }
+      batch.document_offsets.push_back(batch.num_tokens());
+      batch.document_domain.push_back(0);
+    }
+    batch.end_sequence(s);
+  }
+  batch.check();
+  return batch;
+}
+
+/// Eight sequences with documents of 1 to 31 tokens; 8, 4, 2 and 1 micro-batches at 20, 40, 80 and
+/// 200 tokens.
+Batch uneven_batch() {
+  return make_batch({{20},
+                     {1, 1, 1, 15, 2},
+                     {19, 1},
+                     {3, 3, 3, 3, 3, 5},
+                     {10, 10},
+                     {20},
+                     {2, 18},
+                     {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 10}});
+}
+
+/// Model and everything around it, from a recipe.
+struct Bench {
+  explicit Bench(const Recipe& recipe_, int64_t micro_batch_tokens = 1 << 20)
+      : recipe(recipe_),
+        model(build_model(recipe, pool, 64)),
+        routing(build_routing(recipe, *model)),
+        optimizer(build_optimizer(recipe, *model, pool)),
+        step({pool, *model, *routing, *optimizer, communicator},
+             {.micro_batch_tokens = micro_batch_tokens,
+              .recompute = recipe.train.recompute,
+              .head_z_loss = recipe.train.head_z_loss,
+              .seed = 11}) {}
+
+  StateDict state() {
+    SaveVisitor save;
+    visit_parameters(*model, save);
+    {
+      const StateScope scope(save, "optim");
+      optimizer->visit_state(save);
+    }
+    const StateScope scope(save, "balance");
+    routing->visit_state(save);
+    return save.take();
+  }
+
+  Recipe recipe;
+  Pool pool;
+  SingleRank communicator;
+  std::unique_ptr<Model> model;
+  std::unique_ptr<RoutingSession> routing;
+  std::unique_ptr<Optimizer> optimizer;
+  TrainingStep step;
+};
+
+Parameter& parameter(const Bench& bench, std::string_view name) {
+  for (Parameter* p : bench.model->parameters()) {
+    if (p->name == name) return *p;
+  }
+  throw InternalError("no such parameter");
+}
+
+// --- splitting -----------------------------------------------------------------------------------
+
+TEST(MicroBatches, AreWholeSequencesUpToTheLimit) {
+  const Batch batch = make_batch({{5}, {3, 2}, {6}, {4}});
+  const auto parts = split_into_micro_batches(batch, 10);
+  ASSERT_EQ(parts.size(), 2u);
+  EXPECT_EQ(parts[0].num_tokens(), 10);
+  EXPECT_EQ(parts[1].num_tokens(), 10);
+  EXPECT_EQ(parts[1].global_sample, (std::vector<uint64_t>{2, 3}));
+}
+
+TEST(MicroBatches, LeaveALongSequenceWhole) {
+  const Batch batch = make_batch({{5}, {30}, {5}});
+  const auto parts = split_into_micro_batches(batch, 10);
+  ASSERT_EQ(parts.size(), 3u);
+  EXPECT_EQ(parts[1].num_tokens(), 30);
+}
+
+TEST(MicroBatches, OfNothingAreNone) { EXPECT_THAT(split_into_micro_batches({}, 10), IsEmpty()); }
+
+// --- accumulation --------------------------------------------------------------------------------
+
+struct AccumulationCase {
+  std::string dtype;
+  std::string balance;
+  double tolerance;  // of ||difference|| / ||gradient||, per parameter
+};
+
+class Accumulation : public ::testing::TestWithParam<AccumulationCase> {};
+
+TEST_P(Accumulation, GivesTheSameStepHoweverTheBatchIsCut) {
+  const auto& [dtype, balance, tolerance] = GetParam();
+  const Recipe recipe = tiny_recipe(
+      fmt::format("model: {{dtype: {}, dropout: 0.1}}\nbalance: {}\ntrain: {{head_z_loss: 1.0e-3}}",
+                  dtype, balance));
+  const Batch batch = uneven_batch();
+  Bench whole(recipe);
+  const StepResult expected = whole.step.run(batch, {});
+  ASSERT_TRUE(expected.applied) << expected.problem;
+  ASSERT_EQ(expected.micro_batches, 1);
+  for (const int64_t parts : {2, 4, 8}) {
+    Bench cut(recipe, 160 / parts);
+    const StepResult result = cut.step.run(batch, {});
+    ASSERT_EQ(result.micro_batches, parts);
+    EXPECT_EQ(cut.routing->loads(), whole.routing->loads()) << parts << " micro-batches";
+    EXPECT_NEAR(result.loss, expected.loss, tolerance * std::abs(expected.loss));
+    for (size_t kind = 0; kind < kLossKinds; ++kind) {
+      EXPECT_NEAR(result.auxiliary[kind], expected.auxiliary[kind],
+                  tolerance * std::abs(expected.auxiliary[kind]));
+    }
+    const auto cut_parameters = cut.model->parameters();
+    const auto whole_parameters = whole.model->parameters();
+    for (size_t i = 0; i < cut_parameters.size(); ++i) {
+      EXPECT_LE(
+          testing_support::relative_distance(cut_parameters[i]->grad, whole_parameters[i]->grad),
+          tolerance)
+          << cut_parameters[i]->name << " in " << parts << " micro-batches";
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    EveryMethod, Accumulation,
+    ::testing::Values(AccumulationCase{"f32", "{type: none}", 1e-5},
+                      AccumulationCase{"f64", "{type: none}", 1e-12},
+                      AccumulationCase{"f32", "{type: global_aux_loss}", 1e-5},
+                      AccumulationCase{"f64", "{type: global_aux_loss}", 1e-12},
+                      AccumulationCase{"f64", "{type: sequence_aux_loss}", 1e-12},
+                      AccumulationCase{"f64", "{type: loss_free_bias}", 1e-12},
+                      AccumulationCase{"f64", "[{type: global_aux_loss}, {type: router_z_loss}]",
+                                       1e-12}),
+    [](const auto& test) {
+      std::string name = test.param.dtype;
+      for (const char c : test.param.balance) {
+        if (std::isalpha(static_cast<unsigned char>(c)) != 0) name += c;
+      }
+      return name;
+    });
+
+TEST(TrainingStep, ReplaysSelectionsWhenItRecomputes) {
+  const Batch batch = uneven_batch();
+  for (const std::string what : {"experts", "all"}) {
+    Bench plain(tiny_recipe("model: {dropout: 0.1}"), 40);
+    Bench twice(tiny_recipe("model: {dropout: 0.1}\ntrain: {recompute: " + what + "}"), 40);
+    for (int64_t i = 0; i < 3; ++i) {
+      const StepResult a = plain.step.run(batch, {.step = i});
+      const StepResult b = twice.step.run(batch, {.step = i});
+      EXPECT_EQ(a.loss, b.loss);
+      EXPECT_EQ(a.grad_norm, b.grad_norm);
+    }
+    EXPECT_THAT(testing::differing_arrays(plain.state(), twice.state()), IsEmpty())
+        << "recompute: " << what;
+  }
+}
+
+// --- what a step does ----------------------------------------------------------------------------
+
+TEST(TrainingStep, LearnsABatchByHeart) {
+  Bench bench(tiny_recipe());
+  const Batch batch = uneven_batch();
+  const double first = bench.step.run(batch, {}).loss;
+  double last = first;
+  for (int64_t i = 1; i < 60; ++i) last = bench.step.run(batch, {.step = i}).loss;
+  EXPECT_NEAR(first, std::log(64.0), 0.1);
+  EXPECT_LT(last, 0.6 * first);
+}
+
+TEST(TrainingStep, LeavesFrozenParametersAsTheyAre) {
+  Bench bench(tiny_recipe("train: {freeze: [\"embedding.*\", \"*.router.*\"]}"));
+  const StateDict before = bench.state();
+  (void)bench.step.run(uneven_batch(), {});
+  const StateDict after = bench.state();
+  for (const auto& [name, array] : before) {
+    const bool is_frozen =
+        name.starts_with("embedding.") ||
+        (name.starts_with("layers") && name.find(".router.") != std::string::npos);
+    if (is_frozen) {
+      EXPECT_EQ(after.at(name), array) << name;
+    }
+    if (name == "layers.1.experts.w_up") {
+      EXPECT_NE(after.at(name), array);
+    }
+  }
+  EXPECT_FALSE(parameter(bench, "embedding.weight").grad.defined());
+}
+
+TEST(TrainingStep, RefusesABatchWithoutALoss) {
+  Bench bench(tiny_recipe());
+  Batch batch = make_batch({{4}});
+  std::fill(batch.targets.begin(), batch.targets.end(), kIgnoredTarget);
+  EXPECT_THROW((void)bench.step.run(batch, {}), DataError);
+}
+
+TEST(TrainingStep, CountsItsWorkByPhase) {
+  Bench bench(tiny_recipe());
+  (void)bench.step.run(uneven_batch(), {});
+  const CostMeter& meter = bench.step.meter();
+  EXPECT_GT(meter.phase_total(Phase::attention).flops, 0.0);
+  EXPECT_GT(meter.phase_total(Phase::experts).flops, 0.0);
+  EXPECT_GT(meter.phase_total(Phase::embedding_and_loss).flops, 0.0);
+  EXPECT_GT(meter.phase_total(Phase::optimizer).seconds, 0.0);
+}
+
+TEST(TrainingStep, RunsOnAPoolForShapesOnly) {
+  const Recipe recipe = tiny_recipe("balance: {type: global_aux_loss}");
+  Pool shapes(Pool::Mode::shapes_only);
+  SingleRank communicator;
+  const auto model = build_model(recipe, shapes, 64);
+  const auto routing = build_routing(recipe, *model);
+  const auto optimizer = build_optimizer(recipe, *model, shapes);
+  TrainingStep planned({shapes, *model, *routing, *optimizer, communicator}, {});
+  Bench real(recipe);
+  (void)planned.run(uneven_batch(), {});
+  (void)real.step.run(uneven_batch(), {});
+  EXPECT_EQ(planned.meter().total().flops, real.step.meter().total().flops);
+  EXPECT_EQ(shapes.in_use()[MemoryKind::gradients], real.pool.in_use()[MemoryKind::gradients]);
+}
+
+// --- numbers that are not finite -----------------------------------------------------------------
+
+/// Token 63 does not occur in uneven_batch().
+constexpr int32_t kPoisonedToken = 63;
+
+class NonFinite : public ::testing::Test {
+ protected:
+  // An untied head, so that a poisoned embedding reaches only batches with its token.
+  Bench bench_{tiny_recipe("model: {tie_embeddings: false}")};
+
+  void poison(float value) {
+    Tensor& weight = parameter(bench_, "embedding.weight").value;
+    weight.data<float>()[kPoisonedToken * weight.dim(1)] = value;
+  }
+  static Batch poisoned_batch() {
+    Batch batch = uneven_batch();
+    batch.tokens[5] = kPoisonedToken;
+    return batch;
+  }
+};
+
+TEST_F(NonFinite, LossSkipsTheUpdateAndNamesAParameter) {
+  (void)bench_.step.run(uneven_batch(), {});
+  for (const float value : {std::nanf(""), INFINITY}) {
+    poison(value);
+    const StateDict before = bench_.state();
+    const StepResult result = bench_.step.run(poisoned_batch(), {.step = 1});
+    EXPECT_FALSE(result.applied);
+    EXPECT_THAT(result.problem, HasSubstr("gradient norm nan, first in "));
+    EXPECT_THAT(testing::differing_arrays(bench_.state(), before), IsEmpty());
+  }
+}
+
+TEST_F(NonFinite, StepIsForgottenByTheNextOne) {
+  (void)bench_.step.run(uneven_batch(), {});
+  poison(std::nanf(""));
+  (void)bench_.step.run(poisoned_batch(), {.step = 1});
+  const StepResult result = bench_.step.run(uneven_batch(), {.step = 2});
+  EXPECT_TRUE(result.applied) << result.problem;
+  EXPECT_TRUE(std::isfinite(result.grad_norm));
+}
+
+TEST(NonFiniteGradient, SkipsTheUpdateThoughTheLossIsFinite) {
+  // The z-loss is not part of the reported loss, and the gradient of so heavy a one overflows.
+  Bench bench(tiny_recipe("train: {head_z_loss: 1.0e+38}"));
+  const StateDict before = bench.state();
+  const StepResult result = bench.step.run(uneven_batch(), {});
+  EXPECT_TRUE(std::isfinite(result.loss));
+  EXPECT_FALSE(result.applied);
+  EXPECT_THAT(result.problem, HasSubstr("first in "));
+  EXPECT_THAT(testing::differing_arrays(bench.state(), before), IsEmpty());
+}
+
+}  // namespace
+}  // namespace sluice

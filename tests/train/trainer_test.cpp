@@ -1,0 +1,328 @@
+#include "train/trainer.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <csignal>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "autograd/support/error.h"
+#include "autograd/support/parallel.h"
+#include "tests/support/run_files.h"
+#include "tests/support/scratch_folder.h"
+#include "tests/support/tiny_run.h"
+#include "train/checkpoint/checkpoint.h"
+
+namespace sluice {
+namespace {
+
+using ::testing::AllOf;
+using testing::differing_arrays;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::RecordingReporter;
+using testing::ScratchFolder;
+using ::testing::SizeIs;
+using testing::state_of;
+using testing::tiny_dense_recipe;
+using testing::tiny_recipe;
+
+class TrainerTest : public ::testing::Test {
+ protected:
+  RunSummary train(const Recipe& recipe, const std::string& folder,
+                   const std::string& resume = "auto") {
+    reporter_ = {};
+    Trainer trainer(recipe, {.folder = scratch_ / folder, .resume = resume}, reporter_);
+    return trainer.run();
+  }
+  std::string error_of(const Recipe& recipe, const std::string& folder,
+                       const std::string& resume = "auto") {
+    try {
+      (void)train(recipe, folder, resume);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "no error";
+  }
+  [[nodiscard]] std::filesystem::path checkpoint(const std::string& folder, int64_t step) const {
+    return scratch_ / folder / "checkpoints" / checkpoint_name(step);
+  }
+  [[nodiscard]] StateDict state_in(const std::string& folder, int64_t step) const {
+    return testing::state_in(checkpoint(folder, step));
+  }
+  [[nodiscard]] std::vector<std::string> metrics_of(const std::string& folder) const {
+    return testing::metrics_in(scratch_ / folder);
+  }
+
+  ScratchFolder scratch_;
+  RecordingReporter reporter_;
+};
+
+// --- a run ---------------------------------------------------------------------------------------
+
+TEST_F(TrainerTest, TrainsToTheEndAndSaysWhatItDid) {
+  const RunSummary summary = train(tiny_recipe(), "run");
+  EXPECT_EQ(summary.reason, StopReason::complete);
+  EXPECT_EQ(summary.step, 8);
+  EXPECT_EQ(summary.checkpoint, checkpoint("run", 8));
+  ASSERT_TRUE(summary.evaluation.has_value());
+  EXPECT_GT(summary.evaluation->loss.bits_per_byte(), 0.0);
+  EXPECT_EQ(summary.best_eval_loss, summary.evaluation->loss.per_token());
+  EXPECT_GT(summary.tokens_per_second, 0.0);
+  EXPECT_GT(summary.peak_memory_bytes, 0);
+  EXPECT_EQ(reporter_.first_step, 0);
+  EXPECT_TRUE(reporter_.summary.has_value());
+}
+
+TEST_F(TrainerTest, WritesOneRecordPerStepAndPerEvaluation) {
+  (void)train(tiny_recipe("log: {every: 2 steps}"), "run");
+  std::vector<std::pair<int, std::string>> seen;
+  for (const std::string& line : metrics_of("run")) {
+    const auto record = nlohmann::json::parse(line);
+    seen.emplace_back(record.at("step").get<int>(),
+                      record.contains("eval/loss") ? "eval" : "train");
+  }
+  EXPECT_THAT(seen,
+              ElementsAre(std::pair(2, "train"), std::pair(4, "train"), std::pair(4, "eval"),
+                          std::pair(6, "train"), std::pair(8, "train"), std::pair(8, "eval")));
+}
+
+TEST_F(TrainerTest, RecordsWhatTheStableNamesPromise) {
+  (void)train(tiny_recipe("train: {steps: 4}"), "run");
+  const auto lines = metrics_of("run");
+  const auto step = nlohmann::json::parse(lines.front());
+  for (const std::string name :
+       {"train/loss", "train/balance_loss", "train/z_loss", "train/grad_norm", "train/lr",
+        "load/max_violation", "load/max_violation/0", "load/max_violation/1", "load/dead_experts",
+        "load/dropped_fraction", "tokens"}) {
+    EXPECT_TRUE(step.contains(name)) << name;
+  }
+  const auto evaluation = nlohmann::json::parse(lines.back());
+  for (const std::string name : {"eval/loss", "eval/perplexity", "eval/bits_per_byte",
+                                 "eval/loss/a", "eval/loss/b", "eval/max_violation"}) {
+    EXPECT_TRUE(evaluation.contains(name)) << name;
+  }
+}
+
+TEST_F(TrainerTest, TrainsADenseModelWithoutLoads) {
+  (void)train(tiny_dense_recipe("train: {steps: 4}"), "run");
+  const auto step = nlohmann::json::parse(metrics_of("run").front());
+  EXPECT_TRUE(step.contains("train/loss"));
+  EXPECT_FALSE(step.contains("load/max_violation"));
+  EXPECT_FALSE(step.contains("train/balance_loss"));
+}
+
+TEST_F(TrainerTest, LowersTheHeldOutLoss) {
+  const RunSummary summary = train(tiny_recipe("train: {steps: 60, evaluate: {every: 60}}"), "run");
+  const auto first = nlohmann::json::parse(metrics_of("run").front());
+  EXPECT_LT(summary.evaluation->loss.per_token(), 0.7 * first.at("train/loss").get<double>());
+}
+
+// --- what must not change a run ------------------------------------------------------------------
+
+TEST_F(TrainerTest, GivesTheSameBitsOnAnyNumberOfThreads) {
+  (void)train(tiny_recipe("threads: 1"), "one");
+  for (const int threads : {2, 3}) {
+    const std::string folder = std::to_string(threads);
+    (void)train(tiny_recipe("threads: " + folder), folder);
+    EXPECT_THAT(differing_arrays(state_in(folder, 8), state_in("one", 8)), IsEmpty());
+    EXPECT_EQ(metrics_of(folder), metrics_of("one"));
+  }
+  set_num_threads(1);
+}
+
+TEST_F(TrainerTest, GivesTheSameBitsWithRecomputation) {
+  (void)train(tiny_recipe("model: {dropout: 0.1}"), "plain");
+  for (const std::string what : {"experts", "all"}) {
+    (void)train(tiny_recipe("model: {dropout: 0.1}\ntrain: {recompute: " + what + "}"), what);
+    EXPECT_THAT(differing_arrays(state_in(what, 8), state_in("plain", 8)), IsEmpty());
+    EXPECT_EQ(metrics_of(what), metrics_of("plain"));
+  }
+}
+
+TEST_F(TrainerTest, IsNotChangedByEvaluatingSavingOrLogging) {
+  (void)train(tiny_recipe("balance: {type: bip}"), "often");
+  (void)train(tiny_recipe("balance: {type: bip}\ntrain: {evaluate: {every: never}}\n"
+                          "checkpoint: {every: 100, asynchronous: false}\nlog: {sinks: []}\n"
+                          "data: {prefetch: 0}"),
+              "seldom");
+  StateDict often = state_in("often", 8);
+  StateDict seldom = state_in("seldom", 8);
+  for (StateDict* state : {&often, &seldom}) {
+    state->erase("run/best_eval_loss");
+    state->erase("run/best_eval_step");
+  }
+  EXPECT_THAT(differing_arrays(seldom, often), IsEmpty());
+}
+
+// --- resuming ------------------------------------------------------------------------------------
+
+class ResumeTest : public TrainerTest, public ::testing::WithParamInterface<std::string> {};
+
+TEST_P(ResumeTest, ContinuesBitForBit) {
+  const std::string balance = "balance: " + GetParam() + "\n";
+  const std::string schedule =
+      "optim: {learning_rate: {type: cosine, peak: 1.0e-2, warmup: 3 steps}}\n";
+  const Recipe recipe = tiny_recipe(balance + schedule + "model: {dropout: 0.1}");
+  (void)train(recipe, "whole");
+  std::filesystem::create_directories(scratch_ / "cut" / "checkpoints");
+  std::filesystem::copy(checkpoint("whole", 4), checkpoint("cut", 4));
+  std::filesystem::copy(scratch_ / "whole" / "metrics.jsonl", scratch_ / "cut" / "metrics.jsonl");
+  (void)train(recipe, "cut");
+  EXPECT_EQ(reporter_.first_step, 4);
+  EXPECT_THAT(differing_arrays(state_in("cut", 8), state_in("whole", 8)), IsEmpty());
+  EXPECT_EQ(metrics_of("cut"), metrics_of("whole"));
+}
+
+INSTANTIATE_TEST_SUITE_P(EveryKindOfState, ResumeTest,
+                         ::testing::Values("{type: none}", "{type: loss_free_bias}", "{type: bip}",
+                                           "{type: global_aux_loss}"),
+                         [](const auto& test) {
+                           std::string name;
+                           for (const char c : test.param) {
+                             if (std::isalpha(static_cast<unsigned char>(c)) != 0) name += c;
+                           }
+                           return name;
+                         });
+
+TEST_F(TrainerTest, GoesOnWithALongerRun) {
+  (void)train(tiny_recipe("train: {steps: 4}"), "run");
+  const RunSummary summary = train(tiny_recipe("train: {steps: 6}"), "run");
+  EXPECT_EQ(reporter_.first_step, 4);
+  EXPECT_EQ(summary.step, 6);
+}
+
+TEST_F(TrainerTest, DoesNothingMoreToACompleteRun) {
+  (void)train(tiny_recipe(), "run");
+  const auto before = metrics_of("run");
+  const RunSummary summary = train(tiny_recipe(), "run");
+  EXPECT_EQ(summary.reason, StopReason::complete);
+  EXPECT_EQ(summary.checkpoint, checkpoint("run", 8));
+  EXPECT_EQ(metrics_of("run"), before);
+}
+
+TEST_F(TrainerTest, SkipsADamagedCheckpointAndNamesIt) {
+  (void)train(tiny_recipe(), "run");
+  std::filesystem::resize_file(checkpoint("run", 8), 1000);
+  (void)train(tiny_recipe(), "run");
+  EXPECT_EQ(reporter_.first_step, 4);
+  EXPECT_THAT(reporter_.notes, ElementsAre(HasSubstr(checkpoint_name(8))));
+}
+
+TEST_F(TrainerTest, StopsWhenNoCheckpointIsWhole) {
+  (void)train(tiny_recipe(), "run");
+  for (const int64_t step : {4, 8}) std::filesystem::resize_file(checkpoint("run", step), 1000);
+  EXPECT_THAT(error_of(tiny_recipe(), "run"), HasSubstr("no checkpoint is whole"));
+  EXPECT_EQ(std::filesystem::file_size(checkpoint("run", 8)), 1000u);
+}
+
+TEST_F(TrainerTest, RefusesAChangedRecipeWithTheDifferingKeys) {
+  (void)train(tiny_recipe(), "run");
+  EXPECT_THAT(error_of(tiny_recipe("seed: 8\noptim: {weight_decay: 0.5}"), "run"),
+              AllOf(HasSubstr("seed: 7 there, 8 here"),
+                    HasSubstr("optim.weight_decay: 0.1 there, 0.5 here")));
+}
+
+TEST_F(TrainerTest, RefusesChangedData) {
+  (void)train(tiny_recipe(), "run");
+  // The recipe names the same file, whose content is another one.
+  std::filesystem::create_directories(scratch_.path() / "text");
+  const std::string path = (scratch_.path() / "text" / "a.txt").string();
+  const auto with_text = [&](std::string_view text) {
+    write_file_atomically(real_file_system(), path, bytes_of(text), raise_as<DataError>);
+    return tiny_recipe("data: {sources: [{path: " + path + "}]}\ntrain: {steps: 4}");
+  };
+  const std::string first(2000, 'a');
+  (void)train(with_text(first), "text_run");
+  EXPECT_THAT(error_of(with_text(first + "b"), "text_run"), HasSubstr("data"));
+}
+
+TEST_F(TrainerTest, NeverResumesOverAnEarlierRun) {
+  (void)train(tiny_recipe(), "run");
+  EXPECT_THAT(error_of(tiny_recipe(), "run", "never"), HasSubstr("holds 2 checkpoints"));
+}
+
+TEST_F(TrainerTest, BranchesOffFromAFileInAnotherFolder) {
+  (void)train(tiny_recipe(), "whole");
+  (void)train(tiny_recipe(), "branch", checkpoint("whole", 4).string());
+  EXPECT_EQ(reporter_.first_step, 4);
+  EXPECT_THAT(differing_arrays(state_in("branch", 8), state_in("whole", 8)), IsEmpty());
+}
+
+TEST_F(TrainerTest, DoesNotGoBackBehindLaterCheckpoints) {
+  (void)train(tiny_recipe(), "run");
+  EXPECT_THAT(error_of(tiny_recipe(), "run", checkpoint("run", 4).string()),
+              HasSubstr("holds a later checkpoint, of step 8"));
+}
+
+// --- starting from weights -----------------------------------------------------------------------
+
+TEST_F(TrainerTest, StartsANewRunFromTheWeightsOfAnother) {
+  (void)train(tiny_recipe(), "first");
+  const std::string from = checkpoint("first", 8).string();
+  SingleRank communicator;
+  sluice::Run run(tiny_recipe("seed: 9\ntrain: {init_from: " + from + "}"), communicator);
+  EXPECT_EQ(run.state().step, 0);
+  const StateDict expected = state_in("first", 8);
+  for (const auto& [name, array] : state_of(run)) {
+    if (name.starts_with("model/")) {
+      EXPECT_EQ(array, expected.at(name)) << name;
+    }
+  }
+}
+
+// --- stopping ------------------------------------------------------------------------------------
+
+TEST_F(TrainerTest, SavesAndStopsWhenTheTimeIsOver) {
+  const RunSummary summary = train(tiny_recipe("train: {max_time: 0.000001 s}"), "run");
+  EXPECT_EQ(summary.reason, StopReason::out_of_time);
+  EXPECT_EQ(summary.step, 1);
+  EXPECT_EQ(summary.checkpoint, checkpoint("run", 1));
+}
+
+TEST(SignalWatch, NotesASignalAndPutsTheOldHandlerBack) {
+  struct sigaction before {};
+  sigaction(SIGTERM, nullptr, &before);
+  {
+    const SignalWatch watch;
+    EXPECT_EQ(watch.received(), 0);
+    std::raise(SIGTERM);
+    EXPECT_EQ(watch.received(), SIGTERM);
+  }
+  struct sigaction after {};
+  sigaction(SIGTERM, nullptr, &after);
+  EXPECT_EQ(after.sa_handler, before.sa_handler);
+}
+
+TEST_F(TrainerTest, GivesUpAfterTooManyUpdatesThatAreNotFinite) {
+  // A learning rate beyond all measure: the first update blows the weights up.
+  const Recipe recipe = tiny_recipe(
+      "optim: {learning_rate: 1.0e+30, clip_norm: none}\n"
+      "train: {evaluate: {every: never}}\ncheckpoint: {every: 1}");
+  try {
+    (void)train(recipe, "run");
+    FAIL() << "no error";
+  } catch (const NumericError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("3 updates in a row were not finite"));
+  }
+  EXPECT_NO_THROW((void)read_checkpoint(checkpoint("run", 1)));
+}
+
+// --- when things are due -------------------------------------------------------------------------
+
+TEST(IsDue, CountsInTheUnitOfTheDuration) {
+  const auto at = [](int64_t step) { return Progress{.step = step, .tokens = 100 * step}; };
+  const Duration three_steps{3, DurationUnit::steps};
+  EXPECT_TRUE(is_due(three_steps, at(2), at(3)));
+  EXPECT_FALSE(is_due(three_steps, at(3), at(4)));
+  const Duration tokens{250, DurationUnit::tokens};
+  EXPECT_FALSE(is_due(tokens, at(1), at(2)));
+  EXPECT_TRUE(is_due(tokens, at(2), at(3)));
+  EXPECT_FALSE(is_due({0, DurationUnit::steps}, at(2), at(3)));
+}
+
+}  // namespace
+}  // namespace sluice
