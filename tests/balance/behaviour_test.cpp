@@ -4,8 +4,7 @@
 
 #include <gtest/gtest.h>
 
-#include <map>
-
+#include "autograd/support/parallel.h"
 #include "autograd/support/rng.h"
 #include "balance/load.h"
 #include "tests/balance/routed_batch.h"
@@ -25,6 +24,10 @@ constexpr int64_t kTopK = 4;
 
 class Behaviour : public ::testing::Test {
  protected:
+  // Hundreds of small loops: handing them to threads costs more than they do.
+  Behaviour() { set_num_threads(1); }
+  ~Behaviour() override { set_num_threads(threads_before_); }
+
   Tensor logits(uint64_t step) {
     const RandomKey noise{.seed = 3, .purpose = RandomPurpose::test, .layer = 0, .step = step};
     const RandomKey offset{.seed = 3, .purpose = RandomPurpose::test, .layer = 1, .step = 0};
@@ -52,6 +55,9 @@ class Behaviour : public ::testing::Test {
     return result;
   }
   Pool pool_;
+
+ private:
+  const int threads_before_ = num_threads();
 };
 
 TEST_F(Behaviour, WithoutBalancingOffsetsCollapseTheLoad) {

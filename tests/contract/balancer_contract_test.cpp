@@ -248,7 +248,7 @@ TEST_P(EveryBalancer, ConfigRoundTripsThroughARecipe) {
   EXPECT_THAT(text, ::testing::HasSubstr(GetParam()));
   BalanceSection read;
   const Diagnostics problems = read_into(read, parse_yaml(text, "recipe.yaml"));
-  EXPECT_TRUE(problems.empty()) << text;
+  EXPECT_TRUE(problems.empty()) << problems.to_string();
   EXPECT_EQ(write_yaml(read), text);
   EXPECT_NE(make_balancer(read.balance, {.layer = 0, .experts = 4, .top_k = 1}), nullptr);
 }
