@@ -90,10 +90,10 @@ std::vector<Parameter*> Module::parameters() const {
 }
 
 Parameter& Module::parameter(const Builder& b, const std::string& name, const Shape& shape,
-                             ParameterKind kind, Init init, Placement placement) {
+                             ParameterKind kind, Init init, Stack stack) {
   parameters_.push_back(b.make(name, shape, kind, init));
   Parameter& result = *parameters_.back();
-  result.placement = placement;
+  result.stack = stack;
   order_.push_back({&result, nullptr});
   return result;
 }

@@ -3,9 +3,9 @@
 //
 //   class Linear : public Module {
 //    public:
-//     Linear(Builder b, int64_t in, int64_t out) : weight_(parameter(b, "weight", {out, in},
-//     ParameterKind::matrix)) {} Tensor forward(const ForwardContext& context, const Tensor& x)
-//     const {
+//     Linear(Builder b, int64_t in, int64_t out)
+//         : weight_(parameter(b, "weight", {out, in}, ParameterKind::matrix)) {}
+//     Tensor forward(const ForwardContext& context, const Tensor& x) const {
 //       return linear(context.tape, x, context.tape.use(weight_));
 //     }
 //    private:
@@ -81,8 +81,7 @@ class Module {
  protected:
   /// Makes and owns a parameter.
   Parameter& parameter(const Builder& b, const std::string& name, const Shape& shape,
-                       ParameterKind kind, Init init = {},
-                       Placement placement = Placement::replicated);
+                       ParameterKind kind, Init init = {}, Stack stack = Stack::none);
   /// Owns a child.
   template <class M>
   M& child(std::unique_ptr<M> module) {

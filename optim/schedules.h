@@ -2,8 +2,8 @@
 // The table of schedule shapes: what `{type: cosine, ...}` can name wherever a recipe takes a
 // number.
 //
-//   Scheduled rate{"cosine", make_schedule_shape("cosine")};  // its fields are set by a
-//   FieldVisitor rate.at(progress);
+//   Scheduled rate{"cosine", make_schedule_shape("cosine")};   // a FieldVisitor sets its fields
+//   rate.at(progress);
 //
 // A shape is one file in optim/schedules/ and one line in schedules.def.
 

@@ -12,7 +12,7 @@ ParameterCount count_parameters(const Recipe& recipe, const Model& model,
     count.total += size;
     if (parameter->trainable) count.trainable += size;
     if (parameter->kind == ParameterKind::embedding) count.embedding += size;
-    if (parameter->placement != Placement::sharded_by_expert) {
+    if (parameter->stack != Stack::routed_experts) {
       count.active += size;
       continue;
     }

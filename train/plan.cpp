@@ -32,11 +32,7 @@ double Plan::flops_per_token(Phase phase) const {
   return flops / static_cast<double>(tokens);
 }
 
-double Plan::flops_per_token() const {
-  double total = 0.0;
-  for (int phase = 0; phase < kPhases; ++phase) total += flops_per_token(static_cast<Phase>(phase));
-  return total;
-}
+double Plan::flops_per_token() const { return cost.useful_flops() / static_cast<double>(tokens); }
 
 int64_t planned_vocab_size(const Recipe& recipe) {
   if (const auto* config =

@@ -21,7 +21,7 @@ struct Plan {
   /// High-water mark of the tensor pool and its split, with experts evenly loaded.
   MemoryUse peak;
 
-  /// Matrix-product FLOPs of forward and backward, without recomputation, per token of the step.
+  /// Matrix-product FLOPs of forward and backward, without extra forwards, per token of the step.
   [[nodiscard]] double flops_per_token() const;
   /// The same for one phase.
   [[nodiscard]] double flops_per_token(Phase phase) const;

@@ -91,6 +91,7 @@ ForwardContext TrainingStep::context_for(const SequenceLayout& layout, const Glo
 void TrainingStep::run_counting_pass(const std::vector<Batch>& micro_batches,
                                      const GlobalCounts& counts, const Progress& progress) {
   const NoGrad no_grad(tape_);
+  const ExtraForward extra(tape_);
   parts_.routing.begin_counting();
   for (size_t i = 0; i < micro_batches.size(); ++i) {
     parts_.routing.begin_micro_batch(static_cast<int64_t>(i));

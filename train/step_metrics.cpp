@@ -50,7 +50,7 @@ void add_speed(const SpeedSample& speed, Record& record) {
     record.add(metrics::speed_tokens_per_second, static_cast<double>(speed.tokens) / speed.seconds);
     if (speed.gemm_peak > 0.0) {
       record.add(metrics::speed_peak_fraction,
-                 speed.work.total().flops / speed.seconds / speed.gemm_peak);
+                 speed.work.useful_flops() / speed.seconds / speed.gemm_peak);
     }
     record.add(metrics::speed_router_fraction,
                speed.work.phase_total(Phase::routing).seconds / speed.seconds);

@@ -43,4 +43,8 @@ CostMeter::Entry CostMeter::total() const {
   return sum;
 }
 
+double CostMeter::useful_flops() const {
+  return direction_total(Direction::forward).flops + direction_total(Direction::backward).flops;
+}
+
 }  // namespace sluice

@@ -22,7 +22,8 @@ enum class Phase : uint8_t {
 inline constexpr int kPhases = 7;
 [[nodiscard]] std::string_view name_of(Phase phase);
 
-enum class Direction : uint8_t { forward, backward, recompute };
+/// `extra`: a forward computed another time, for recomputation or to count loads beforehand.
+enum class Direction : uint8_t { forward, backward, extra };
 inline constexpr int kDirections = 3;
 
 /// Cost of one kernel call, counted, not measured.
@@ -52,6 +53,8 @@ class CostMeter {
   /// Sum over phases.
   [[nodiscard]] Entry direction_total(Direction direction) const;
   [[nodiscard]] Entry total() const;
+  /// FLOPs of the forward and backward that a step needs: all but the extra ones.
+  [[nodiscard]] double useful_flops() const;
   void reset() { entries_ = {}; }
 
  private:

@@ -10,13 +10,17 @@ namespace sluice {
 /// What a parameter is; optimizer groups and weight decay go by it.
 enum class ParameterKind : uint8_t { matrix, router, embedding, norm, bias };
 
-/// Where a parameter lives when there are several ranks.
+/// What the first axis of a stack of parameters runs over.
+enum class Stack : uint8_t { none, routed_experts };
+
+/// Where a parameter lives when there are several ranks: on each, or every rank its own experts.
 enum class Placement : uint8_t { replicated, sharded_by_expert };
 
 struct Parameter {
   /// Stable dotted path, the name in checkpoints: "layers.3.experts.w_gate".
   std::string name;
   ParameterKind kind = ParameterKind::matrix;
+  Stack stack = Stack::none;
   Placement placement = Placement::replicated;
   /// A frozen parameter has no gradient and no moments.
   bool trainable = true;

@@ -92,7 +92,7 @@ class Tape {
   /// Runs a kernel call: timed when there is a meter, skipped when only shapes are wanted.
   template <class F>
   void run(const OpInfo& op, const KernelCost& cost, F&& kernel) {
-    run_as(recomputing_ ? Direction::recompute : Direction::forward, op, cost, kernel);
+    run_as(recomputing_ || extra_ ? Direction::extra : Direction::forward, op, cost, kernel);
   }
 
   /// Notes that `outputs` were computed from `inputs`, when recording and some input wants
@@ -146,6 +146,7 @@ class Tape {
 
  private:
   friend class Backward;
+  friend class ExtraForward;
   friend class NoGrad;
   friend class PhaseScope;
 
@@ -195,6 +196,7 @@ class Tape {
   const bool shapes_only_;
   bool recording_ = true;
   bool recomputing_ = false;
+  bool extra_ = false;
   bool walked_ = false;
   Phase phase_ = Phase::other;
   uint64_t id_;
@@ -254,6 +256,19 @@ class NoGrad {
   ~NoGrad() { tape_.recording_ = outer_; }
   NoGrad(const NoGrad&) = delete;
   NoGrad& operator=(const NoGrad&) = delete;
+
+ private:
+  Tape& tape_;
+  bool outer_;
+};
+
+/// Counts the kernels called while it lives under Direction::extra.
+class ExtraForward {
+ public:
+  explicit ExtraForward(Tape& tape) : tape_(tape), outer_(tape.extra_) { tape_.extra_ = true; }
+  ~ExtraForward() { tape_.extra_ = outer_; }
+  ExtraForward(const ExtraForward&) = delete;
+  ExtraForward& operator=(const ExtraForward&) = delete;
 
  private:
   Tape& tape_;

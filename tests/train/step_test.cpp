@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "autograd/support/error.h"
+#include "tests/support/thread_ranks.h"
 #include "tests/support/tiny_model.h"
 #include "tests/support/tiny_run.h"
 #include "train/model_input.h"
@@ -56,6 +57,8 @@ Batch uneven_batch() {
 /// Model and everything around it, from a recipe.
 struct Bench {
   explicit Bench(const Recipe& recipe_, int64_t micro_batch_tokens = 1 << 20)
+      : Bench(recipe_, micro_batch_tokens, one_rank) {}
+  Bench(const Recipe& recipe_, int64_t micro_batch_tokens, Communicator& communicator)
       : recipe(recipe_),
         model(build_model(recipe, pool, 64)),
         routing(build_routing(recipe, *model)),
@@ -80,7 +83,7 @@ struct Bench {
 
   Recipe recipe;
   Pool pool;
-  SingleRank communicator;
+  SingleRank one_rank;
   std::unique_ptr<Model> model;
   std::unique_ptr<RoutingSession> routing;
   std::unique_ptr<Optimizer> optimizer;
@@ -120,6 +123,10 @@ struct AccumulationCase {
   std::string dtype;
   std::string balance;
   double tolerance;  // of ||difference|| / ||gradient||, per parameter
+
+  friend void PrintTo(const AccumulationCase& test, std::ostream* out) {
+    *out << test.dtype << ", " << test.balance;
+  }
 };
 
 class Accumulation : public ::testing::TestWithParam<AccumulationCase> {};
@@ -172,6 +179,37 @@ INSTANTIATE_TEST_SUITE_P(
       }
       return name;
     });
+
+TEST(TrainingStep, GivesTheSameUpdateOnSeveralRanks) {
+  const Recipe recipe = tiny_recipe(
+      "model: {dtype: f64, dropout: 0.1}\n"
+      "balance: [{type: global_aux_loss}, {type: router_z_loss}]");
+  const Batch batch = uneven_batch();
+  Bench alone(recipe);
+  const StepResult expected = alone.step.run(batch, {});
+  testing::ThreadRanks::run(2, [&](Communicator& communicator) {
+    const int64_t rank = communicator.rank();
+    // Unequal shares, in micro-batches of different sizes.
+    const Batch share = rank == 0 ? batch.slice_sequences(0, 3) : batch.slice_sequences(3, 8);
+    Bench bench(recipe, 45, communicator);
+    const StepResult result = bench.step.run(share, {});
+    EXPECT_TRUE(result.applied) << result.problem;
+    EXPECT_EQ(result.tokens, expected.tokens);
+    EXPECT_EQ(result.valid_tokens, expected.valid_tokens);
+    EXPECT_NEAR(result.loss, expected.loss, 1e-12);
+    EXPECT_NEAR(result.grad_norm, expected.grad_norm, 1e-12);
+    EXPECT_EQ(bench.routing->loads(), alone.routing->loads());
+    const auto parameters = bench.model->parameters();
+    for (size_t i = 0; i < parameters.size(); ++i) {
+      // Every rank holds all experts and has seen its own tokens only: their gradients are summed
+      // like all others.
+      EXPECT_LE(testing_support::relative_distance(parameters[i]->value,
+                                                   alone.model->parameters()[i]->value),
+                1e-12)
+          << parameters[i]->name << " on rank " << rank;
+    }
+  });
+}
 
 TEST(TrainingStep, ReplaysSelectionsWhenItRecomputes) {
   const Batch batch = uneven_batch();

@@ -3,9 +3,9 @@
 // records that carry them.
 //
 //   MetricAccumulator step;
-//   for (each micro-batch) step.add(metrics::train_loss, loss_sum, valid_tokens);   // weighted
-//   mean step.add(metrics::load_max_violation, maxvio, 1.0, "3");                         //
-//   load/max_violation/3 Record record{.step = 120, .tokens = tokens, .seconds = seconds};
+//   for (each micro-batch) step.add(metrics::train_loss, loss_sum, valid_tokens);  // weighted mean
+//   step.add(metrics::load_max_violation, max_vio, 1.0, "3");   // named load/max_violation/3
+//   Record record{.step = 120, .tokens = tokens, .seconds = seconds};
 //   step.reduce_into(record);
 //   log.record(record);
 

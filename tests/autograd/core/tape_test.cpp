@@ -189,7 +189,14 @@ TEST_F(TapeTest, CountsCostsByPhaseAndDirectionOnShapesAlone) {
   const PhaseScope phase(tape, Phase::attention);
   tape.run(kToy, {.flops = 10.0, .bytes = 3.0}, [] { FAIL() << "kernels are skipped"; });
   EXPECT_EQ(meter.at(Phase::attention, Direction::forward).flops, 10.0);
+  {
+    const ExtraForward extra(tape);
+    tape.run(kToy, {.flops = 7.0}, [] { FAIL() << "kernels are skipped"; });
+  }
+  EXPECT_EQ(meter.at(Phase::attention, Direction::forward).flops, 10.0);
+  EXPECT_EQ(meter.at(Phase::attention, Direction::extra).flops, 7.0);
   EXPECT_EQ(meter.total().bytes, 3.0);
+  EXPECT_EQ(meter.useful_flops(), 10.0);
 }
 
 OpSample toy_sample(Pool& pool, double factor) {
