@@ -53,4 +53,15 @@ inline constexpr AttentionBenchShape kAttention[] = {{"attention_packed_128", 16
                                                      {"attention_512_wide", 4, 512, 8, 4, 64},
                                                      {"attention_2k", 1, 2048, 8, 4, 64}};
 
+/// The language-model head.
+struct HeadShape {
+  const char* name;
+  int64_t tokens;
+  int64_t V;
+  int64_t D;
+};
+
+inline constexpr HeadShape kHeads[] = {{"head_4k", 2048, 4096, 256},
+                                       {"head_32k", 2048, 32000, 512}};
+
 }  // namespace sluice::bench

@@ -19,6 +19,7 @@ foreach(source IN LISTS bench_sources)
   add_executable(${name} "${source}")
   target_link_libraries(${name} PRIVATE $<TARGET_NAME_IF_EXISTS:sluice_bench_support> sluice_${room}
                                         benchmark::benchmark Eigen3::Eigen)
+  target_compile_definitions(${name} PRIVATE "SLUICE_SOURCE_DIR=\"${PROJECT_SOURCE_DIR}\"")
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/bench")
   add_dependencies(sluice_bench ${name})
 endforeach()
