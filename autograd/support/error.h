@@ -1,13 +1,14 @@
 #pragma once
 // Typed errors and the two checks of the project.
 //
-//   SLUICE_CHECK(ShapeError, a.size() == b.size(), "add: a is {} but b is {}", a.shape(), b.shape());
+//   SLUICE_CHECK(ShapeError, a.size() == b.size(), "add: a is {} but b is {}", a.size(), b.size());
 //   SLUICE_INTERNAL_CHECK(offset >= 0, "offset {} of block {}", offset, block);
 //
-// SLUICE_CHECK is for what a user, a recipe or a file can cause: the message is one sentence that says
-// where, what was found and what is allowed. SLUICE_INTERNAL_CHECK is for a bug of our own and says so.
-// Both stay on in release builds; hot loops check before they start. Libraries throw and never print,
-// exit or abort; only the command line turns an error into a message and an exit status.
+// SLUICE_CHECK is for what a user, a recipe or a file can cause: the message is one sentence that
+// says where, what was found and what is allowed. SLUICE_INTERNAL_CHECK is for a bug of our own and
+// says so. Both stay on in release builds; hot loops check before they start. Libraries throw and
+// never print, exit or abort; only the command line turns an error into a message and an exit
+// status.
 
 #include <fmt/format.h>
 
@@ -83,15 +84,15 @@ decltype(auto) with_context(Describe&& describe, Body&& body) {
 
 }  // namespace sluice
 
-#define SLUICE_CHECK(ErrorType, condition, ...)                                \
-  do {                                                                         \
-    if (!(condition)) [[unlikely]]                                             \
-      throw ::sluice::ErrorType(::fmt::format(__VA_ARGS__));                   \
+#define SLUICE_CHECK(ErrorType, condition, ...)              \
+  do {                                                       \
+    if (!(condition)) [[unlikely]]                           \
+      throw ::sluice::ErrorType(::fmt::format(__VA_ARGS__)); \
   } while (false)
 
-#define SLUICE_INTERNAL_CHECK(condition, ...)                                  \
-  do {                                                                         \
-    if (!(condition)) [[unlikely]]                                             \
-      ::sluice::detail::throw_internal_error(__FILE__, __LINE__, #condition,   \
-                                             ::fmt::format(__VA_ARGS__));      \
+#define SLUICE_INTERNAL_CHECK(condition, ...)                                \
+  do {                                                                       \
+    if (!(condition)) [[unlikely]]                                           \
+      ::sluice::detail::throw_internal_error(__FILE__, __LINE__, #condition, \
+                                             ::fmt::format(__VA_ARGS__));    \
   } while (false)
