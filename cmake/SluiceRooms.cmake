@@ -1,3 +1,12 @@
+# What nearly every file includes, parsed once. The preset `dev` goes without, so that a missing include shows.
+file(CONFIGURE OUTPUT "${PROJECT_BINARY_DIR}/pch.cpp" CONTENT "namespace sluice {}\n")
+add_library(sluice_pch OBJECT "${PROJECT_BINARY_DIR}/pch.cpp")
+target_link_libraries(sluice_pch PRIVATE sluice_options fmt::fmt)
+target_precompile_headers(sluice_pch PRIVATE
+  <fmt/format.h> <fmt/ranges.h>
+  <algorithm> <array> <cmath> <cstdint> <filesystem> <functional> <limits> <map> <memory> <optional> <span> <string>
+  <string_view> <vector>)
+
 # sluice_room(name folder [DEPENDS rooms...]): one library, sluice_<name>, of the folder's sources.
 function(sluice_room name folder)
   cmake_parse_arguments(ROOM "" "" "DEPENDS" ${ARGN})
@@ -6,6 +15,9 @@ function(sluice_room name folder)
   if(sources)
     add_library(sluice_${name} STATIC ${sources})
     set(scope PUBLIC)
+    if(NOT name STREQUAL "support")  # its flags for threads are its own
+      target_precompile_headers(sluice_${name} REUSE_FROM sluice_pch)
+    endif()
   else()
     add_library(sluice_${name} INTERFACE)
     set(scope INTERFACE)
@@ -60,6 +72,9 @@ function(sluice_program main)
   if(NOT EXISTS "${PROJECT_SOURCE_DIR}/${main}")
     return()
   endif()
+  # The command line's parser is a header of templates, and nothing there takes time when it runs.
+  file(GLOB cli CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/train/cli/*.cpp")
+  set_source_files_properties(${cli} PROPERTIES COMPILE_OPTIONS -O1)
   target_compile_definitions(sluice_train PRIVATE
     "SLUICE_RECIPE_DIRS=\"../share/sluice/recipes:${PROJECT_SOURCE_DIR}/recipes\""
     "SLUICE_VERSION=\"${PROJECT_VERSION}\"")

@@ -55,7 +55,7 @@ class PatternParser {
     while (position_ < text_.size() &&
            std::isdigit(static_cast<unsigned char>(text_[position_])) != 0) {
       value = value * 10 + (text_[position_++] - '0');
-      if (value > kMaxSublayers) fail("a count above " + std::to_string(kMaxSublayers));
+      if (value > kMaxSublayers) fail(fmt::format("a count above {}", kMaxSublayers));
     }
     if (position_ == start) return 1;
     if (position_ == digits) fail("\"x\" without a number");
@@ -66,7 +66,7 @@ class PatternParser {
   void append_repeated(std::string& result, const std::string& item, int64_t times) {
     if (static_cast<int64_t>(result.size() + item.size() * static_cast<size_t>(times)) >
         kMaxSublayers) {
-      fail("more than " + std::to_string(kMaxSublayers) + " sublayers");
+      fail(fmt::format("more than {} sublayers", kMaxSublayers));
     }
     for (int64_t i = 0; i < times; ++i) result += item;
   }

@@ -46,9 +46,7 @@ std::shared_ptr<ScheduleShape> make_schedule_shape(std::string_view type) {
       return shape;
     }
   }
-  const std::string hint = did_you_mean(type, kNames);
-  throw ConfigError(fmt::format("unknown schedule \"{}\"{} Known: {}", type,
-                                hint.empty() ? "." : hint, fmt::join(kNames, ", ")));
+  throw ConfigError(unknown_name("schedule", type, kNames));
 }
 
 }  // namespace sluice

@@ -37,7 +37,7 @@ Json or_word(Json schema, std::string_view word) {
   return any_of(std::move(schema), {{"const", word}});
 }
 
-Json reference(std::string_view name) { return {{"$ref", "#/$defs/" + std::string(name)}}; }
+Json reference(std::string_view name) { return {{"$ref", fmt::format("#/$defs/{}", name)}}; }
 
 Json list_of(Json items) { return {{"type", "array"}, {"items", std::move(items)}}; }
 

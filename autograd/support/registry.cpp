@@ -65,4 +65,11 @@ std::string did_you_mean(std::string_view name, std::span<const std::string_view
   return nearest.empty() ? nearest : fmt::format("; did you mean \"{}\"?", nearest);
 }
 
+std::string unknown_name(std::string_view what, std::string_view name,
+                         std::span<const std::string_view> known) {
+  const std::string hint = did_you_mean(name, known);
+  return fmt::format("unknown {} \"{}\"{} Known: {}", what, name, hint.empty() ? "." : hint,
+                     fmt::join(known, ", "));
+}
+
 }  // namespace sluice

@@ -23,6 +23,10 @@ namespace sluice {
 [[nodiscard]] std::string did_you_mean(std::string_view name,
                                        std::span<const std::string_view> known);
 
+/// `unknown optimizer "adamv"; did you mean "adamw"? Known: adamw, muon`.
+[[nodiscard]] std::string unknown_name(std::string_view what, std::string_view name,
+                                       std::span<const std::string_view> known);
+
 /// True when no two names are equal; constexpr so that a table can static_assert it.
 [[nodiscard]] constexpr bool all_distinct(std::span<const std::string_view> names) {
   for (size_t i = 0; i < names.size(); ++i) {
@@ -61,12 +65,7 @@ class Registry {
   /// aux_loss, ...`, or `unknown balancing method "magic". Known: ...` when no name is near.
   [[nodiscard]] const Entry& at(std::string_view name) const {
     const Entry* entry = find(name);
-    if (entry == nullptr) {
-      const auto known = names();
-      const std::string hint = did_you_mean(name, known);
-      throw ConfigError(fmt::format("unknown {} \"{}\"{} Known: {}", what_, name,
-                                    hint.empty() ? "." : hint, fmt::join(known, ", ")));
-    }
+    if (entry == nullptr) throw ConfigError(unknown_name(what_, name, names()));
     return *entry;
   }
 

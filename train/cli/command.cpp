@@ -53,9 +53,7 @@ std::string unknown_verb(int argc, const char* const* argv) {
   std::vector<std::string_view> known;
   for (const Command* command : kCommands) known.push_back(command->name);
   if (std::ranges::find(known, word) != known.end()) return {};
-  const std::string hint = did_you_mean(word, known);
-  return fmt::format("unknown command \"{}\"{} Known: {}", word, hint.empty() ? "." : hint,
-                     fmt::join(known, ", "));
+  return unknown_name("command", word, known);
 }
 
 }  // namespace

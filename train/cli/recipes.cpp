@@ -36,9 +36,7 @@ fs::path require_recipe(const std::string& name) {
   std::vector<std::string> names;
   for (const fs::path& recipe : shipped_recipes()) names.push_back(recipe.stem().string());
   const std::vector<std::string_view> views(names.begin(), names.end());
-  const std::string hint = did_you_mean(name, views);
-  throw ConfigError(fmt::format("no shipped recipe \"{}\"{} Known: {}", name,
-                                hint.empty() ? "." : hint, fmt::join(names, ", ")));
+  throw ConfigError(unknown_name("recipe", name, views));
 }
 
 int list_recipes() {
