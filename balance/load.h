@@ -43,11 +43,9 @@ struct LoadHistory {
 /// Follows the loads of every expert layer through a run. Part of a checkpoint.
 class LoadTracker {
  public:
-  static constexpr int64_t kDefaultWindow = 1000;
-
   /// Experts of each expert layer, in order; `window` in steps, at least 1. No expert is dead
   /// before that many steps have passed.
-  explicit LoadTracker(std::span<const int64_t> experts_per_layer, int64_t window = kDefaultWindow);
+  explicit LoadTracker(std::span<const int64_t> experts_per_layer, int64_t window);
 
   /// The loads of one step, one per layer. A layer without assignments changes nothing of its own.
   void add(std::span<const LayerLoad> loads);

@@ -47,13 +47,18 @@ void visit_load_source(FieldVisitor& v, LoadSource& source) {
   v.enumeration({"selection",
                  "load that the loss sees: of the executed selection, or of the scores without "
                  "biases and groups"},
-                source, {{"executed", LoadSource::executed}, {"unbiased", LoadSource::unbiased}});
+                source,
+                {{"auto", LoadSource::automatic},
+                 {"executed", LoadSource::executed},
+                 {"unbiased", LoadSource::unbiased}});
 }
 
 std::vector<int32_t> chosen_experts(LoadSource source, const RouterInput& input,
                                     const Selection& selection) {
   const Tensor& scores = input.router.scores;
-  if (source == LoadSource::executed || !scores.has_memory()) return selection.expert;
+  const bool is_executed =
+      source == LoadSource::executed || (source == LoadSource::automatic && !selection.shifted);
+  if (is_executed || !scores.has_memory()) return selection.expert;
   std::vector<int32_t> chosen(static_cast<size_t>(scores.dim(0) * input.top_k));
   dispatch_float(scores.dtype(), [&]<class T>() {
     kernels::top_k<T>(scores.dim(0), {.E = scores.dim(1),

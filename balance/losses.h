@@ -25,8 +25,9 @@ namespace sluice {
 
 /// Whose load a loss weighs the probabilities with.
 enum class LoadSource : uint8_t {
-  executed,  // the selection that was made, biases and groups included
-  unbiased,  // a plain top-k of the scores, as if no balancer had shifted them
+  automatic,  // unbiased when the selection was shifted by a bias or a price, else executed
+  executed,   // the selection that was made, biases and groups included
+  unbiased,   // a plain top-k of the scores, as if no balancer had shifted them
 };
 
 /// `selection:` of the losses that take it.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace sluice {
 namespace {
@@ -19,10 +20,15 @@ std::vector<int64_t> claims_in_order(const Selection& selection, DropPolicy poli
     }
   }
   if (policy == DropPolicy::weight) {
+    // A NaN, whose step will be skipped, claims last: it has no place in an order.
+    const auto claim = [&](int64_t slot) {
+      const double weight = weights[static_cast<size_t>(slot)];
+      return std::isnan(weight) ? -std::numeric_limits<double>::infinity() : weight;
+    };
     std::sort(claims.begin(), claims.end(), [&](int64_t a, int64_t b) {
-      const double weight_a = weights[static_cast<size_t>(a)];
-      const double weight_b = weights[static_cast<size_t>(b)];
-      return weight_a != weight_b ? weight_a > weight_b : a < b;
+      const double claim_a = claim(a);
+      const double claim_b = claim(b);
+      return claim_a != claim_b ? claim_a > claim_b : a < b;
     });
   }
   return claims;
@@ -32,7 +38,10 @@ std::vector<int64_t> claims_in_order(const Selection& selection, DropPolicy poli
 
 int64_t expert_capacity(double factor, int64_t tokens, int64_t top_k, int64_t experts) {
   const double share = static_cast<double>(tokens * top_k) / static_cast<double>(experts);
-  return static_cast<int64_t>(std::ceil(factor * share));
+  // 1.1 * 50 is a little more than 55 in binary; that is no reason for a seat more.
+  constexpr double kRounding = 1e-9;
+  const double seats = factor * share;
+  return static_cast<int64_t>(std::ceil(seats - kRounding * std::max(1.0, seats)));
 }
 
 void apply_capacity(Selection& selection, int64_t capacity, DropPolicy policy,

@@ -41,6 +41,8 @@ struct Selection {
   std::vector<int32_t> dispatched;
   /// [E]: assignments of counted tokens before any drop.
   std::vector<int64_t> load;
+  /// True when a balancer's bias or price ranked the experts beside their scores.
+  bool shifted = false;
   /// Assignments of counted tokens that were dropped for lack of capacity.
   int64_t dropped = 0;
 

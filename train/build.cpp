@@ -45,13 +45,6 @@ void choose_micro_batch(const Recipe& recipe, RunSizes& sizes) {
                   sizes.micro_batch_tokens, parts, parts == 1 ? "" : "s", kAutoMicroBatchTokens));
 }
 
-/// Largest k that a schedule of model.experts.top_k reaches.
-int64_t largest_top_k(const ExpertsConfig& config) {
-  if (config.top_k.is_constant()) return config.top_k_at({});
-  const double greatest = config.top_k.shape()->extremes().greatest;
-  return std::clamp<int64_t>(std::llround(greatest), 1, config.num_experts);
-}
-
 void freeze(const std::vector<std::string>& patterns, const Model& model) {
   for (const std::string& pattern : patterns) {
     bool matches = false;
@@ -119,7 +112,7 @@ std::unique_ptr<RoutingSession> build_routing(const Recipe& recipe, const Model&
     const auto& config = dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts"));
     const BalancerSetup setup{.layer = static_cast<int64_t>(balancers.size()),
                               .experts = experts,
-                              .top_k = largest_top_k(config),
+                              .top_k = config.largest_top_k(),
                               .layers = static_cast<int64_t>(layers.size())};
     balancers.push_back(make_balancer(recipe.balance, setup));
   }

@@ -55,7 +55,7 @@ void write_document(TrainedModel& trained, std::span<const int32_t> tokens, int6
   const ForwardContext context{.tape = tape,
                                .layout = layout,
                                .routing = trained.routing.get(),
-                               .progress = progress_of(trained.recipe, trained.meta, 0)};
+                               .progress = progress_of(trained.recipe, trained.meta)};
   const Tensor hidden =
       trained.model->forward(context, Tensor::of<int32_t>(*trained.pool, {count}, tokens)).hidden;
   for (int64_t begin = 0; begin < count; begin += kRowsAtATime) {

@@ -45,9 +45,8 @@ Evaluation evaluate_checkpoint(TrainedModel& trained, const std::vector<Evaluati
   SingleRank communicator;
   EvaluationOptions options = evaluation_options(recipe, batch_sizes(recipe), communicator);
   if (!texts.empty()) options.max_tokens = std::nullopt;
-  const auto result =
-      evaluate({*trained.pool, *trained.model, *trained.routing, communicator}, data, options,
-               progress_of(recipe, trained.meta, data.num_train_tokens()));
+  const auto result = evaluate({*trained.pool, *trained.model, *trained.routing, communicator},
+                               data, options, progress_of(recipe, trained.meta));
   SLUICE_CHECK(ConfigError, result.has_value(),
                "the recipe holds nothing out (data.held_out); name files with --data");
   return *result;

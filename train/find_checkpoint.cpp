@@ -60,10 +60,10 @@ CheckpointStore::Found find_checkpoint(const fs::path& path, CheckpointChoice ch
   return *std::move(newest);
 }
 
-Progress progress_of(const Recipe& recipe, const CheckpointMeta& meta, int64_t train_tokens) {
+Progress progress_of(const Recipe& recipe, const CheckpointMeta& meta) {
   const Duration& length = recipe.train.steps;
-  if (train_tokens > 0 || length.unit != DurationUnit::epochs) {
-    return derive_sizes(recipe, train_tokens).progress(meta.step, meta.tokens);
+  if (meta.train_tokens > 0 || length.unit != DurationUnit::epochs) {
+    return derive_sizes(recipe, meta.train_tokens).progress(meta.step, meta.tokens);
   }
   return {.step = meta.step,
           .tokens = meta.tokens,

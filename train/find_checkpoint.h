@@ -32,9 +32,7 @@ enum class CheckpointChoice : uint8_t {
 [[nodiscard]] std::filesystem::path checkpoint_folder(const std::filesystem::path& folder);
 
 /// Where a trained model stands in its run, for the numbers that a schedule gives (top-k,
-/// temperature). `train_tokens` as in derive_sizes; when it is 0 and the run is counted in epochs,
-/// the run is taken to be complete.
-[[nodiscard]] Progress progress_of(const Recipe& recipe, const CheckpointMeta& meta,
-                                   int64_t train_tokens);
+/// temperature). A run counted in epochs whose pass is of unknown length is taken to be complete.
+[[nodiscard]] Progress progress_of(const Recipe& recipe, const CheckpointMeta& meta);
 
 }  // namespace sluice

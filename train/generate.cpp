@@ -17,7 +17,7 @@ class Decoder {
  public:
   Decoder(TrainedModel& trained, int64_t capacity)
       : trained_(trained),
-        progress_(progress_of(trained.recipe, trained.meta, 0)),
+        progress_(progress_of(trained.recipe, trained.meta)),
         tape_(*trained.pool),
         no_grad_(tape_),
         state_(trained.model->start_decoding(*trained.pool, capacity)) {
@@ -52,15 +52,6 @@ class Decoder {
 };
 
 }  // namespace
-
-std::optional<int64_t> max_context(const ModelConfig& config) {
-  std::optional<int64_t> longest = config.learned_positions;
-  if (config.expanded_pattern().find('A') == std::string::npos) return longest;
-  const auto& attention = dynamic_cast<const AttentionConfig&>(config.section("attention"));
-  if (!attention.rope_theta) return longest;
-  return std::min(longest.value_or(std::numeric_limits<int64_t>::max()),
-                  attention.max_position_embeddings);
-}
 
 std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, std::string_view text) {
   const auto invalid = find_invalid_utf8(text);

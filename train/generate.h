@@ -39,9 +39,6 @@ struct Generation {
   GenerationEnd end = GenerationEnd::max_tokens;
 };
 
-/// Longest sequence that the model can read, in tokens; nullopt when nothing bounds it.
-[[nodiscard]] std::optional<int64_t> max_context(const ModelConfig& config);
-
 /// The tokens of `text`; of an empty one the token that ends or begins a document. Throws
 /// ConfigError when the tokenizer has none, DataError for invalid UTF-8.
 [[nodiscard]] std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, std::string_view text);

@@ -28,8 +28,7 @@ void inspect_model(const Recipe& recipe, CheckpointInspection& result) {
   result.hidden_size = recipe.model.hidden_size;
   result.vocab_size = model->vocab_size();
   result.experts = model->experts_per_layer();
-  result.parameters =
-      count_parameters(recipe, *model, progress_of(recipe, result.meta, /*train_tokens=*/0));
+  result.parameters = count_parameters(recipe, *model, progress_of(recipe, result.meta));
   for (const Parameter* parameter : model->parameters()) {
     ParameterInfo info{.name = parameter->name,
                        .size = parameter->value.numel(),

@@ -4,8 +4,10 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <limits>
 
 #include "balance/make.h"
+#include "layers/mixers/attention.h"
 #include "layers/sublayer.h"
 #include "optim/optimizer.h"
 #include "train/yaml_reader.h"
@@ -54,7 +56,9 @@ void TrainConfig::fields(FieldVisitor& v) {
   v.duration({"global_batch", "tokens that one update is computed from"}, global_batch);
   v.optional_duration(
       {"micro_batch",
-       "most tokens that are in memory at once; changes speed and memory, not the result"},
+       "most tokens that are in memory at once; changes speed and memory, and the result only "
+       "where "
+       "a method looks at a micro-batch as a whole (aux_loss, bip, capacity_factor)"},
       micro_batch, "auto");
   v.enumeration(
       {"recompute",
@@ -125,13 +129,24 @@ bool Recipe::has_experts() const {
   });
 }
 
+std::optional<int64_t> max_context(const ModelConfig& config) {
+  std::optional<int64_t> longest = config.learned_positions;
+  if (config.expanded_pattern().find('A') == std::string::npos) return longest;
+  const auto& attention = dynamic_cast<const AttentionConfig&>(config.section("attention"));
+  if (!attention.rope_theta) return longest;
+  return std::min(longest.value_or(std::numeric_limits<int64_t>::max()),
+                  attention.max_position_embeddings);
+}
+
 std::string Recipe::check() const {
   if (std::string problem = check_balance(balance, has_experts()); !problem.empty()) {
     return problem;
   }
-  if (model.learned_positions && data.sequence_length > *model.learned_positions) {
-    return fmt::format("data.sequence_length: found {}, allowed 1 to {} (model.learned_positions)",
-                       data.sequence_length, *model.learned_positions);
+  if (const auto longest = max_context(model); longest && data.sequence_length > *longest) {
+    return fmt::format(
+        "data.sequence_length: found {}, allowed 1 to {} (model.learned_positions, "
+        "model.attention.max_position_embeddings)",
+        data.sequence_length, *longest);
   }
   if (train.global_batch.count < static_cast<double>(data.sequence_length)) {
     return fmt::format("train.global_batch: found {}, allowed at least {} (data.sequence_length)",

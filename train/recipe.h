@@ -84,4 +84,7 @@ struct Recipe final : Configurable {
 /// "90 s", "30 m", "1.5 h" in seconds. Throws ConfigError saying what is allowed.
 [[nodiscard]] double parse_wall_time(std::string_view text);
 
+/// Longest document that the model can read, in tokens; nullopt when nothing bounds it.
+[[nodiscard]] std::optional<int64_t> max_context(const ModelConfig& config);
+
 }  // namespace sluice

@@ -63,7 +63,9 @@ StepResult Run::step() {
                         state_.step += 1;
                         state_.tokens += result.tokens;
                         state_.skipped += result.applied ? 0 : 1;
-                        state_.skipped_in_row = result.applied ? 0 : state_.skipped_in_row + 1;
+                        if (!result.empty) {
+                          state_.skipped_in_row = result.applied ? 0 : state_.skipped_in_row + 1;
+                        }
                         if (result.applied) state_.loads.add(routing_->loads());
                         return result;
                       });
@@ -119,6 +121,7 @@ Checkpoint Run::checkpoint(std::optional<double> eval_loss) {
   visit_state(save);
   return {.meta = {.step = state_.step,
                    .tokens = state_.tokens,
+                   .train_tokens = sizes_.train_tokens,
                    .eval_loss = eval_loss,
                    .recipe = resolved_text(recipe_),
                    .tokenizer_kind = std::string(data_.tokenizer->kind()),

@@ -13,7 +13,8 @@
 namespace sluice {
 
 struct RunState {
-  /// Steps without a token after which an expert counts as dead.
+  /// Steps without a token after which an expert counts as dead: a tenth of what papers take, as
+  /// runs here have hundreds of steps.
   static constexpr int64_t kDeadAfterSteps = 100;
 
   explicit RunState(std::span<const int64_t> experts_per_layer)

@@ -1,10 +1,13 @@
 #include "train/signals.h"
 
+#include <atomic>
+
 namespace sluice {
 namespace {
 
-// A handler can reach nothing but a global; this is all it touches.
-volatile std::sig_atomic_t received_signal = 0;
+// A handler can reach nothing but a global; this is all it touches, on whatever thread it runs.
+std::atomic<int> received_signal = 0;
+static_assert(std::atomic<int>::is_always_lock_free);
 
 void note_signal(int signal) { received_signal = signal; }
 

@@ -48,11 +48,15 @@ TrainingStep::TrainingStep(const StepParts& parts, StepOptions options)
 StepResult TrainingStep::run(const Batch& batch, const Progress& progress) {
   const auto start = Clock::now();
   const GlobalCounts counts = count(batch);
-  SLUICE_CHECK(DataError, counts.valid_tokens > 0,
-               "the global batch has {} tokens and none of them has a loss", counts.tokens);
   StepResult result{.learning_rate = parts_.optimizer.learning_rate(progress),
                     .tokens = counts.tokens,
                     .valid_tokens = counts.valid_tokens};
+  if (counts.valid_tokens == 0) {
+    result.empty = true;
+    result.problem =
+        fmt::format("none of the {} tokens of the global batch has a loss", counts.tokens);
+    return result;
+  }
   for (Parameter* parameter : parameters_) parameter->zero_grad(parts_.pool);
 
   const auto micro_batches = split_into_micro_batches(batch, options_.micro_batch_tokens);

@@ -48,6 +48,8 @@ struct StepResult {
   bool applied = false;
   /// Why it was skipped: "loss 4.2, gradient norm inf, first in layers.3.experts.w_up".
   std::string problem;
+  /// True when it was skipped because no token of the global batch has a loss: nothing was computed.
+  bool empty = false;
 
   double loss = 0.0;                           // language model, nats per valid token
   std::array<double, kLossKinds> auxiliary{};  // weighted, as minimised
@@ -63,8 +65,7 @@ class TrainingStep {
  public:
   TrainingStep(const StepParts& parts, StepOptions options);
 
-  /// One step on this rank's share of the global batch. Throws DataError when the batch of no rank
-  /// has a token with a loss.
+  /// One step on this rank's share of the global batch.
   [[nodiscard]] StepResult run(const Batch& batch, const Progress& progress);
 
   /// Work and seconds by phase since the last reset of the meter.

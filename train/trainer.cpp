@@ -68,8 +68,9 @@ RunSummary Trainer::run() {
   log_.truncate_after(run_->state().step == 0 ? -1 : run_->state().step);
   const StopReason reason = train();
   if (reason == StopReason::complete && !last_evaluation_) last_evaluation_ = run_->evaluate();
-  if (saved_step_ != run_->state().step) save(std::nullopt);
+  if (saved_step_ != run_->state().step) save();
   store_.finish();
+  report_warnings();
   log_.flush();
   const RunSummary summary = summarise(reason);
   reporter_.finished(summary);
@@ -118,7 +119,8 @@ void Trainer::advance() {
   step_tokens_ += result.tokens;
   update_seconds();
 
-  if (is_due(recipe_.log.every, before, after) || run_->finished() || !result.applied) {
+  if (is_due(recipe_.log.every, before, after) || run_->finished() ||
+      (!result.applied && !result.empty)) {
     since_record_.work = std::exchange(run_->meter(), CostMeter());
     since_record_.gemm_peak = gemm_peak_;
     since_record_.peak_memory_bytes = run_->pool().peak().total();
@@ -131,18 +133,20 @@ void Trainer::advance() {
     report_skipped(result);
   }
   const auto& evaluate_every = recipe_.train.evaluate.every;
-  std::optional<double> eval_loss;
-  if (evaluate_every && (is_due(*evaluate_every, before, after) || run_->finished())) {
-    eval_loss = evaluate();
-  }
-  if (is_due(recipe_.checkpoint.every, before, after) || run_->finished()) save(eval_loss);
+  if (evaluate_every && (is_due(*evaluate_every, before, after) || run_->finished())) evaluate();
+  if (is_due(recipe_.checkpoint.every, before, after) || run_->finished()) save();
   store_.check();
+  report_warnings();
+}
+
+void Trainer::report_warnings() {
   for (const std::string& warning : store_.take_warnings()) log_.event(warning);
 }
 
 void Trainer::report_skipped(const StepResult& result) {
   const RunState& state = run_->state();
   log_.event(fmt::format("step {}: update skipped: {}", state.step, result.problem));
+  if (result.empty) return;
   SLUICE_CHECK(NumericError, state.skipped_in_row < recipe_.train.max_nonfinite,
                "step {}: {} updates in a row were not finite (train.max_nonfinite), the last with "
                "{}; lower the learning rate{}",
@@ -150,19 +154,21 @@ void Trainer::report_skipped(const StepResult& result) {
                saved_step_ < 0 ? "" : " and resume from " + store_.path_of(saved_step_).string());
 }
 
-std::optional<double> Trainer::evaluate() {
+void Trainer::evaluate() {
   last_evaluation_ = run_->evaluate();
-  if (!last_evaluation_) return std::nullopt;
+  if (!last_evaluation_) return;
   update_seconds();
   const RunState& state = run_->state();
+  evaluated_step_ = state.step;
   Record record{.step = state.step, .tokens = state.tokens, .seconds = state.seconds};
   last_evaluation_->add_to(record);
   log_.record(record);
-  return last_evaluation_->loss.per_token();
 }
 
-void Trainer::save(std::optional<double> eval_loss) {
+void Trainer::save() {
   update_seconds();
+  std::optional<double> eval_loss;
+  if (evaluated_step_ == run_->state().step) eval_loss = last_evaluation_->loss.per_token();
   // The records first: after a crash, a checkpoint must not be ahead of its metrics.
   log_.flush();
   saved_step_ = run_->state().step;

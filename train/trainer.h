@@ -49,8 +49,9 @@ class Trainer {
   [[nodiscard]] StopReason train();
   void advance();
   void report_skipped(const StepResult& result);
-  [[nodiscard]] std::optional<double> evaluate();
-  void save(std::optional<double> eval_loss);
+  void report_warnings();
+  void evaluate();
+  void save();
   [[nodiscard]] RunSummary summarise(StopReason reason);
   void update_seconds();
 
@@ -74,6 +75,7 @@ class Trainer {
   int64_t step_tokens_ = 0;    // of this process
   int signal_ = 0;
   std::optional<Evaluation> last_evaluation_;
+  int64_t evaluated_step_ = -1;  // of last_evaluation_
 };
 
 }  // namespace sluice

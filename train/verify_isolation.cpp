@@ -131,7 +131,7 @@ std::vector<std::string> declared_dependences(const Recipe& recipe, const Model&
   if (!recipe.has_experts()) return declared;
   const auto& experts = dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts"));
   const BalancerSetup setup{
-      .layer = 0, .experts = model.experts_per_layer().front(), .top_k = experts.top_k_at({})};
+      .layer = 0, .experts = model.experts_per_layer().front(), .top_k = experts.largest_top_k()};
   for (const Tagged& method : recipe.balance) {
     if (!make_balancer(std::span(&method, 1), setup)->traits().batch_dependent) continue;
     declared.push_back(fmt::format(

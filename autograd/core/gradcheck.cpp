@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace sluice {
 namespace {
@@ -89,8 +90,9 @@ GradcheckReport gradcheck(Pool& pool, const OpSample& sample, const GradcheckOpt
     for (const auto& [i, expected] : numeric) {
       const double size = std::max({std::abs(analytic[i]), std::abs(expected), scale});
       const double tolerance = options.absolute_tolerance + options.relative_tolerance * size;
-      const double error = std::abs(analytic[i] - expected) / tolerance;
-      if (!(error <= report.worst_error)) {
+      double error = std::abs(analytic[i] - expected) / tolerance;
+      if (!std::isfinite(error)) error = std::numeric_limits<double>::infinity();
+      if (error > report.worst_error) {
         report.worst_error = error;
         report.message = fmt::format("{}: input {} element {}: analytic {:.12g}, numeric {:.12g}",
                                      sample.label, input, i, analytic[i], expected);

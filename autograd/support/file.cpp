@@ -179,8 +179,11 @@ std::vector<std::filesystem::path> remove_stale_temporaries(FileSystem& files,
 
 AppendFile::AppendFile(FileSystem& files, std::filesystem::path path, RaiseError raise)
     : files_(files), path_(std::move(path)), raise_(raise) {
+  const bool is_new = !std::filesystem::exists(path_);
   descriptor_ = files_.open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND);
   if (descriptor_ < 0) fail(raise_, path_, "open", errno);
+  // Its name must survive a power cut as its contents do.
+  if (is_new) (void)sync_folder(files_, path_.parent_path());
 }
 
 AppendFile::~AppendFile() { files_.close(descriptor_); }

@@ -80,6 +80,10 @@ class Scheduled {
   [[nodiscard]] double at(const Progress& progress) const {
     return shape_ ? shape_->value(progress) : constant_;
   }
+  /// Bounds of at() over any run.
+  [[nodiscard]] ScheduleShape::Extremes extremes() const {
+    return shape_ ? shape_->extremes() : ScheduleShape::Extremes{constant_, constant_};
+  }
   [[nodiscard]] bool is_constant() const { return shape_ == nullptr; }
   [[nodiscard]] double constant() const { return constant_; }
   /// Registered name of the shape; empty for a constant.

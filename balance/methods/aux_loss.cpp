@@ -16,7 +16,7 @@ namespace {
 
 struct AuxLossConfig final : Configurable {
   Scheduled coefficient = 1e-2;
-  LoadSource selection = LoadSource::executed;
+  LoadSource selection = LoadSource::automatic;
 
   void fields(FieldVisitor& v) override {
     v.scheduled({"coefficient", "weight alpha of the loss, its value at uniform load"}, coefficient,

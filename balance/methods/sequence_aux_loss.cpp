@@ -15,7 +15,7 @@ namespace {
 
 struct SequenceAuxLossConfig final : Configurable {
   Scheduled coefficient = 1e-4;
-  LoadSource selection = LoadSource::executed;
+  LoadSource selection = LoadSource::automatic;
 
   void fields(FieldVisitor& v) override {
     v.scheduled({"coefficient", "weight alpha of the loss, its value at uniform load"}, coefficient,

@@ -43,19 +43,27 @@ void ExpertsConfig::fields(FieldVisitor& v) {
 }
 
 std::string ExpertsConfig::check() const {
-  if (top_k.is_constant()) {
-    const double k = top_k.constant();
-    if (k != std::floor(k) || k > static_cast<double>(num_experts)) {
-      return fmt::format("top_k: found {}, allowed a whole number from 1 to {} (num_experts)", k,
-                         num_experts);
-    }
+  const auto [least, greatest] = top_k.extremes();
+  const bool is_whole = !top_k.is_constant() || least == std::floor(least);
+  if (!is_whole || greatest > static_cast<double>(num_experts)) {
+    return fmt::format("top_k: found {}, allowed a whole number from 1 to {} (num_experts)",
+                       greatest, num_experts);
   }
   const auto* config = dynamic_cast<const RouterConfig*>(router.config.get());
-  return config == nullptr ? std::string() : config->check_against(num_experts, top_k_at({}));
+  if (config == nullptr) return {};
+  std::string problem = config->check_against(num_experts, rounded_top_k(greatest));
+  if (problem.empty()) problem = config->check_against(num_experts, rounded_top_k(least));
+  return problem;
 }
 
 int64_t ExpertsConfig::top_k_at(const Progress& progress) const {
-  return std::clamp<int64_t>(std::llround(top_k.at(progress)), 1, num_experts);
+  return rounded_top_k(top_k.at(progress));
+}
+
+int64_t ExpertsConfig::largest_top_k() const { return rounded_top_k(top_k.extremes().greatest); }
+
+int64_t ExpertsConfig::rounded_top_k(double k) const {
+  return std::clamp<int64_t>(std::llround(k), 1, num_experts);
 }
 
 namespace {
@@ -128,6 +136,7 @@ class MoeFeedForward final : public FeedForward {
     RoutingSession& session = *context.routing;
     const auto choose = [&](std::span<const double> shift, Selection& selection) {
       router_->choose(scores, shift, config_.top_k_at(context.progress), selection);
+      selection.shifted = !shift.empty();
     };
     const RouterInput input{scores,
                             context.layout,

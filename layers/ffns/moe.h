@@ -38,6 +38,11 @@ struct ExpertsConfig final : Configurable {
 
   /// Experts per token at this point of the run: the scheduled number, rounded, at least 1.
   [[nodiscard]] int64_t top_k_at(const Progress& progress) const;
+  /// The most that any point of any run has.
+  [[nodiscard]] int64_t largest_top_k() const;
+
+ private:
+  [[nodiscard]] int64_t rounded_top_k(double k) const;
 };
 
 }  // namespace sluice

@@ -84,7 +84,7 @@ TEST(LoadStatistics, AreAveragedOverLayersFieldByField) {
   EXPECT_EQ(mean_of({}).max_vio, 0.0);
 }
 
-LoadTracker two_layers(int64_t window = LoadTracker::kDefaultWindow) {
+LoadTracker two_layers(int64_t window = 1000) {
   const std::vector<int64_t> experts = {2, 2};
   return LoadTracker(experts, window);
 }

@@ -270,6 +270,9 @@ TEST_F(LossesTest, UnbiasedLoadIgnoresTheExecutedSelection) {
   shifted.expert.assign(8, 3);
   EXPECT_EQ(chosen_experts(LoadSource::executed, batch.input(), shifted), shifted.expert);
   EXPECT_EQ(chosen_experts(LoadSource::unbiased, batch.input(), shifted), own_choice);
+  EXPECT_EQ(chosen_experts(LoadSource::automatic, batch.input(), shifted), shifted.expert);
+  shifted.shifted = true;
+  EXPECT_EQ(chosen_experts(LoadSource::automatic, batch.input(), shifted), own_choice);
 }
 
 }  // namespace

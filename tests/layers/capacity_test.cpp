@@ -23,6 +23,7 @@ TEST(Capacity, IsTheRoundedUpShare) {
   EXPECT_EQ(expert_capacity(1.0, 4, 2, 4), 2);
   EXPECT_EQ(expert_capacity(1.25, 4, 2, 4), 3);
   EXPECT_EQ(expert_capacity(1.0, 5, 1, 4), 2);
+  EXPECT_EQ(expert_capacity(1.1, 100, 2, 4), 55) << "1.1 * 50 is above 55 in binary only";
 }
 
 TEST(Capacity, ByPositionFirstChoicesClaimBeforeSecondOnes) {
@@ -42,6 +43,15 @@ TEST(Capacity, ByWeightKeepsTheLargestWeights) {
   const std::vector<int32_t> expected = {kNoExpert, kNoExpert, 1, kNoExpert, 0, kNoExpert, 2, 3};
   EXPECT_EQ(selection.dispatched, expected);
   EXPECT_EQ(selection.dropped, 4);
+}
+
+TEST(Capacity, ByWeightGivesWayBeforeANaN) {
+  Selection selection = f1_selection();
+  std::vector<double> weights(kF1Weights.begin(), kF1Weights.end());
+  weights[4] = std::nan("");  // token 2's first choice, expert 0
+  apply_capacity(selection, 1, DropPolicy::weight, weights, kAllCounted);
+  EXPECT_EQ(selection.dispatched[0], 0);
+  EXPECT_EQ(selection.dispatched[4], kNoExpert);
 }
 
 TEST(Capacity, DropsNothingWhenEveryExpertCouldTakeEveryToken) {

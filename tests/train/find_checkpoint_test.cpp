@@ -103,23 +103,23 @@ TEST_F(FindCheckpoint, SaysWhatIsMissing) {
 
 TEST(ProgressOf, IsThatOfTheRun) {
   const Recipe recipe = testing::tiny_recipe("train: {steps: 8}");
-  const Progress progress = progress_of(recipe, {.step = 6, .tokens = 768}, 0);
+  const Progress progress = progress_of(recipe, {.step = 6, .tokens = 768});
   EXPECT_EQ(progress.step, 6);
   EXPECT_EQ(progress.tokens, 768);
   EXPECT_EQ(progress.total_steps, 8);
 }
 
-TEST(ProgressOf, OfARunInEpochsWithoutItsDataIsItsEnd) {
+TEST(ProgressOf, OfARunInEpochsOfUnknownLengthIsItsEnd) {
   const Recipe recipe = testing::tiny_recipe("train: {steps: 3 epochs}");
-  const Progress progress = progress_of(recipe, {.step = 6, .tokens = 768}, 0);
+  const Progress progress = progress_of(recipe, {.step = 6, .tokens = 768});
   EXPECT_EQ(progress.total_steps, 6);
   EXPECT_EQ(progress.epochs, 3.0);
   EXPECT_EQ(progress.total_epochs, 3.0);
 }
 
-TEST(ProgressOf, OfARunInEpochsWithItsDataIsExact) {
+TEST(ProgressOf, OfARunInEpochsIsExact) {
   const Recipe recipe = testing::tiny_recipe("train: {steps: 2 epochs}");
-  const Progress progress = progress_of(recipe, {.step = 6, .tokens = 768}, 1024);
+  const Progress progress = progress_of(recipe, {.step = 6, .tokens = 768, .train_tokens = 1024});
   EXPECT_EQ(progress.epochs, 0.75);
   EXPECT_EQ(progress.total_steps, 16);
 }

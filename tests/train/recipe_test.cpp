@@ -57,6 +57,31 @@ TEST(Recipe, WithExpertsMustNameABalancingMethod) {
   EXPECT_EQ(tiny_recipe("balance: {type: none}").balance.front().type, "none");
 }
 
+TEST(Recipe, ChecksAScheduledTopKOverTheWholeRun) {
+  const auto with_top_k = [](std::string_view top_k, std::string_view router) {
+    return fmt::format("model: {{experts: {{num_experts: 4, top_k: {}, router: {}}}}}", top_k,
+                       router);
+  };
+  // A schedule may depend on the length of the run, which no check needs.
+  const Recipe recipe =
+      tiny_recipe(with_top_k("{type: linear, from: 4, to: 2}", "{type: top_k, scores: softmax}"));
+  EXPECT_TRUE(recipe.has_experts());
+  EXPECT_THAT(error_of_changes(with_top_k("{type: linear, from: 6, to: 2}", "{type: top_k}")),
+              HasSubstr("top_k: found 6, allowed a whole number from 1 to 4 (num_experts)"));
+  EXPECT_THAT(error_of_changes(with_top_k("{type: linear, from: 2, to: 4}",
+                                          "{type: node_limited, n_group: 4, topk_group: 2}")),
+              HasSubstr("top_k: found 4, allowed 1 to 2"));
+  EXPECT_THAT(error_of_changes(with_top_k("{type: linear, from: 4, to: 1}",
+                                          "{type: top_k, weights: renormalise}")),
+              HasSubstr("gives the router no gradient"));
+}
+
+TEST(Recipe, RefusesSequencesThatPositionsDoNotReach) {
+  EXPECT_THAT(error_of_changes("model: {attention: {max_position_embeddings: 16}}\n"
+                               "data: {sequence_length: 32}"),
+              HasSubstr("data.sequence_length: found 32, allowed 1 to 16"));
+}
+
 TEST(Recipe, WithoutExpertsHasNoBalancingMethod) {
   EXPECT_THAT(error_of([] { (void)tiny_dense_recipe("balance: {type: bip}"); }),
               HasSubstr("no symbol of model.pattern is an expert layer"));

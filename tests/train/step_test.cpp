@@ -258,11 +258,16 @@ TEST(TrainingStep, LeavesFrozenParametersAsTheyAre) {
   EXPECT_FALSE(parameter(bench, "embedding.weight").grad.defined());
 }
 
-TEST(TrainingStep, RefusesABatchWithoutALoss) {
+TEST(TrainingStep, LeavesEverythingAsItIsWhenNoTokenHasALoss) {
   Bench bench(tiny_recipe());
   Batch batch = make_batch({{4}});
   std::fill(batch.targets.begin(), batch.targets.end(), kIgnoredTarget);
-  EXPECT_THROW((void)bench.step.run(batch, {}), DataError);
+  const StateDict before = bench.state();
+  const StepResult result = bench.step.run(batch, {});
+  EXPECT_TRUE(result.empty);
+  EXPECT_FALSE(result.applied);
+  EXPECT_EQ(result.problem, "none of the 4 tokens of the global batch has a loss");
+  EXPECT_EQ(bench.state(), before);
 }
 
 TEST(TrainingStep, CountsItsWorkByPhase) {

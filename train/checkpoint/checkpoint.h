@@ -36,6 +36,9 @@ inline constexpr int64_t kCheckpointFormatVersion = 1;
 struct CheckpointMeta {
   int64_t step = 0;    // optimizer steps done
   int64_t tokens = 0;  // training tokens consumed
+  /// Tokens of one pass over the training data, so that schedules in epochs need no data; 0 when
+  /// unknown.
+  int64_t train_tokens = 0;
   /// Language-model loss on the held-out split at this step, in nats per token; absent when it was
   /// not evaluated.
   std::optional<double> eval_loss;

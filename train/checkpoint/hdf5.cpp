@@ -33,6 +33,7 @@ void write_meta(hdf5::File& file, const CheckpointMeta& meta) {
   file.set_attribute("/", "format_version", kCheckpointFormatVersion);
   file.set_attribute("/", "step", meta.step);
   file.set_attribute("/", "tokens", meta.tokens);
+  if (meta.train_tokens > 0) file.set_attribute("/", "train_tokens", meta.train_tokens);
   if (meta.eval_loss) file.set_attribute("/", "eval_loss", *meta.eval_loss);
   file.set_attribute("/", "build", meta.build);
   file.write_text(kRecipe, meta.recipe);
@@ -46,6 +47,9 @@ CheckpointMeta read_meta(const hdf5::File& file) {
   CheckpointMeta meta;
   meta.step = file.integer_attribute("/", "step");
   meta.tokens = file.integer_attribute("/", "tokens");
+  if (file.has_attribute("/", "train_tokens")) {
+    meta.train_tokens = file.integer_attribute("/", "train_tokens");
+  }
   if (file.has_attribute("/", "eval_loss")) {
     meta.eval_loss = file.number_attribute("/", "eval_loss");
   }

@@ -97,7 +97,7 @@ int verify_recipe(const IsolationFlags& flags) {
   Pool pool;
   const auto model = build_model(recipe, pool, planned_vocab_size(recipe));
   const auto routing = build_routing(recipe, *model);
-  return report({recipe, pool, *model, *routing, progress_of(recipe, {}, 0)});
+  return report({recipe, pool, *model, *routing, progress_of(recipe, {})});
 }
 
 int verify_checkpoint(const IsolationFlags& flags) {
@@ -108,7 +108,7 @@ int verify_checkpoint(const IsolationFlags& flags) {
   const TrainedModel trained = build_trained_model(found.checkpoint, found.path.string());
   use_threads(trained.recipe);
   return report({trained.recipe, *trained.pool, *trained.model, *trained.routing,
-                 progress_of(trained.recipe, trained.meta, 0)});
+                 progress_of(trained.recipe, trained.meta)});
 }
 
 std::function<int()> declare_resume(CLI::App& app) {

@@ -14,19 +14,21 @@ namespace {
 const OpInfo kToy{"toy", "y = x^2", nullptr, nullptr};
 
 /// y = x^2, with a backward that may be told to be wrong.
-Tensor toy_square(Tape& tape, const Tensor& x, double factor = 2.0) {
+/// The square of x; a `factor` other than 2, or a NaN somewhere, makes its backward wrong.
+Tensor toy_square(Tape& tape, const Tensor& x, double factor = 2.0, int64_t nan_at = -1) {
   Tensor y = tape.empty(x.shape(), x.dtype());
   tape.run(kToy, {}, [&] {
     for (int64_t i = 0; i < x.numel(); ++i)
       y.data<double>()[i] = x.data<double>()[i] * x.data<double>()[i];
   });
-  tape.record(kToy, {x}, {&y}, {x}, [factor](Backward& b) {
+  tape.record(kToy, {x}, {&y}, {x}, [factor, nan_at](Backward& b) {
     const Tensor grad_y = b.grad(0);
     const GradTarget grad_x = b.target(0);
     Tensor target = grad_x.tensor;
     for (int64_t i = 0; i < target.numel(); ++i) {
       double& slot = target.data<double>()[i];
-      const double add = factor * b.saved(0).data<double>()[i] * grad_y.data<double>()[i];
+      const double right = factor * b.saved(0).data<double>()[i] * grad_y.data<double>()[i];
+      const double add = i == nan_at ? std::numeric_limits<double>::quiet_NaN() : right;
       slot = grad_x.fresh ? add : slot + add;
     }
   });
@@ -199,13 +201,13 @@ TEST_F(TapeTest, CountsCostsByPhaseAndDirectionOnShapesAlone) {
   EXPECT_EQ(meter.useful_flops(), 10.0);
 }
 
-OpSample toy_sample(Pool& pool, double factor) {
+OpSample toy_sample(Pool& pool, double factor, int64_t nan_at = -1) {
   OpSample sample;
   sample.label = "toy";
   sample.inputs = {Tensor::of<double>(pool, {3}, std::vector<double>{0.5, -1.0, 2.0})};
   sample.differentiable = {true};
-  sample.apply = [factor](Tape& tape, std::span<const Tensor> x) {
-    return std::vector<Tensor>{toy_square(tape, x[0], factor)};
+  sample.apply = [factor, nan_at](Tape& tape, std::span<const Tensor> x) {
+    return std::vector<Tensor>{toy_square(tape, x[0], factor, nan_at)};
   };
   return sample;
 }
@@ -214,6 +216,13 @@ TEST(Gradcheck, PassesARightBackward) {
   Pool pool;
   const GradcheckReport report = gradcheck(pool, toy_sample(pool, 2.0));
   EXPECT_TRUE(report.passed) << report.message;
+}
+
+TEST(Gradcheck, FailsABackwardWithANaN) {
+  Pool pool;
+  for (int64_t i = 0; i < 3; ++i) {
+    EXPECT_FALSE(gradcheck(pool, toy_sample(pool, 2.0, i)).passed) << "element " << i;
+  }
 }
 
 TEST(Gradcheck, FailsABackwardThatIsWrongByPartsInAMillion) {

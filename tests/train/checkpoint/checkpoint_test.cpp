@@ -35,6 +35,7 @@ Checkpoint small_checkpoint(int64_t step = 200) {
   Checkpoint c;
   c.meta = {.step = step,
             .tokens = 8192 * step,
+            .train_tokens = 1'000'000,
             .eval_loss = 2.25,
             .recipe = "seed: 1\nmodel:\n  pattern: \"(AE)x2\"\n",
             .tokenizer_kind = "sentencepiece",
@@ -81,6 +82,7 @@ TEST(Checkpoint, RoundTripsEveryBit) {
   EXPECT_EQ(back.state, original.state);
   EXPECT_EQ(back.meta.step, 200);
   EXPECT_EQ(back.meta.tokens, 8192 * 200);
+  EXPECT_EQ(back.meta.train_tokens, 1'000'000);
   EXPECT_EQ(back.meta.eval_loss, 2.25);
   EXPECT_EQ(back.meta.recipe, original.meta.recipe);
   EXPECT_EQ(back.meta.tokenizer, original.meta.tokenizer);
