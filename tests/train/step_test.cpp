@@ -90,6 +90,21 @@ struct Bench {
   TrainingStep step;
 };
 
+/// The experts of every token in the last step, [layer][token, k], in the order of the batch.
+std::vector<std::vector<int32_t>> selections(const Bench& bench, int64_t micro_batches) {
+  RoutingSession& routing = *bench.routing;
+  std::vector<std::vector<int32_t>> experts(static_cast<size_t>(routing.layers()));
+  for (int64_t i = 0; i < micro_batches; ++i) {
+    routing.begin_micro_batch(i);
+    for (size_t layer = 0; layer < experts.size(); ++layer) {
+      const Selection& selection = routing.select(static_cast<int64_t>(layer), /*replay=*/true, 0,
+                                                  [](Balancer&, Selection&) {});
+      experts[layer].insert(experts[layer].end(), selection.expert.begin(), selection.expert.end());
+    }
+  }
+  return experts;
+}
+
 Parameter& parameter(const Bench& bench, std::string_view name) {
   for (Parameter* p : bench.model->parameters()) {
     if (p->name == name) return *p;
@@ -123,19 +138,24 @@ struct AccumulationCase {
   std::string dtype;
   std::string balance;
   double tolerance;  // of ||difference|| / ||gradient||, per parameter
+  std::string router = "{type: top_k}";
 
   friend void PrintTo(const AccumulationCase& test, std::ostream* out) {
-    *out << test.dtype << ", " << test.balance;
+    *out << test.dtype << ", " << test.balance << ", " << test.router;
   }
 };
+
+constexpr const char* kJitter = "{type: top_k, jitter: 0.1}";
+constexpr const char* kNoise = "{type: noisy_top_k, jitter: 0.1}";
 
 class Accumulation : public ::testing::TestWithParam<AccumulationCase> {};
 
 TEST_P(Accumulation, GivesTheSameStepHoweverTheBatchIsCut) {
-  const auto& [dtype, balance, tolerance] = GetParam();
-  const Recipe recipe = tiny_recipe(
-      fmt::format("model: {{dtype: {}, dropout: 0.1}}\nbalance: {}\ntrain: {{head_z_loss: 1.0e-3}}",
-                  dtype, balance));
+  const auto& [dtype, balance, tolerance, router] = GetParam();
+  const Recipe recipe =
+      tiny_recipe(fmt::format("model: {{dtype: {}, dropout: 0.1, experts: {{router: {}}}}}\n"
+                              "balance: {}\ntrain: {{head_z_loss: 1.0e-3}}",
+                              dtype, router, balance));
   const Batch batch = uneven_batch();
   Bench whole(recipe);
   const StepResult expected = whole.step.run(batch, {});
@@ -145,6 +165,7 @@ TEST_P(Accumulation, GivesTheSameStepHoweverTheBatchIsCut) {
     Bench cut(recipe, 160 / parts);
     const StepResult result = cut.step.run(batch, {});
     ASSERT_EQ(result.micro_batches, parts);
+    EXPECT_EQ(selections(cut, parts), selections(whole, 1)) << parts << " micro-batches";
     EXPECT_EQ(cut.routing->loads(), whole.routing->loads()) << parts << " micro-batches";
     EXPECT_NEAR(result.loss, expected.loss, tolerance * std::abs(expected.loss));
     for (size_t kind = 0; kind < kLossKinds; ++kind) {
@@ -171,10 +192,14 @@ INSTANTIATE_TEST_SUITE_P(
                       AccumulationCase{"f64", "{type: sequence_aux_loss}", 1e-12},
                       AccumulationCase{"f64", "{type: loss_free_bias}", 1e-12},
                       AccumulationCase{"f64", "[{type: global_aux_loss}, {type: router_z_loss}]",
-                                       1e-12}),
+                                       1e-12},
+                      AccumulationCase{"f32", "{type: global_aux_loss}", 1e-5, kJitter},
+                      AccumulationCase{"f64", "{type: none}", 1e-12, kJitter},
+                      AccumulationCase{"f32", "{type: none}", 1e-5, kNoise},
+                      AccumulationCase{"f64", "{type: global_aux_loss}", 1e-12, kNoise}),
     [](const auto& test) {
       std::string name = test.param.dtype;
-      for (const char c : test.param.balance) {
+      for (const char c : test.param.balance + test.param.router) {
         if (std::isalpha(static_cast<unsigned char>(c)) != 0) name += c;
       }
       return name;
@@ -213,17 +238,20 @@ TEST(TrainingStep, GivesTheSameUpdateOnSeveralRanks) {
 
 TEST(TrainingStep, ReplaysSelectionsWhenItRecomputes) {
   const Batch batch = uneven_batch();
-  for (const std::string what : {"experts", "all"}) {
-    Bench plain(tiny_recipe("model: {dropout: 0.1}"), 40);
-    Bench twice(tiny_recipe("model: {dropout: 0.1}\ntrain: {recompute: " + what + "}"), 40);
-    for (int64_t i = 0; i < 3; ++i) {
-      const StepResult a = plain.step.run(batch, {.step = i});
-      const StepResult b = twice.step.run(batch, {.step = i});
-      EXPECT_EQ(a.loss, b.loss);
-      EXPECT_EQ(a.grad_norm, b.grad_norm);
+  for (const std::string router : {"{type: top_k}", kNoise}) {
+    const std::string model = "model: {dropout: 0.1, experts: {router: " + router + "}}";
+    for (const std::string what : {"experts", "all"}) {
+      Bench plain(tiny_recipe(model), 40);
+      Bench twice(tiny_recipe(model + "\ntrain: {recompute: " + what + "}"), 40);
+      for (int64_t i = 0; i < 3; ++i) {
+        const StepResult a = plain.step.run(batch, {.step = i});
+        const StepResult b = twice.step.run(batch, {.step = i});
+        EXPECT_EQ(a.loss, b.loss);
+        EXPECT_EQ(a.grad_norm, b.grad_norm);
+      }
+      EXPECT_THAT(testing::differing_arrays(plain.state(), twice.state()), IsEmpty())
+          << router << ", recompute: " << what;
     }
-    EXPECT_THAT(testing::differing_arrays(plain.state(), twice.state()), IsEmpty())
-        << "recompute: " << what;
   }
 }
 
@@ -300,13 +328,17 @@ TEST(TrainingStep, RunsOnAPoolForShapesOnly) {
 /// Token 63 does not occur in uneven_batch().
 constexpr int32_t kPoisonedToken = 63;
 
-class NonFinite : public ::testing::Test {
+/// By `balance`: a method may learn between the micro-batches of a step, or at its end.
+class NonFinite : public ::testing::TestWithParam<const char*> {
  protected:
-  // An untied head, so that a poisoned embedding reaches only batches with its token.
-  Bench bench_{tiny_recipe("model: {tie_embeddings: false}")};
+  // An untied head, so that a poisoned embedding reaches only batches with its token. Four
+  // micro-batches, the first of them poisoned.
+  Recipe recipe_ =
+      tiny_recipe(fmt::format("model: {{tie_embeddings: false}}\nbalance: {}", GetParam()));
+  Bench bench_{recipe_, 40};
 
-  void poison(float value) {
-    Tensor& weight = parameter(bench_, "embedding.weight").value;
+  static void poison(Bench& bench, float value) {
+    Tensor& weight = parameter(bench, "embedding.weight").value;
     weight.data<float>()[kPoisonedToken * weight.dim(1)] = value;
   }
   static Batch poisoned_batch() {
@@ -316,10 +348,10 @@ class NonFinite : public ::testing::Test {
   }
 };
 
-TEST_F(NonFinite, LossSkipsTheUpdateAndNamesAParameter) {
+TEST_P(NonFinite, LossSkipsTheUpdateAndNamesAParameter) {
   (void)bench_.step.run(uneven_batch(), {});
   for (const float value : {std::nanf(""), INFINITY}) {
-    poison(value);
+    poison(bench_, value);
     const StateDict before = bench_.state();
     const StepResult result = bench_.step.run(poisoned_batch(), {.step = 1});
     EXPECT_FALSE(result.applied);
@@ -328,14 +360,24 @@ TEST_F(NonFinite, LossSkipsTheUpdateAndNamesAParameter) {
   }
 }
 
-TEST_F(NonFinite, StepIsForgottenByTheNextOne) {
-  (void)bench_.step.run(uneven_batch(), {});
-  poison(std::nanf(""));
+TEST_P(NonFinite, StepIsForgottenByTheNextOne) {
+  Bench spared(recipe_, 40);
+  for (Bench* bench : {&bench_, &spared}) {
+    (void)bench->step.run(uneven_batch(), {});
+    poison(*bench, std::nanf(""));
+  }
   (void)bench_.step.run(poisoned_batch(), {.step = 1});
-  const StepResult result = bench_.step.run(uneven_batch(), {.step = 2});
-  EXPECT_TRUE(result.applied) << result.problem;
-  EXPECT_TRUE(std::isfinite(result.grad_norm));
+  for (Bench* bench : {&bench_, &spared}) {
+    const StepResult result = bench->step.run(uneven_batch(), {.step = 2});
+    EXPECT_TRUE(result.applied) << result.problem;
+    EXPECT_TRUE(std::isfinite(result.grad_norm));
+  }
+  EXPECT_THAT(testing::differing_arrays(bench_.state(), spared.state()), IsEmpty());
 }
+
+INSTANTIATE_TEST_SUITE_P(EveryTimeOfLearning, NonFinite,
+                         ::testing::Values("{type: loss_free_bias}", "{type: bip}",
+                                           "[{type: bip}, {type: router_z_loss}]"));
 
 TEST(NonFiniteGradient, SkipsTheUpdateThoughTheLossIsFinite) {
   // The z-loss is not part of the reported loss, and the gradient of so heavy a one overflows.

@@ -9,6 +9,7 @@
 #include <ostream>
 
 #include "autograd/core/gradcheck.h"
+#include "autograd/ops/elementwise.h"
 #include "autograd/ops/table.h"
 #include "autograd/support/parallel.h"
 
@@ -106,45 +107,25 @@ TEST_P(EveryOp, LeavesItsInputsAlone) {
 
 TEST_P(EveryOp, AddsToGradientsThatAreThereAlready) {
   for (const OpSample& sample : samples(DType::f64)) {
-    // The op twice on the same inputs doubles every gradient.
-    Tape tape(pool_);
-    std::vector<Tensor> inputs;
+    // The sum of the op with itself, on the same inputs, has twice the gradients.
+    OpSample twice = sample;
+    twice.apply = [&](Tape& tape, std::span<const Tensor> inputs) {
+      std::vector<Tensor> outputs = sample.apply(tape, inputs);
+      const std::vector<Tensor> again = sample.apply(tape, inputs);
+      for (size_t o = 0; o < outputs.size(); ++o) outputs[o] = add(tape, outputs[o], again[o]);
+      return outputs;
+    };
+    const auto single = weighted_gradients(pool_, sample);
+    const auto doubled = weighted_gradients(pool_, twice);
     for (size_t i = 0; i < sample.inputs.size(); ++i) {
-      inputs.push_back(sample.differentiable[i] ? tape.input(sample.inputs[i]) : sample.inputs[i]);
-    }
-    const auto first = sample.apply(tape, inputs);
-    const auto second = sample.apply(tape, inputs);
-    std::vector<Tensor> outputs = first;
-    outputs.insert(outputs.end(), second.begin(), second.end());
-    std::vector<Tensor> grads;
-    for (const Tensor& output : outputs) {
-      Tensor ones = Tensor::empty(pool_, output.shape(), output.dtype());
-      for (double& value : ones.span<double>()) value = 1.0;
-      grads.push_back(ones);
-    }
-    tape.backward(outputs, grads);
-
-    Tape once(pool_);
-    std::vector<Tensor> once_inputs;
-    for (size_t i = 0; i < sample.inputs.size(); ++i) {
-      once_inputs.push_back(sample.differentiable[i] ? once.input(sample.inputs[i])
-                                                     : sample.inputs[i]);
-    }
-    const auto once_outputs = sample.apply(once, once_inputs);
-    once.backward(once_outputs, std::span(grads).first(once_outputs.size()));
-    for (size_t i = 0; i < inputs.size(); ++i) {
       if (!sample.differentiable[i]) continue;
-      const Tensor doubled = tape.gradient(inputs[i]);
-      const Tensor single = once.gradient(once_inputs[i]);
-      ASSERT_EQ(doubled.defined(), single.defined());
-      if (!doubled.defined()) continue;
-      for (int64_t e = 0; e < doubled.numel(); ++e) {
-        const double expected = 2.0 * single.data<double>()[e];
+      for (int64_t e = 0; e < single[i].numel(); ++e) {
+        const double expected = 2.0 * single[i].data<double>()[e];
         // Backwards that add many terms into the target round once more than a doubling does.
         const double tolerance =
             64 * std::numeric_limits<double>::epsilon() * std::max(1.0, std::abs(expected));
-        ASSERT_NEAR(doubled.data<double>()[e], expected, tolerance)
-            << sample.label << " input " << i;
+        ASSERT_NEAR(doubled[i].data<double>()[e], expected, tolerance)
+            << sample.label << " input " << i << " element " << e;
       }
     }
   }

@@ -2,11 +2,15 @@
 
 #include "layers/router.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
+#include "autograd/core/gradcheck.h"
 #include "layers/routers/choose.h"
 #include "layers/routers/node_limited.h"
 #include "layers/routers/top_k.h"
@@ -23,19 +27,42 @@ class RouterTest : public testing::Test {
  protected:
   RouterTest() : layout_(SequenceLayout::single(pool_, 4)) {}
 
-  /// A router whose weight is the identity: the input is the logits.
-  std::unique_ptr<Router> make(const std::string& type,
-                               const std::function<void(Configurable&)>& edit,
-                               int64_t experts = 4) {
+  /// A router with its initial weights, for inputs as wide as it has experts.
+  std::unique_ptr<Router> make_initial(const std::string& type,
+                                       const std::function<void(Configurable&)>& edit,
+                                       int64_t experts = 4) {
     const RouterEntry& entry = router_registry().at(type);
     auto config = entry.make_config();
     edit(*config);
     const Builder b(pool_, DType::f64, 1, init_, 1);
-    auto router = entry.make(b, {experts, experts, 0}, *config);
-    Tensor& weight = router->parameters()[0]->value;
-    weight.fill_zero();
-    for (int64_t e = 0; e < experts; ++e) weight.data<double>()[e * experts + e] = 1.0;
+    return entry.make(b, {experts, experts, 0}, *config);
+  }
+
+  /// A router whose weight is the identity: the input is the logits.
+  std::unique_ptr<Router> make(const std::string& type,
+                               const std::function<void(Configurable&)>& edit,
+                               int64_t experts = 4) {
+    auto router = make_initial(type, edit, experts);
+    set_diagonal(*router->parameters()[0], 1.0);
     return router;
+  }
+
+  static void set_diagonal(Parameter& weight, double value) {
+    weight.value.fill_zero();
+    const int64_t experts = weight.value.dim(0);
+    for (int64_t e = 0; e < experts; ++e) weight.value.data<double>()[e * experts + e] = value;
+  }
+
+  /// The logits of x under layout_.
+  std::vector<double> logits_of(const Router& router, const Tensor& x, bool training,
+                                int64_t step = 0) {
+    Tape tape(pool_);
+    const NoGrad no_grad(tape);
+    ForwardContext context{tape, layout_};
+    context.training = training;
+    context.progress.step = step;
+    const auto values = router.score(context, x).logits.span<double>();
+    return {values.begin(), values.end()};
   }
 
   std::vector<double> weights_of(const Router& router, const Tensor& x, int64_t k,
@@ -148,6 +175,127 @@ TEST_F(RouterTest, NodeLimitedKeepsTheBestGroups) {
   EXPECT_NEAR(v3_weights[1], .292683, kPrinted);
   EXPECT_NEAR(v3_weights[2], .268293, kPrinted);
 }
+
+// --- randomness in training ----------------------------------------------------------------------
+
+void keep_defaults(Configurable& /*config*/) {}
+
+void use_jitter(Configurable& config) { dynamic_cast<TopKRouterConfig&>(config).jitter = 0.25; }
+
+TEST_F(RouterTest, JitterMultipliesEveryElementWithinItsBounds) {
+  const auto router = make("top_k", use_jitter);
+  const auto factors =
+      logits_of(*router, Tensor::of<double>(pool_, {4, 4}, std::vector<double>(16, 1.0)), true);
+  for (const double factor : factors) EXPECT_NEAR(factor, 1.0, 0.25);
+  EXPECT_LT(*std::ranges::min_element(factors), 0.9);
+  EXPECT_GT(*std::ranges::max_element(factors), 1.1);
+  const auto logits = logits_of(*router, f1(), true);
+  for (int64_t i = 0; i < 16; ++i) {
+    EXPECT_EQ(logits[static_cast<size_t>(i)], factors[static_cast<size_t>(i)] * element(f1(), i));
+  }
+}
+
+TEST_F(RouterTest, NoisyTopKStartsWithNothingButTheNoiseOfThePaper) {
+  constexpr int64_t kTokens = 1024;
+  constexpr int64_t kNumbers = 4 * kTokens;
+  layout_ = SequenceLayout::single(pool_, kTokens);
+  const auto router = make_initial("noisy_top_k", keep_defaults);
+  const Tensor x = SampleFactory(pool_, DType::f64).uniform({kTokens, 4});
+  EXPECT_THAT(logits_of(*router, x, false), testing::Each(0.0));
+  // Zero weights: softplus(0) + 0.01 = 0.703147 is the standard deviation of every logit. Bounds of
+  // five standard errors.
+  const auto logits = logits_of(*router, x, true);
+  const double mean = std::reduce(logits.begin(), logits.end()) / kNumbers / 0.703147;
+  const double square = std::inner_product(logits.begin(), logits.end(), logits.begin(), 0.0) /
+                        kNumbers / std::pow(0.703147, 2);
+  EXPECT_NEAR(mean, 0.0, 5.0 / std::sqrt(kNumbers));
+  EXPECT_NEAR(square, 1.0, 5.0 * std::sqrt(2.0 / kNumbers));
+}
+
+TEST_F(RouterTest, NoisyTopKScalesItsNoiseByTheSoftplusOfItsInput) {
+  const auto router = make("noisy_top_k", keep_defaults);
+  const auto noise =
+      logits_of(*router, Tensor::of<double>(pool_, {4, 4}, std::vector<double>(16, 0.0)), true);
+  set_diagonal(*router->parameters()[1], 2.0);
+  const auto logits = logits_of(*router, f1(), true);
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const double x = element(f1(), static_cast<int64_t>(i));
+    const double normal = noise[i] / (std::log(2.0) + 0.01);
+    EXPECT_NEAR(logits[i], x + (std::log1p(std::exp(2.0 * x)) + 0.01) * normal, 1e-13);
+  }
+}
+
+TEST_F(RouterTest, NoisyTopKHasAGradientThroughTheScaleOfItsNoise) {
+  const auto router = make("noisy_top_k", keep_defaults);
+  set_diagonal(*router->parameters()[1], 2.0);
+  for (Parameter* parameter : router->parameters()) parameter->zero_grad(pool_);
+  const GradcheckReport report =
+      gradcheck(pool_, {.label = "noisy_top_k",
+                        .inputs = {f1()},
+                        .differentiable = {true},
+                        .apply = [&](Tape& tape, std::span<const Tensor> inputs) {
+                          ForwardContext context{tape, layout_};
+                          context.training = true;
+                          return std::vector{router->score(context, inputs[0]).logits};
+                        }});
+  EXPECT_TRUE(report.passed) << report.message;
+}
+
+/// A router with random numbers in training.
+class RandomRouter : public RouterTest, public testing::WithParamInterface<const char*> {
+ protected:
+  std::unique_ptr<Router> router_ =
+      make(GetParam(), GetParam() == std::string_view("top_k") ? use_jitter : keep_defaults);
+};
+
+TEST_P(RandomRouter, IsItselfInEvaluation) {
+  EXPECT_THAT(logits_of(*router_, f1(), false), testing::ElementsAreArray(f1().span<double>()));
+}
+
+TEST_P(RandomRouter, DrawsTheSameTwiceAndAnewInAnotherStep) {
+  const auto first = logits_of(*router_, f1(), true, 3);
+  EXPECT_EQ(logits_of(*router_, f1(), true, 3), first);
+  const auto other = logits_of(*router_, f1(), true, 4);
+  for (size_t i = 0; i < first.size(); ++i) {
+    if (element(f1(), static_cast<int64_t>(i)) != 0.0) {
+      EXPECT_NE(other[i], first[i]) << "logit " << i;
+    }
+  }
+}
+
+TEST_P(RandomRouter, DrawsTheSameHoweverTheBatchIsCut) {
+  const std::vector<int64_t> offsets = {0, 3, 8, 10};
+  const std::vector<uint64_t> samples = {7, 8, 12};
+  const Tensor x = SampleFactory(pool_, DType::f64).uniform({10, 4});
+  // The logits of sequences begin .. end - 1 as a micro-batch of their own.
+  const auto logits_between = [&](int64_t begin, int64_t end) {
+    layout_ = {};
+    for (int64_t s = begin; s <= end; ++s) {
+      layout_.sequence_offsets.push_back(offsets[static_cast<size_t>(s)] -
+                                         offsets[static_cast<size_t>(begin)]);
+    }
+    layout_.global_samples.assign(samples.begin() + begin, samples.begin() + end);
+    const auto rows =
+        x.span<double>().subspan(static_cast<size_t>(4 * offsets[static_cast<size_t>(begin)]),
+                                 static_cast<size_t>(4 * layout_.tokens()));
+    return logits_of(
+        *router_,
+        Tensor::of<double>(pool_, {layout_.tokens(), 4}, std::vector(rows.begin(), rows.end())),
+        true);
+  };
+  const auto whole = logits_between(0, 3);
+  for (const int64_t cut : {1, 2}) {
+    std::vector<double> parts = logits_between(0, cut);
+    const std::vector<double> second = logits_between(cut, 3);
+    parts.insert(parts.end(), second.begin(), second.end());
+    EXPECT_EQ(parts, whole) << "cut before sequence " << cut;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(EveryKind, RandomRouter, testing::Values("top_k", "noisy_top_k"),
+                         [](const auto& router) { return std::string(router.param); });
+
+// --- choosing ------------------------------------------------------------------------------------
 
 TEST_F(RouterTest, TiesGoToTheLowerExpertAndNaNComesLast) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
