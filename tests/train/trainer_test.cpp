@@ -19,13 +19,16 @@ namespace sluice {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::AnyOf;
 using testing::differing_arrays;
+using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::RecordingReporter;
 using testing::ScratchFolder;
 using ::testing::SizeIs;
+using ::testing::StartsWith;
 using testing::state_of;
 using testing::tiny_dense_recipe;
 using testing::tiny_recipe;
@@ -55,6 +58,18 @@ class TrainerTest : public ::testing::Test {
   }
   [[nodiscard]] std::vector<std::string> metrics_of(const std::string& folder) const {
     return testing::metrics_in(scratch_ / folder);
+  }
+  /// Makes `folder` what that of `whole` was when its run, cut off later, had saved `step`.
+  void cut(const std::string& whole, int64_t step, const std::string& folder) const {
+    std::filesystem::create_directories(scratch_ / folder / "checkpoints");
+    std::filesystem::copy(checkpoint(whole, step), checkpoint(folder, step));
+    std::filesystem::copy(scratch_ / whole / "metrics.jsonl", scratch_ / folder / "metrics.jsonl");
+  }
+  /// The same bits after `step`, and the same metrics on the way.
+  void expect_same(const std::string& folder, const std::string& whole, int64_t step) const {
+    EXPECT_THAT(differing_arrays(state_in(folder, step), state_in(whole, step)), IsEmpty())
+        << folder;
+    EXPECT_EQ(metrics_of(folder), metrics_of(whole)) << folder;
   }
 
   ScratchFolder scratch_;
@@ -128,8 +143,34 @@ TEST_F(TrainerTest, GivesTheSameBitsOnAnyNumberOfThreads) {
   for (const int threads : {2, 3}) {
     const std::string folder = std::to_string(threads);
     (void)train(tiny_recipe("threads: " + folder), folder);
-    EXPECT_THAT(differing_arrays(state_in(folder, 8), state_in("one", 8)), IsEmpty());
-    EXPECT_EQ(metrics_of(folder), metrics_of("one"));
+    expect_same(folder, "one", 8);
+  }
+  set_num_threads(1);
+}
+
+TEST(ARun, GivesTheSameBitsWhereItsLoopsHaveManyBlocks) {
+  const auto state_after = [](int threads, const std::string& recompute) {
+    set_num_threads(threads);
+    SingleRank communicator;
+    sluice::Run run(tiny_recipe(R"(
+model:
+  hidden_size: 64
+  dropout: 0.1
+  attention: {num_heads: 4, num_kv_heads: 2}
+  experts: {intermediate_size: 48}
+balance: [{type: bip}, {type: global_aux_loss}, {type: router_z_loss}]
+data: {sequence_length: 256}
+train: {steps: 2, global_batch: 2048 tokens, recompute: )" +
+                                recompute + "}"),
+                    communicator);
+    while (!run.finished()) EXPECT_TRUE(run.step().applied);
+    return state_of(run);
+  };
+  const StateDict expected = state_after(1, "none");
+  for (const auto& [threads, recompute] :
+       {std::pair(2, "none"), std::pair(3, "none"), std::pair(1, "experts"), std::pair(3, "all")}) {
+    EXPECT_THAT(differing_arrays(state_after(threads, recompute), expected), IsEmpty())
+        << threads << " threads, recompute: " << recompute;
   }
   set_num_threads(1);
 }
@@ -138,8 +179,7 @@ TEST_F(TrainerTest, GivesTheSameBitsWithRecomputation) {
   (void)train(tiny_recipe("model: {dropout: 0.1}"), "plain");
   for (const std::string what : {"experts", "all"}) {
     (void)train(tiny_recipe("model: {dropout: 0.1}\ntrain: {recompute: " + what + "}"), what);
-    EXPECT_THAT(differing_arrays(state_in(what, 8), state_in("plain", 8)), IsEmpty());
-    EXPECT_EQ(metrics_of(what), metrics_of("plain"));
+    expect_same(what, "plain", 8);
   }
 }
 
@@ -160,33 +200,117 @@ TEST_F(TrainerTest, IsNotChangedByEvaluatingSavingOrLogging) {
 
 // --- resuming ------------------------------------------------------------------------------------
 
-class ResumeTest : public TrainerTest, public ::testing::WithParamInterface<std::string> {};
+/// Two corpora of a few hundred tokens: eight steps of 128 tokens go through both more than once.
+constexpr const char* kShortCorpora = R"(
+data:
+  sources:
+    - {type: synthetic, pattern: markov, documents: 8, min_length: 40, max_length: 60, alphabet: 24}
+    - {type: synthetic, pattern: copy, documents: 8, min_length: 20, max_length: 30, alphabet: 24}
+)";
+
+struct ResumeCase {
+  std::string name;
+  std::string changes;
+
+  friend void PrintTo(const ResumeCase& test, std::ostream* out) { *out << test.changes; }
+};
+
+class ResumeTest : public TrainerTest, public ::testing::WithParamInterface<ResumeCase> {};
 
 TEST_P(ResumeTest, ContinuesBitForBit) {
-  const std::string balance = "balance: " + GetParam() + "\n";
-  const std::string schedule =
-      "optim: {learning_rate: {type: cosine, peak: 1.0e-2, warmup: 3 steps}}\n";
-  const Recipe recipe = tiny_recipe(balance + schedule + "model: {dropout: 0.1}");
+  const Recipe recipe = tiny_recipe(GetParam().changes);
   (void)train(recipe, "whole");
-  std::filesystem::create_directories(scratch_ / "cut" / "checkpoints");
-  std::filesystem::copy(checkpoint("whole", 4), checkpoint("cut", 4));
-  std::filesystem::copy(scratch_ / "whole" / "metrics.jsonl", scratch_ / "cut" / "metrics.jsonl");
+  cut("whole", 4, "cut");
   (void)train(recipe, "cut");
   EXPECT_EQ(reporter_.first_step, 4);
-  EXPECT_THAT(differing_arrays(state_in("cut", 8), state_in("whole", 8)), IsEmpty());
-  EXPECT_EQ(metrics_of("cut"), metrics_of("whole"));
+  expect_same("cut", "whole", 8);
 }
 
-INSTANTIATE_TEST_SUITE_P(EveryKindOfState, ResumeTest,
-                         ::testing::Values("{type: none}", "{type: loss_free_bias}", "{type: bip}",
-                                           "{type: global_aux_loss}"),
-                         [](const auto& test) {
-                           std::string name;
-                           for (const char c : test.param) {
-                             if (std::isalpha(static_cast<unsigned char>(c)) != 0) name += c;
-                           }
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    EveryKindOfState, ResumeTest,
+    ::testing::Values(
+        ResumeCase{"None", "balance: {type: none}"},
+        ResumeCase{"LossFreeBias", "balance: {type: loss_free_bias}"},
+        ResumeCase{"Bip", "balance: {type: bip}"},
+        ResumeCase{"GlobalAuxLoss", "balance: {type: global_aux_loss}"},
+        ResumeCase{"PreviousCounts", "balance: {type: global_aux_loss, counts: previous}"},
+        ResumeCase{"Cosine",
+                   "optim: {learning_rate: {type: cosine, peak: 1.0e-2, warmup: 3 steps}}"},
+        // The warm-up ends and the decay begins between two steps, on both sides of the cut.
+        ResumeCase{"StableInTokens",
+                   "optim: {learning_rate: {type: wsd, peak: 1.0e-2, warmup: 200 tokens, "
+                   "decay: 400 tokens}}"},
+        ResumeCase{"MicroBatches", "balance: {type: bip}\ntrain: {micro_batch: 32 tokens}"},
+        ResumeCase{"CountedMicroBatches",
+                   "balance: [{type: global_aux_loss}, {type: router_z_loss}]\n"
+                   "train: {micro_batch: 64 tokens}"},
+        ResumeCase{"RandomNumbers",
+                   "model: {dropout: 0.1, experts: {router: {type: noisy_top_k, jitter: 0.1}}}"},
+        ResumeCase{"EndOfAnEpoch", kShortCorpora}),
+    [](const auto& test) { return test.param.name; });
+
+TEST(ARun, ContinuesBitForBitFromEveryStep) {
+  const Recipe recipe = tiny_recipe(std::string(kShortCorpora) + "balance: {type: bip}");
+  SingleRank communicator;
+  sluice::Run whole(recipe, communicator);
+  auto resumed = std::make_unique<sluice::Run>(recipe, communicator);
+  while (!whole.finished()) {
+    (void)whole.step();
+    (void)resumed->step();
+    resumed = std::make_unique<sluice::Run>(recipe, communicator, resumed->checkpoint(std::nullopt),
+                                            "a checkpoint");
+    EXPECT_THAT(differing_arrays(state_of(*resumed), state_of(whole)), IsEmpty())
+        << "after step " << whole.state().step;
+  }
+  EXPECT_GT(whole.progress().epochs, 1.0);
+}
+
+/// The gradients of steps `first` to `last`, counted from 1, overflow: so heavy is their z-loss.
+Recipe poisoned_recipe(int64_t first, int64_t last, const std::string& max_time = "none") {
+  return tiny_recipe(fmt::format(R"(
+balance: {{type: bip}}
+train:
+  micro_batch: 64 tokens
+  max_time: {}
+  head_z_loss:
+    type: piecewise
+    mode: step
+    points: [{{at: 0, value: 0}}, {{at: {}, value: 1.0e+38}}, {{at: {}, value: 0}}]
+checkpoint: {{every: 3}}
+)",
+                                 max_time, first - 1, last));
+}
+/// Stops after one step and saves.
+constexpr const char* kOneStep = "0.000001 s";
+
+TEST_F(TrainerTest, ContinuesBitForBitAcrossSkippedUpdates) {
+  const Recipe recipe = poisoned_recipe(4, 5);
+  (void)train(recipe, "whole");
+  EXPECT_THAT(state_in("whole", 8).at("run/skipped").values<int64_t>(), ElementsAre(2));
+
+  cut("whole", 3, "amid");
+  (void)train(poisoned_recipe(4, 5, kOneStep), "amid");
+  const StateDict amid = state_in("amid", 4);
+  EXPECT_THAT(amid.at("run/skipped_in_row").values<int64_t>(), ElementsAre(1));
+  EXPECT_THAT(amid.at("run/losses").values<double>(), SizeIs(3));
+  EXPECT_THAT(differing_arrays(amid, state_in("whole", 3)),
+              Each(AnyOf(StartsWith("run/"), StartsWith("data/"))));
+
+  cut("whole", 3, "before");
+  cut("whole", 6, "after");
+  for (const std::string folder : {"before", "amid", "after"}) {
+    (void)train(recipe, folder);
+    expect_same(folder, "whole", 8);
+  }
+}
+
+TEST_F(TrainerTest, CountsUpdatesInARowThroughAResume) {
+  const Recipe recipe = poisoned_recipe(2, 4, kOneStep);
+  for (int64_t step = 1; step <= 3; ++step) {
+    EXPECT_EQ(train(recipe, "run").reason, StopReason::out_of_time);
+  }
+  EXPECT_THAT(error_of(recipe, "run"), HasSubstr("step 4: 3 updates in a row were not finite"));
+}
 
 TEST_F(TrainerTest, GoesOnWithALongerRun) {
   (void)train(tiny_recipe("train: {steps: 4}"), "run");
