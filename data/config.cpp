@@ -24,6 +24,11 @@ void HeldOutConfig::fields(FieldVisitor& v) {
                 make_source_config);
 }
 
+std::string HeldOutConfig::check() const {
+  if (sources.empty() || fraction == HeldOutConfig().fraction) return {};
+  return "fraction: given beside sources; give the one or the other";
+}
+
 DataConfig::DataConfig() {
   const Choice& first = tokenizer_choices().front();
   tokenizer = {std::string(first.name), first.make_config()};

@@ -19,6 +19,7 @@ struct HeldOutConfig final : Configurable {
   SourceConfigs sources;  // when there are any, `fraction` is not used
 
   void fields(FieldVisitor& visitor) override;
+  [[nodiscard]] std::string check() const override;
 };
 
 struct DataConfig final : Configurable {

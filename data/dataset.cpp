@@ -17,10 +17,15 @@ struct OpenSource {
   std::unique_ptr<Source> source;
 };
 
-std::vector<OpenSource> open_sources(const SourceConfigs& configs) {
+/// `key` is where the recipe lists them.
+std::vector<OpenSource> open_sources(const SourceConfigs& configs, std::string_view key) {
   std::vector<OpenSource> sources;
-  for (const auto& item : configs) {
-    sources.push_back({as_source(item), make_source(as_source(item))});
+  for (size_t i = 0; i < configs.size(); ++i) {
+    const SourceConfig& config = as_source(configs[i]);
+    with_context([&] { return fmt::format("{}.{}", key, i); },
+                 [&] {
+                   sources.push_back({config, make_source(config)});
+                 });
   }
   return sources;
 }
@@ -110,8 +115,9 @@ Dataset load_dataset(const DataConfig& config, uint64_t seed,
                      std::shared_ptr<const Tokenizer> tokenizer) {
   const TokenCache cache(config.cache);
   // All files are looked for before any is read: a missing one must not show up minutes later.
-  const std::vector<OpenSource> sources = open_sources(config.sources);
-  const std::vector<OpenSource> held_out_sources = open_sources(config.held_out.sources);
+  const std::vector<OpenSource> sources = open_sources(config.sources, "data.sources");
+  const std::vector<OpenSource> held_out_sources =
+      open_sources(config.held_out.sources, "data.held_out.sources");
   Dataset data;
   data.tokenizer = tokenizer != nullptr ? std::move(tokenizer)
                                         : make_or_find_tokenizer(config.tokenizer, sources, cache);
@@ -136,7 +142,7 @@ Dataset load_dataset(const DataConfig& config, uint64_t seed,
 }
 
 std::shared_ptr<const Tokenizer> load_tokenizer(const DataConfig& config) {
-  return make_or_find_tokenizer(config.tokenizer, open_sources(config.sources),
+  return make_or_find_tokenizer(config.tokenizer, open_sources(config.sources, "data.sources"),
                                 TokenCache(config.cache));
 }
 

@@ -161,6 +161,23 @@ void visit_parameters(const Model& model, StateVisitor& visitor) {
   for (Parameter* parameter : model.parameters()) visitor.tensor(parameter->name, parameter->value);
 }
 
+std::optional<Checkpoint> initial_checkpoint(const Recipe& recipe) {
+  if (!recipe.train.init_from) return std::nullopt;
+  SLUICE_CHECK(ConfigError, std::filesystem::exists(*recipe.train.init_from),
+               "train.init_from: {}: no such file", *recipe.train.init_from);
+  return read_checkpoint(*recipe.train.init_from);
+}
+
+void load_weights(const Checkpoint& checkpoint, const std::string& source, const Model& model) {
+  LoadVisitor load(checkpoint.state, source,
+                   {.wanted = [](std::string_view path) { return path.starts_with("model/"); }});
+  {
+    const StateScope scope(load, "model");
+    visit_parameters(model, load);
+  }
+  load.finish();
+}
+
 TrainedModel build_trained_model(const Checkpoint& checkpoint, const std::string& source) {
   TrainedModel trained;
   trained.recipe = with_context([&] { return source; },

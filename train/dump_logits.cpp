@@ -87,9 +87,18 @@ class Unfinished {
   std::filesystem::path path_;
 };
 
+void check_output(const std::filesystem::path& output) {
+  SLUICE_CHECK(ConfigError, !std::filesystem::exists(output),
+               "--dump-logits: {} exists; remove it or name another file", output.string());
+  const std::filesystem::path folder = output.parent_path();
+  SLUICE_CHECK(ConfigError, folder.empty() || std::filesystem::is_directory(folder),
+               "--dump-logits: {}: no such folder", folder.string());
+}
+
 }  // namespace
 
 void dump_logits(TrainedModel& trained, const TokenFile& tokens, const DumpLogitsOptions& options) {
+  check_output(options.output);
   check_tokens(tokens, trained, options.tokens_name);
   std::vector<int64_t> offsets = tokens.document_offsets;
   if (offsets.empty()) offsets = {0, std::ssize(tokens.tokens)};

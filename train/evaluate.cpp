@@ -100,6 +100,7 @@ std::optional<Evaluation> evaluate(const EvaluationParts& parts, const Dataset& 
     result.loss.add(domains[i]);
     result.domains.push_back({data.domains[i], domains[i]});
   }
+  if (result.domains.empty()) return std::nullopt;
   return result;
 }
 

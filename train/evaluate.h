@@ -50,7 +50,7 @@ struct EvaluationParts {
 
 /// One pass over the held-out documents, or over its first `max_batches` batches. `progress` is
 /// where the model stands: scheduled numbers (top-k, temperature) have their value there. nullopt
-/// when there is no held-out text.
+/// when there is no held-out text with a token to predict.
 [[nodiscard]] std::optional<Evaluation> evaluate(const EvaluationParts& parts, const Dataset& data,
                                                  const EvaluationOptions& options,
                                                  const Progress& progress,

@@ -13,6 +13,7 @@ DataConfig config_of(const Recipe& recipe, const std::vector<EvaluationText>& te
   config.sources.clear();
   config.held_out.sources.clear();
   for (const EvaluationText& text : texts) {
+    SLUICE_CHECK(ConfigError, !text.path.empty(), "--data: found no file before the comma");
     auto source = std::make_shared<SourceConfig>();
     source->path = std::filesystem::absolute(text.path).string();
     source->domain = text.domain;

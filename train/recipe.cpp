@@ -17,10 +17,13 @@ namespace sluice {
 namespace {
 
 /// What may differ between a run and its resumption: none of it changes what a step computes.
-constexpr std::array<std::string_view, 6> kMayChange = {
-    "threads", "train.steps", "train.evaluate.", "train.max_time", "checkpoint.", "log."};
+constexpr std::array<std::string_view, 8> kMayChange = {
+    "threads",     "train.steps", "train.evaluate.", "train.max_time",
+    "checkpoint.", "log.",        "data.cache",      "data.prefetch"};
 
 bool may_change(std::string_view key) {
+  // Data may have moved: its fingerprint tells whether it is the same.
+  if (key.starts_with("data.") && key.ends_with(".path")) return true;
   return std::any_of(kMayChange.begin(), kMayChange.end(), [&](std::string_view allowed) {
     return allowed.ends_with('.') ? key.starts_with(allowed) : key == allowed;
   });

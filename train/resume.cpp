@@ -31,6 +31,8 @@ std::optional<CheckpointStore::Found> find_resume_point(const CheckpointStore& s
                  store.path_of(steps.back()).parent_path().string(), steps.size());
     return std::nullopt;
   }
+  SLUICE_CHECK(ConfigError, std::filesystem::exists(resume),
+               "--resume: no file \"{}\"; allowed auto, never or a checkpoint", resume);
   CheckpointStore::Found found{resume, read_checkpoint(resume)};
   SLUICE_CHECK(ConfigError, steps.empty() || steps.back() <= found.checkpoint.meta.step,
                "--resume {}: {} holds a later checkpoint, of step {}; branch off in another folder "

@@ -9,12 +9,6 @@ std::shared_ptr<const Tokenizer> tokenizer_of(const Checkpoint& checkpoint) {
   return deserialize_tokenizer(checkpoint.meta.tokenizer_kind, checkpoint.meta.tokenizer);
 }
 
-/// The checkpoint whose weights a new run starts from, if its recipe names one.
-std::optional<Checkpoint> initial_checkpoint(const Recipe& recipe) {
-  if (!recipe.train.init_from) return std::nullopt;
-  return read_checkpoint(*recipe.train.init_from);
-}
-
 }  // namespace
 
 Run::Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokenizer> tokenizer)
@@ -38,13 +32,7 @@ Run::Run(Recipe recipe, Communicator& communicator)
 Run::Run(Recipe recipe, Communicator& communicator, const std::optional<Checkpoint>& initial)
     : Run(std::move(recipe), communicator, initial ? tokenizer_of(*initial) : nullptr) {
   if (!initial) return;
-  LoadVisitor load(initial->state, *recipe_.train.init_from,
-                   {.wanted = [](std::string_view path) { return path.starts_with("model/"); }});
-  {
-    const StateScope scope(load, "model");
-    visit_parameters(*model_, load);
-  }
-  load.finish();
+  load_weights(*initial, *recipe_.train.init_from, *model_);
 }
 
 Run::Run(Recipe recipe, Communicator& communicator, const Checkpoint& checkpoint,

@@ -17,17 +17,20 @@ SignalWatch::SignalWatch() {
   received_signal = 0;
   struct sigaction action {};
   action.sa_handler = note_signal;
-  // Back to the default after the first, so that a second one ends a program that does not come to
-  // the end of its step; system calls go on.
-  action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
+  action.sa_flags = SA_RESTART;
   sigemptyset(&action.sa_mask);
-  sigaction(SIGINT, &action, &old_interrupt_);
   sigaction(SIGTERM, &action, &old_terminate_);
+  sigaction(SIGHUP, &action, &old_hangup_);
+  // Back to the default after the first, so that a second Ctrl-C ends a program that does not come
+  // to the end of its step.
+  action.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
+  sigaction(SIGINT, &action, &old_interrupt_);
 }
 
 SignalWatch::~SignalWatch() {
   sigaction(SIGINT, &old_interrupt_, nullptr);
   sigaction(SIGTERM, &old_terminate_, nullptr);
+  sigaction(SIGHUP, &old_hangup_, nullptr);
 }
 
 int SignalWatch::received() const { return received_signal; }

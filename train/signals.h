@@ -1,12 +1,13 @@
 #pragma once
-// SIGINT and SIGTERM as a question that the training loop asks between steps.
+// SIGINT, SIGTERM and SIGHUP as a question that the training loop asks between steps.
 
 #include <csignal>
 
 namespace sluice {
 
-/// While it lives, the first SIGINT or SIGTERM is noted instead of ending the program; the second
-/// ends it at once. One at a time in a process.
+/// While it lives, these signals are noted instead of ending the program. A second SIGINT ends it
+/// at once; SIGTERM and SIGHUP, which reach a process and its group twice, may come as often as they
+/// like. One at a time in a process.
 class SignalWatch {
  public:
   SignalWatch();
@@ -20,6 +21,7 @@ class SignalWatch {
  private:
   struct sigaction old_interrupt_ {};
   struct sigaction old_terminate_ {};
+  struct sigaction old_hangup_ {};
 };
 
 }  // namespace sluice

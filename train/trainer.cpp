@@ -59,6 +59,7 @@ MetricLog Trainer::make_log() const {
 }
 
 RunSummary Trainer::run() {
+  const SignalWatch signals;
   start_ = Clock::now();
   earlier_seconds_ = run_->state().seconds;
   store_.open_for_writing();
@@ -66,7 +67,7 @@ RunSummary Trainer::run() {
   report_start();
   run_->check_forward();
   log_.truncate_after(run_->state().step == 0 ? -1 : run_->state().step);
-  const StopReason reason = train();
+  const StopReason reason = train(signals);
   if (reason == StopReason::complete && !last_evaluation_) last_evaluation_ = run_->evaluate();
   if (saved_step_ != run_->state().step) save();
   store_.finish();
@@ -91,8 +92,7 @@ void Trainer::report_start() {
                      .resumed_from = resumed_from_});
 }
 
-StopReason Trainer::train() {
-  const SignalWatch signals;
+StopReason Trainer::train(const SignalWatch& signals) {
   const std::optional<double> max_seconds = recipe_.train.max_seconds();
   while (!run_->finished()) {
     advance();
@@ -134,7 +134,9 @@ void Trainer::advance() {
   }
   const auto& evaluate_every = recipe_.train.evaluate.every;
   if (evaluate_every && (is_due(*evaluate_every, before, after) || run_->finished())) evaluate();
-  if (is_due(recipe_.checkpoint.every, before, after) || run_->finished()) save();
+  // While updates are skipped nothing is saved: what is there already is where one would go on from.
+  const bool is_sound = state.skipped_in_row == 0;
+  if (is_sound && (is_due(recipe_.checkpoint.every, before, after) || run_->finished())) save();
   store_.check();
   report_warnings();
 }
@@ -149,9 +151,11 @@ void Trainer::report_skipped(const StepResult& result) {
   if (result.empty) return;
   SLUICE_CHECK(NumericError, state.skipped_in_row < recipe_.train.max_nonfinite,
                "step {}: {} updates in a row were not finite (train.max_nonfinite), the last with "
-               "{}; lower the learning rate{}",
+               "{}; lower the learning rate and train in another folder with --out{}",
                state.step, state.skipped_in_row, result.problem,
-               saved_step_ < 0 ? "" : " and resume from " + store_.path_of(saved_step_).string());
+               saved_step_ < 0 ? ""
+                               : fmt::format(", from the weights before (train.init_from: {})",
+                                             store_.path_of(saved_step_).string()));
 }
 
 void Trainer::evaluate() {

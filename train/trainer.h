@@ -46,7 +46,7 @@ class Trainer {
   [[nodiscard]] std::unique_ptr<Run> make_run();
   [[nodiscard]] MetricLog make_log() const;
   void report_start();
-  [[nodiscard]] StopReason train();
+  [[nodiscard]] StopReason train(const SignalWatch& signals);
   void advance();
   void report_skipped(const StepResult& result);
   void report_warnings();

@@ -71,7 +71,7 @@ RunTrace finish(Run& run, int64_t steps) {
 RunTrace train_straight(const Recipe& recipe, int64_t steps) {
   SingleRank communicator;
   Run run(recipe, communicator);
-  SLUICE_CHECK(ConfigError, 2 * steps <= run.sizes().steps,
+  SLUICE_CHECK(ConfigError, steps >= 1 && steps <= run.sizes().steps / 2,
                "--steps: found {}, allowed 1 to {}: the recipe trains {} steps (train.steps)",
                steps, run.sizes().steps / 2, run.sizes().steps);
   train(run, steps, nullptr);

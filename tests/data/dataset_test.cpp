@@ -123,7 +123,7 @@ TEST_F(DatasetTest, LooksForEveryFileBeforeReadingAny) {
   DataConfig config = bytes_config({source({{"path", damaged}})});
   config.held_out.sources = {source({{"path", "/nowhere/b.txt"}})};
   EXPECT_EQ(message_of<ConfigError>([&] { (void)load_dataset(config, 1); }),
-            "/nowhere/b.txt: file or folder not found");
+            "data.held_out.sources.0: /nowhere/b.txt: file or folder not found");
 }
 
 TEST_F(DatasetTest, ChangesItsFingerprintWithTextAndSplit) {

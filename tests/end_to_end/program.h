@@ -25,8 +25,10 @@ struct Outcome {
 /// One run of `sluice <arguments>`. Killed when it is still running at the end of its scope.
 class Process {
  public:
-  /// Output and errors go to files in `folder`, which must exist.
-  Process(const std::filesystem::path& folder, const std::vector<std::string>& arguments)
+  /// Output and errors go to files in `folder`, which must exist; the output to `console` instead
+  /// when it is given.
+  Process(const std::filesystem::path& folder, const std::vector<std::string>& arguments,
+          const std::filesystem::path& console = {})
       : output_(folder / "output.txt"), errors_(folder / "errors.txt") {
     std::vector<std::string> all{SLUICE_PROGRAM};
     all.insert(all.end(), arguments.begin(), arguments.end());
@@ -36,7 +38,7 @@ class Process {
     pid_ = ::fork();
     SLUICE_INTERNAL_CHECK(pid_ >= 0, "cannot start a process");
     if (pid_ == 0) {
-      redirect(output_, STDOUT_FILENO);
+      redirect(console.empty() ? output_ : console, STDOUT_FILENO);
       redirect(errors_, STDERR_FILENO);
       ::execv(SLUICE_PROGRAM, argv.data());
       ::_exit(127);
@@ -59,7 +61,8 @@ class Process {
     if (pid_ > 0) ::waitpid(pid_, &status_, 0);
     pid_ = 0;
     return {WIFSIGNALED(status_) ? 128 + WTERMSIG(status_) : WEXITSTATUS(status_),
-            read_file(output_, raise_as<DataError>), read_file(errors_, raise_as<DataError>)};
+            std::filesystem::exists(output_) ? read_file(output_, raise_as<DataError>) : "",
+            read_file(errors_, raise_as<DataError>)};
   }
 
  private:

@@ -108,7 +108,7 @@ TEST_F(Training, GivesTheSameBitsOnAnyNumberOfThreads) {
 
 TEST_F(Training, StopsOnASignalAfterSavingAndSaysHowToGoOn) {
   ASSERT_EQ(train("whole").status, 0);
-  for (const int signal : {SIGTERM, SIGINT}) {
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP}) {
     const std::string folder = "signal_" + std::to_string(signal);
     const Outcome stopped = train_until(folder, 7, signal);
     EXPECT_EQ(stopped.status, 128 + signal);
@@ -118,6 +118,17 @@ TEST_F(Training, StopsOnASignalAfterSavingAndSaysHowToGoOn) {
     ASSERT_EQ(train(folder).status, 0);
     expect_equal_runs(folder, "whole");
   }
+}
+
+TEST_F(Training, SavesThoughItIsToldToStopTwice) {
+  Process process(scratch_.path(), arguments("run"));
+  while (!process.has_ended() && metrics_in(scratch_ / "run").size() < 7) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  process.send(SIGTERM);
+  process.send(SIGTERM);
+  EXPECT_EQ(process.wait().status, 128 + SIGTERM);
+  EXPECT_THAT(run_program(scratch_.path(), {"inspect", (scratch_ / "run").string()}).status, 0);
 }
 
 TEST_F(Training, RefusesAChangedRecipeWithStatusTwo) {

@@ -90,21 +90,24 @@ TEST_F(DumpLogits, RefusesTokensThatTheModelCannotRead) {
             "tokens.bin: document 0 has 301 tokens, the model reads at most 300; cut the file");
 }
 
-TEST_F(DumpLogits, KeepsAnOlderFileWhenItFails) {
-  std::ofstream(scratch_ / "logits.h5") << "older";
+TEST_F(DumpLogits, LeavesNothingBehindWhenItFails) {
   EXPECT_NE(error_of({.tokens = {300}}), "no error");
-  EXPECT_EQ(std::filesystem::file_size(scratch_ / "logits.h5"), 5u);
-  dump({.tokens = {1}});
-  EXPECT_GT(std::filesystem::file_size(scratch_ / "logits.h5"), 1000u);
+  EXPECT_FALSE(std::filesystem::exists(scratch_ / "logits.h5"));
   EXPECT_FALSE(std::filesystem::exists(scratch_ / "logits.h5.unfinished"));
+}
+
+TEST_F(DumpLogits, NeverWritesOverAFile) {
+  std::ofstream(scratch_ / "logits.h5") << "older";
+  EXPECT_THAT(error_of({.tokens = {1}}), HasSubstr("logits.h5 exists; remove it or name another"));
+  EXPECT_EQ(std::filesystem::file_size(scratch_ / "logits.h5"), 5u);
 }
 
 TEST_F(DumpLogits, NamesAFolderThatIsNotThere) {
   try {
     dump_logits(trained_, {.tokens = {1}}, {.output = scratch_ / "none" / "logits.h5"});
     ADD_FAILURE();
-  } catch (const DataError& error) {
-    EXPECT_THAT(error.what(), HasSubstr("logits.h5"));
+  } catch (const ConfigError& error) {
+    EXPECT_THAT(error.what(), HasSubstr("none: no such folder"));
   }
 }
 

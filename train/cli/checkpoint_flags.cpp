@@ -14,6 +14,8 @@ void CheckpointFlags::declare(CLI::App& app) {
 }
 
 CheckpointStore::Found CheckpointFlags::find() const {
+  SLUICE_CHECK(ConfigError, !best || !std::filesystem::is_regular_file(path),
+               "--best: {} is a file; give the folder of a run to choose from", path);
   std::vector<std::string> notes;
   auto found = find_checkpoint(path, choice(), notes);
   for (const std::string& note : notes) print_note(note);

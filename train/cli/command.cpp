@@ -4,8 +4,10 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <exception>
+#include <iostream>
 #include <memory>
 #include <new>
 
@@ -45,6 +47,14 @@ int guarded(const std::function<int()>& action) {
   }
 }
 
+/// What was written may still fail to arrive: a full disk, a reader that has gone.
+int finish_output(int status) {
+  std::cout.flush();
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return status;
+  fmt::print(stderr, "sluice: standard output: not all of it could be written\n");
+  return status == 0 ? static_cast<int>(ExitStatus::failure) : status;
+}
+
 /// A first word that is no verb, with the nearest one; "" when there is nothing to say. The parser
 /// would only miss a verb.
 std::string unknown_verb(int argc, const char* const* argv) {
@@ -61,6 +71,8 @@ std::string unknown_verb(int argc, const char* const* argv) {
 std::span<const Command* const> command_table() { return kCommands; }
 
 int run_command_line(int argc, const char* const* argv) {
+  // A file beyond the process's limit is then an error with a name, like a full disk.
+  std::signal(SIGXFSZ, SIG_IGN);
   CLI::App app("Trains small Mixture-of-Experts language models from a YAML recipe.", "sluice");
   app.set_version_flag("--version", std::string("sluice ") + SLUICE_VERSION);
   app.require_subcommand(1);
@@ -78,11 +90,11 @@ int run_command_line(int argc, const char* const* argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {  // --help, --version
-    return app.exit(success);
+    return finish_output(app.exit(success));
   } catch (const CLI::ParseError& error) {
     return report(ExitStatus::usage, std::string(error.what()) + "; see `sluice --help`");
   }
-  return guarded(chosen);
+  return finish_output(guarded(chosen));
 }
 
 }  // namespace sluice

@@ -39,8 +39,7 @@ struct Command {
 /// status.
 [[nodiscard]] int run_command_line(int argc, const char* const* argv);
 
-// --- shared flags
-// ----------------------------------------------------------------------------------
+// --- shared flags --------------------------------------------------------------------------------
 
 /// `RECIPE... --set a.b.c=value`: recipe files (later ones win) and overrides.
 struct RecipeFlags {
@@ -52,6 +51,10 @@ struct RecipeFlags {
   /// Stem of the last file: the default name of the run.
   [[nodiscard]] std::string run_name() const;
 };
+
+/// For CLI::Option::check: "" for a whole number from 0 to 2^63 - 1, else what is wrong. The parser
+/// alone takes a number that is too large for the largest there is.
+[[nodiscard]] std::string check_whole_number(const std::string& text);
 
 /// A shipped recipe's file, by its name without ".yaml"; empty when there is none.
 [[nodiscard]] std::filesystem::path find_shipped_recipe(std::string_view name);

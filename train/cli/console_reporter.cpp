@@ -9,11 +9,14 @@
 namespace sluice {
 namespace {
 
-/// "model      (AE)x6: 12 sublayers ..." — one aligned line.
+/// "model      (AE)x6: 12 sublayers ..." — one aligned line. A console that takes no more does not
+/// stop the run; the stream remembers it.
 template <class... Args>
 void line(std::FILE* out, std::string_view label, fmt::format_string<Args...> text,
           Args&&... args) {
-  fmt::print(out, "{:<11}{}\n", label, fmt::format(text, std::forward<Args>(args)...));
+  const std::string written =
+      fmt::format("{:<11}{}\n", label, fmt::format(text, std::forward<Args>(args)...));
+  (void)std::fwrite(written.data(), 1, written.size(), out);
 }
 
 void print_data(std::FILE* out, const Dataset& data) {
@@ -75,7 +78,7 @@ void ConsoleReporter::started(const RunOverview& run) {
 }
 
 void ConsoleReporter::finished(const RunSummary& run) {
-  fmt::print(out_, "\n");
+  (void)std::fputc('\n', out_);
   switch (run.reason) {
     case StopReason::complete:
       line(out_, "done", "{} steps in {}, {} tokens per second", run.step, in_time(run.seconds),
@@ -106,12 +109,13 @@ void ConsoleReporter::finished(const RunSummary& run) {
   if (run.checkpoint) {
     line(out_, "checkpoint", "{}", run.checkpoint->string());
     if (run.reason == StopReason::complete) {
-      line(out_, "sample", "sluice generate {} --prompt \"The \"", run.folder.string());
+      line(out_, "sample", "sluice generate {} --prompt \"The \"", shell_word(run.folder.string()));
     }
   }
   if (run.reason != StopReason::complete) {
     const std::string folder = run.folder.string();
-    line(out_, "go on", "sluice train {}/recipe.yaml --out {}", folder, folder);
+    line(out_, "go on", "sluice train {} --out {}", shell_word(folder + "/recipe.yaml"),
+         shell_word(folder));
   }
   std::fflush(out_);
 }

@@ -121,15 +121,19 @@ const Command eval_command = {
     .declare = [](CLI::App& app) -> std::function<int()> {
       auto flags = std::make_shared<EvalFlags>();
       flags->checkpoint.declare(app);
-      app.add_option("--data", flags->texts,
-                     "file or folder to evaluate on instead of the recipe's held-out text; may be "
-                     "repeated")
-          ->type_name("FILE[,DOMAIN]")
-          ->allow_extra_args(false);
-      app.add_flag("--json", flags->json, "print one JSON object");
+      auto* data =
+          app.add_option(
+                 "--data", flags->texts,
+                 "file or folder to evaluate on instead of the recipe's held-out text; may be "
+                 "repeated")
+              ->type_name("FILE[,DOMAIN]");
+      data->allow_extra_args(false);
+      auto* json = app.add_flag("--json", flags->json, "print one JSON object");
       app.add_option("--dump-logits", flags->dump,
                      "write the logits [N, V] of --tokens to this HDF5 file, and nothing else")
-          ->type_name("FILE.h5");
+          ->type_name("FILE.h5")
+          ->excludes(data)
+          ->excludes(json);
       app.add_option("--tokens", flags->tokens, "ready tokens: raw .bin, .npy or HDF5")
           ->type_name("FILE");
       app.add_option("--raw-type", flags->raw_type, "numbers of a .bin file: u16 or u32")

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 namespace sluice {
 
@@ -14,5 +15,8 @@ namespace sluice {
 [[nodiscard]] std::string in_bytes(double bytes);
 /// 95.2 -> "1m 35s"
 [[nodiscard]] std::string in_time(double seconds);
+
+/// A word that a shell reads as it is, in quotes where it must be: runs/a -> runs/a, a b -> 'a b'.
+[[nodiscard]] std::string shell_word(std::string_view text);
 
 }  // namespace sluice

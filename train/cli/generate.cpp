@@ -90,18 +90,23 @@ const Command generate_command = {
           ->type_name("FILE")
           ->excludes(prompt);
       app.add_option("--tokens", options.max_tokens, "tokens to write at most")
+          ->check(check_whole_number)
           ->capture_default_str();
       app.add_option("--temperature", options.sampling.temperature,
                      "divides the logits; 0 always takes the likeliest token")
           ->capture_default_str();
       app.add_option("--top-k", options.sampling.top_k, "draw from the K likeliest tokens only")
-          ->type_name("K");
+          ->type_name("K")
+          ->check(check_whole_number);
       app.add_option("--top-p", options.sampling.top_p,
                      "draw from the fewest tokens that have this probability together")
           ->capture_default_str();
-      app.add_option("--seed", options.seed, "equal seeds give equal text")->capture_default_str();
+      app.add_option("--seed", options.seed, "equal seeds give equal text")
+          ->check(check_whole_number)
+          ->capture_default_str();
       app.add_option("--samples", flags->samples,
                      "texts to write, with a line <|endoftext|> between them")
+          ->check(check_whole_number)
           ->capture_default_str();
       app.add_option("--stop", options.stop_texts,
                      "text that ends the output and is left out of it; may be repeated")

@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <charconv>
 #include <sstream>
 
 #include "autograd/support/error.h"
@@ -71,5 +72,13 @@ RecipeSource RecipeFlags::source() const {
 }
 
 std::string RecipeFlags::run_name() const { return fs::path(files.back()).stem().string(); }
+
+std::string check_whole_number(const std::string& text) {
+  int64_t value = 0;
+  const char* const last = text.data() + text.size();
+  const auto [end, status] = std::from_chars(text.data(), last, value);
+  if (status == std::errc{} && end == last && value >= 0) return {};
+  return fmt::format("found \"{}\", allowed a whole number from 0 to 2^63 - 1", text);
+}
 
 }  // namespace sluice

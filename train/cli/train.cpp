@@ -1,7 +1,9 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <csignal>
 #include <memory>
+#include <optional>
 
 #include "train/cli/command.h"
 #include "train/cli/console_reporter.h"
@@ -12,17 +14,18 @@ namespace {
 
 struct TrainFlags {
   RecipeFlags recipe;
-  std::string out;
+  std::optional<std::string> out;
   std::string resume = "auto";
 };
 
 int run_training(const TrainFlags& flags) {
+  SLUICE_CHECK(ConfigError, !flags.out || !flags.out->empty(),
+               "--out: found \"\", a folder is needed");
+  // A reader of the console that goes away does not end the run.
+  std::signal(SIGPIPE, SIG_IGN);
   TrainerOptions options;
-  if (flags.out.empty()) {
-    options.folder = std::filesystem::path("runs") / flags.recipe.run_name();
-  } else {
-    options.folder = flags.out;
-  }
+  options.folder = flags.out ? std::filesystem::path(*flags.out)
+                             : std::filesystem::path("runs") / flags.recipe.run_name();
   options.resume = flags.resume;
   options.console = ConsoleTarget::standard_output();
   ConsoleReporter reporter(stdout);

@@ -21,17 +21,24 @@ class Checklist {
       const std::string found = check();
       fmt::print("{}. ok    {}: {}\n", number_, title, found);
       return true;
+    } catch (const ConfigError& error) {
+      fail(title, error, ExitStatus::usage);
     } catch (const Error& error) {
-      fmt::print("{}. FAIL  {}: {}\n", number_, title, error.what());
-      ++failed_;
-      return false;
+      fail(title, error, ExitStatus::failure);
     }
+    return false;
   }
-  [[nodiscard]] int failed() const { return failed_; }
+  /// That of the run itself: of its first failure.
+  [[nodiscard]] ExitStatus status() const { return status_; }
 
  private:
+  void fail(std::string_view title, const Error& error, ExitStatus status) {
+    fmt::print("{}. FAIL  {}: {}\n", number_, title, error.what());
+    if (status_ == ExitStatus::success) status_ = status;
+  }
+
   int number_ = 0;
-  int failed_ = 0;
+  ExitStatus status_ = ExitStatus::success;
 };
 
 std::string check_tokenizer(const Dataset& data) {
@@ -58,6 +65,14 @@ std::string check_memory(const Plan& plan) {
                      in_bytes(there));
 }
 
+std::string check_initial_weights(const Recipe& recipe, const Dataset& data) {
+  const std::optional<Checkpoint> initial = initial_checkpoint(recipe);
+  Pool pool;
+  const auto model = build_model(recipe, pool, data.tokenizer->vocab_size());
+  load_weights(*initial, *recipe.train.init_from, *model);
+  return fmt::format("{} holds every parameter of the model", *recipe.train.init_from);
+}
+
 int validate(const RecipeFlags& flags) {
   const Recipe recipe = load_recipe(flags.source());
   fmt::print("recipe: every key is known and in range\n");
@@ -77,8 +92,11 @@ int validate(const RecipeFlags& flags) {
                          with_commas(plan->parameters.total), with_commas(plan->parameters.active));
     });
     if (plan) list.run("memory", [&] { return check_memory(*plan); });
+    if (plan && recipe.train.init_from) {
+      list.run("initial weights", [&] { return check_initial_weights(recipe, *data); });
+    }
   }
-  return list.failed() == 0 ? 0 : static_cast<int>(ExitStatus::usage);
+  return static_cast<int>(list.status());
 }
 
 }  // namespace

@@ -116,6 +116,7 @@ std::function<int()> declare_resume(CLI::App& app) {
   auto options = std::make_shared<VerifyResumeOptions>();
   recipe->declare(app);
   app.add_option("--steps", options->steps, "steps before the checkpoint, and again after it")
+      ->check(check_whole_number)
       ->capture_default_str();
   app.footer("\nExample: sluice verify resume recipes/quickstart.yaml --steps 3");
   return [=] { return run_resume(*recipe, *options); };

@@ -3,6 +3,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <cstdlib>
 #include <iostream>
 #include <optional>
 
@@ -95,7 +96,9 @@ class ConsoleSink final : public Sink {
 }  // namespace
 
 ConsoleTarget ConsoleTarget::standard_output() {
-  ConsoleTarget target{&std::cout, ::isatty(STDOUT_FILENO) == 1, 80};
+  const char* kind = std::getenv("TERM");
+  const bool is_dumb = kind != nullptr && std::string_view(kind) == "dumb";
+  ConsoleTarget target{&std::cout, ::isatty(STDOUT_FILENO) == 1 && !is_dumb, 80};
   winsize window{};
   if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &window) == 0 && window.ws_col > 0) {
     target.columns = window.ws_col;
