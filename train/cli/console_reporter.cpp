@@ -42,7 +42,7 @@ void print_model(std::FILE* out, const RunOverview& run, const Plan& plan) {
        with_commas(run.sizes.steps),
        in_millions(static_cast<double>(run.sizes.steps * run.sizes.tokens_per_step)));
   for (const std::string& choice : run.sizes.choices) line(out, "chosen", "{}", choice);
-  // Products run at about half of the peak in a whole step; a run prints what it reaches beside
+  // Whole steps run at 55 to 85 % of the rate of large products; a run prints what it reaches beside
   // this.
   constexpr double kUsualShareOfPeak = 0.5;
   const double seconds =
