@@ -29,7 +29,7 @@ class DumpLogits : public ::testing::Test {
   std::string error_of(const TokenFile& tokens) {
     try {
       dump(tokens);
-    } catch (const DataError& error) {
+    } catch (const Error& error) {
       return error.what();
     }
     return "no error";

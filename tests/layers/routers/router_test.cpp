@@ -61,7 +61,8 @@ class RouterTest : public testing::Test {
     ForwardContext context{tape, layout_};
     context.training = training;
     context.progress.step = step;
-    const auto values = router.score(context, x).logits.span<double>();
+    const RouterScores scores = router.score(context, x);
+    const auto values = scores.logits.span<double>();
     return {values.begin(), values.end()};
   }
 
