@@ -145,7 +145,8 @@ class MoeFeedForward final : public FeedForward {
                             context.valid_tokens,
                             context.global_sequences,
                             context.training,
-                            choose};
+                            choose,
+                            context.training ? session.step_load(layer_) : nullptr};
     const Selection& selection =
         session.select(layer_, tape.recomputing(), context.layout.counted_tokens(),
                        [&](Balancer& balancer, Selection& made) {

@@ -41,6 +41,7 @@ struct RoutedBatchOptions {
   int64_t global_sequences = 0;  // 0: those of this batch
   bool training = true;
   Progress progress = {};
+  const LayerLoad* step_load = nullptr;
 };
 
 class RoutedBatch {
@@ -48,8 +49,7 @@ class RoutedBatch {
   /// `logits` [N, E], on the tape or not.
   RoutedBatch(Tape& tape, const Tensor& logits, SequenceLayout layout, RoutedBatchOptions options)
       : layout_(std::move(layout)), options_(options) {
-    if (options_.valid_tokens == 0) options_.valid_tokens = layout_.counted_tokens();
-    if (options_.global_sequences == 0) options_.global_sequences = layout_.sequences();
+    fill_in_counts();
     scores_.logits = logits;
     switch (options_.scores) {
       case ScoreFunction::softmax:
@@ -64,6 +64,11 @@ class RoutedBatch {
         break;
     }
   }
+  /// What a router computed; options.scores is not read.
+  RoutedBatch(RouterScores scores, SequenceLayout layout, RoutedBatchOptions options)
+      : scores_(std::move(scores)), layout_(std::move(layout)), options_(options) {
+    fill_in_counts();
+  }
   RoutedBatch(const RoutedBatch&) = delete;
   RoutedBatch& operator=(const RoutedBatch&) = delete;
 
@@ -75,7 +80,8 @@ class RoutedBatch {
             options_.valid_tokens,
             options_.global_sequences,
             options_.training,
-            choose_};
+            choose_,
+            options_.step_load};
   }
   [[nodiscard]] Selection route(Balancer& balancer) const {
     Selection selection;
@@ -98,6 +104,11 @@ class RoutedBatch {
   [[nodiscard]] const RouterScores& router() const { return scores_; }
 
  private:
+  void fill_in_counts() {
+    if (options_.valid_tokens == 0) options_.valid_tokens = layout_.counted_tokens();
+    if (options_.global_sequences == 0) options_.global_sequences = layout_.sequences();
+  }
+
   struct Choose {
     const RoutedBatch& batch;
     void operator()(std::span<const double> shift, Selection& selection) const {
