@@ -134,7 +134,10 @@ TEST_P(EveryBalancer, StaysFiniteWithAnExpertThatNeverWins) {
 TEST_P(EveryBalancer, WorksOnSequencesOfUnevenLength) {
   const auto balancer = make();
   const Outcome outcome = train(*balancer, logits(144, 1), layout_of({1, 120, 2, 0, 21}), 0);
-  for (const double loss : outcome.losses) EXPECT_GT(loss, 0.0);
+  for (const double loss : outcome.losses) {
+    EXPECT_NE(loss, 0.0);
+    EXPECT_TRUE(std::isfinite(loss));
+  }
 }
 
 TEST_P(EveryBalancer, LearnsNothingFromAStepWithoutLoad) {
