@@ -42,6 +42,7 @@ struct RoutedBatchOptions {
   bool training = true;
   Progress progress = {};
   const LayerLoad* step_load = nullptr;
+  double noise_scale = 0.0;  // above 0: as of a router whose noise of this scale drew 0
 };
 
 class RoutedBatch {
@@ -51,6 +52,11 @@ class RoutedBatch {
       : layout_(std::move(layout)), options_(options) {
     fill_in_counts();
     scores_.logits = logits;
+    if (options_.noise_scale > 0.0) {
+      scores_.clean_logits = logits;
+      scores_.noise_scale =
+          add_constant(tape, tape.zeros(logits.shape(), logits.dtype()), options_.noise_scale);
+    }
     switch (options_.scores) {
       case ScoreFunction::softmax:
         scores_.scores = scores_.probabilities = softmax(tape, logits);
