@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "autograd/support/error.h"
+#include "layers/ffns/moe.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tiny_run.h"
 
