@@ -93,6 +93,20 @@ std::vector<int64_t> count_assignments(std::span<const int32_t> chosen, const Ro
   return counts;
 }
 
+Tensor counted_rows(Tape& tape, const RouterInput& input, double factor) {
+  const Tensor& logits = input.router.logits;
+  const auto& counted = input.layout.counted;
+  return constant_rows(tape, {logits.dim(0)}, logits.dtype(),
+                       [&]<class T>(int64_t t, std::span<T> value) {
+                         const bool counts = counted[static_cast<size_t>(t)] != 0;
+                         value[0] = counts ? static_cast<T>(factor) : T{0};
+                       });
+}
+
+double share_of_global_batch(const RouterInput& input) {
+  return static_cast<double>(input.layout.counted_tokens()) / tokens_of_global_batch(input);
+}
+
 Tensor load_balancing_loss(Tape& tape, const RouterInput& input, std::span<const double> fractions,
                            double coefficient) {
   const Tensor& p = input.router.probabilities;
@@ -140,15 +154,9 @@ Tensor sequence_balancing_loss(Tape& tape, const RouterInput& input,
 }
 
 Tensor z_loss(Tape& tape, const RouterInput& input, double coefficient) {
-  const Tensor& logits = input.router.logits;
-  const auto& counted = input.layout.counted;
-  const double factor = coefficient / tokens_of_global_batch(input);
-  const Tensor squares = square(tape, logsumexp(tape, logits));
-  const Tensor weights = constant_rows(
-      tape, squares.shape(), logits.dtype(), [&]<class T>(int64_t t, std::span<T> value) {
-        value[0] = counted[static_cast<size_t>(t)] != 0 ? static_cast<T>(factor) : T{0};
-      });
-  return weighted_sum(tape, squares, weights);
+  const Tensor squares = square(tape, logsumexp(tape, input.router.logits));
+  return weighted_sum(tape, squares,
+                      counted_rows(tape, input, coefficient / tokens_of_global_batch(input)));
 }
 
 }  // namespace sluice

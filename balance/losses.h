@@ -2,8 +2,8 @@
 // The auxiliary losses as pure formulas. Counts and load fractions are constants; gradients flow
 // through the router's probabilities (or logits) only.
 //
-// A loss is linear in the probabilities, so each is one weighted sum over the counted tokens of the
-// micro-batch, of which only the weights differ:
+// The losses here are linear in the probabilities, so each is one weighted sum over the counted
+// tokens of the micro-batch, of which only the weights differ (others: variation.h, entropy.h):
 //
 //   L = sum over counted t, over i of a[t, i] p[t, i]
 //
@@ -45,6 +45,13 @@ void visit_load_source(FieldVisitor& v, LoadSource& source);
 [[nodiscard]] std::vector<int64_t> count_assignments(std::span<const int32_t> chosen,
                                                      const RouterInput& input, int64_t begin,
                                                      int64_t end);
+
+/// [N], a constant: `factor` for a counted token, 0 for another.
+[[nodiscard]] Tensor counted_rows(Tape& tape, const RouterInput& input, double factor);
+
+/// T / M, the share of the global batch's counted tokens that this micro-batch has: the weight of a
+/// loss that is a mean over the micro-batch, or no sum over tokens at all.
+[[nodiscard]] double share_of_global_batch(const RouterInput& input);
 
 /// The Switch loss, weighed with the tokens of the micro-batch:
 ///   L = coefficient E sum_i f_i (1 / M) sum over counted t of p_ti

@@ -44,6 +44,7 @@ class CombinedBalancer final : public Balancer {
       traits_.selects |= traits.selects;
       traits_.batch_dependent |= traits.batch_dependent;
       traits_.needs_global_counts |= traits.needs_global_counts;
+      traits_.needs_noise |= traits.needs_noise;
       if (traits.selects) selecting_ = method.balancer.get();
     }
   }
@@ -65,6 +66,10 @@ class CombinedBalancer final : public Balancer {
       method.balancer->add_losses(tape, input, selection, wants_load ? global_load : nullptr,
                                   losses);
     }
+  }
+
+  void reduce(Communicator& communicator) override {
+    for (const NamedMethod& method : methods_) method.balancer->reduce(communicator);
   }
 
   void end_step(const LayerLoad& load, const Progress& progress) override {

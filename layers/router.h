@@ -38,6 +38,8 @@ class Router : public Module {
 /// A router's config can refuse a combination: returns "" or one sentence.
 struct RouterConfig : Configurable {
   [[nodiscard]] virtual std::string check_against(int64_t num_experts, int64_t top_k) const = 0;
+  /// True for a router that gives RouterScores::noise_scale in training.
+  [[nodiscard]] virtual bool adds_noise() const { return false; }
 };
 
 /// A line of routers.def.

@@ -57,6 +57,10 @@ struct RouterScores {
   Tensor scores;         // [N, E], after it: softmax or sigmoid; selection ranks these
   Tensor probabilities;  // [N, E], rows sum to 1: the scores, or sigmoid scores divided by their
                          // row sum
+  /// What noisy logits are made of, for losses that ask how likely a choice was; undefined where
+  /// nothing was added.
+  Tensor clean_logits = {};  // [N, E], before the noise
+  Tensor noise_scale = {};   // [N, E], standard deviation of the noise
 };
 
 /// Load of one layer over the whole global batch: all micro-batches, all ranks, counted tokens
@@ -88,6 +92,9 @@ struct RouterInput {
   /// The router's own choice: top-k of scores + shift (shift is [E], or empty for none) under the
   /// router's grouping.
   FunctionRef<void(std::span<const double> shift, Selection&)> choose;
+  /// Load of this rank's step so far, this micro-batch included once it is selected; null where
+  /// there is no step (evaluation).
+  const LayerLoad* step_load = nullptr;
 };
 
 /// Losses are minimised beside the language-model loss and reported apart from it.
@@ -105,6 +112,7 @@ struct BalancerTraits {
   bool selects = false;              // replaces or shifts the selection; at most one per layer
   bool batch_dependent = false;      // a token's route may depend on its micro-batch neighbours
   bool needs_global_counts = false;  // wants the load of the whole global batch before its losses
+  bool needs_noise = false;          // has no loss without RouterScores::noise_scale
 };
 
 /// Corrects the load of one layer. One object per expert layer and method; the method owns its
@@ -124,10 +132,14 @@ class Balancer {
   virtual void add_losses(Tape& /*tape*/, const RouterInput& /*input*/,
                           const Selection& /*selection*/, const LayerLoad* /*global_load*/,
                           std::vector<AuxiliaryLoss>& /*losses*/) {}
+  /// Sums over ranks what the method gathered in this step beside the load. Once per step, on every
+  /// rank, before end_step; called also when the update is then skipped.
+  virtual void reduce(Communicator& /*communicator*/) {}
   /// Once per applied optimizer step, with the load of its global batch; a load without assignments
   /// changes nothing.
   virtual void end_step(const LayerLoad& /*load*/, const Progress& /*progress*/) {}
-  /// Everything that must survive a resume.
+  /// Everything that must survive a resume, and whatever a step gathers: the counting pass and a
+  /// skipped update are undone by putting it back.
   virtual void visit_state(StateVisitor& /*visitor*/) {}
   /// Numbers worth watching beside the load statistics ("bias_range"): name, value.
   virtual void metrics(std::vector<std::pair<std::string, double>>& /*metrics*/) const {}

@@ -123,6 +123,7 @@ void RoutingSession::finish_loads(Communicator& communicator) {
   reduce_all(loads_, communicator);
   check_all_routed(loads_);
   if (counted_) check_against_counting_pass();
+  for (const auto& balancer : balancers_) balancer->reduce(communicator);
 }
 
 void RoutingSession::check_against_counting_pass() const {
@@ -172,6 +173,10 @@ const LayerLoad* RoutingSession::global_load(int64_t layer) const {
   if (!balancers_[index]->traits().needs_global_counts) return nullptr;
   if (counted_) return &counted_loads_[index];
   return needs_counting_pass() ? nullptr : &loads_[index];
+}
+
+const LayerLoad* RoutingSession::step_load(int64_t layer) const {
+  return phase_ == Phase::training ? &loads_[static_cast<size_t>(layer)] : nullptr;
 }
 
 void RoutingSession::begin_evaluation() {

@@ -49,7 +49,8 @@ class RoutingSession {
   [[nodiscard]] bool counting() const { return phase_ == Phase::counting; }
   /// The selections of micro-batch `index` follow.
   void begin_micro_batch(int64_t index);
-  /// Sums the loads over ranks. Throws InternalError when a layer routed nothing, when the loads
+  /// Sums the loads over ranks, and what the balancers gathered beside them. Throws InternalError
+  /// when a layer routed nothing, when the loads
   /// differ from those of the counting pass, and when a needed counting pass was left out.
   void finish_loads(Communicator& communicator);
   /// Lets every balancer learn from the loads; not called for a skipped update.
@@ -68,6 +69,9 @@ class RoutingSession {
   /// itself when the step is one micro-batch on one rank; null when nobody needs it or it is not
   /// known.
   [[nodiscard]] const LayerLoad* global_load(int64_t layer) const;
+  /// The load that this rank's selections of the step add up to so far; null outside the ordinary
+  /// pass.
+  [[nodiscard]] const LayerLoad* step_load(int64_t layer) const;
 
   // --- evaluation ------------------------------------------------------------------------------
 

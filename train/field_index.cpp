@@ -50,6 +50,10 @@ class FieldIndexBuilder : public FieldVisitor {
   }
   // The keys of a schedule are the same under every scheduled key: no hint in them.
   void scheduled(FieldInfo info, Scheduled&, NumberRange) override { leaf(info); }
+  void optional_scheduled(FieldInfo info, std::optional<Scheduled>&, NumberRange,
+                          std::string_view) override {
+    leaf(info);
+  }
   void duration(FieldInfo info, Duration&) override { leaf(info); }
   void optional_duration(FieldInfo info, std::optional<Duration>&, std::string_view) override {
     leaf(info);

@@ -54,6 +54,14 @@ class SnapshotVisitor : public FieldVisitor {
       fill_tagged(add(info, Kind::map), value.type(), value.config().get());
     }
   }
+  void optional_scheduled(FieldInfo info, std::optional<Scheduled>& value, NumberRange range,
+                          std::string_view absent) override {
+    if (value) {
+      scheduled(info, *value, range);
+    } else {
+      scalar(info, std::string(absent));
+    }
+  }
   void duration(FieldInfo info, Duration& value) override { scalar(info, value.to_string()); }
   void optional_duration(FieldInfo info, std::optional<Duration>& value,
                          std::string_view absent) override {

@@ -7,7 +7,9 @@
 #include <limits>
 
 #include "balance/make.h"
+#include "layers/ffns/moe.h"
 #include "layers/mixers/attention.h"
+#include "layers/router.h"
 #include "layers/sublayer.h"
 #include "optim/optimizer.h"
 #include "train/yaml_reader.h"
@@ -29,8 +31,32 @@ bool may_change(std::string_view key) {
   });
 }
 
-std::string check_balance(const std::vector<Tagged>& methods, bool has_experts) {
-  if (!has_experts) {
+bool adds_noise(const Configurable& router) {
+  const auto* config = dynamic_cast<const RouterConfig*>(&router);
+  return config != nullptr && config->adds_noise();
+}
+
+/// A method that asks how likely a choice was needs a router whose choice is uncertain.
+std::string check_noise(const std::vector<Tagged>& methods, const BalancerSetup& setup,
+                        const Tagged& router) {
+  if (router.config == nullptr || adds_noise(*router.config)) return {};
+  for (const Tagged& method : methods) {
+    if (!make_balancer(std::span(&method, 1), setup)->traits().needs_noise) continue;
+    std::vector<std::string_view> noisy;
+    for (const Choice& choice : router_choices()) {
+      if (adds_noise(*choice.make_config())) noisy.push_back(choice.name);
+    }
+    return fmt::format(
+        "balance: {} needs a router with noise; found model.experts.router {}, "
+        "allowed {}",
+        method.type, router.type, fmt::join(noisy, ", "));
+  }
+  return {};
+}
+
+std::string check_balance(const Recipe& recipe) {
+  const std::vector<Tagged>& methods = recipe.balance;
+  if (!recipe.has_experts()) {
     return methods.empty() ? ""
                            : "balance: given, but no symbol of model.pattern is an expert layer";
   }
@@ -39,11 +65,14 @@ std::string check_balance(const std::vector<Tagged>& methods, bool has_experts) 
            "go without";
   }
   try {
-    (void)make_balancer(methods, {.layer = 0, .experts = 2, .top_k = 1});
+    const auto& experts = dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts"));
+    const BalancerSetup setup{
+        .layer = 0, .experts = experts.num_experts, .top_k = experts.largest_top_k()};
+    (void)make_balancer(methods, setup);
+    return check_noise(methods, setup, experts.router);
   } catch (const ConfigError& error) {
     return error.what();
   }
-  return {};
 }
 
 }  // namespace
@@ -142,9 +171,7 @@ std::optional<int64_t> max_context(const ModelConfig& config) {
 }
 
 std::string Recipe::check() const {
-  if (std::string problem = check_balance(balance, has_experts()); !problem.empty()) {
-    return problem;
-  }
+  if (std::string problem = check_balance(*this); !problem.empty()) return problem;
   if (const auto longest = max_context(model); longest && data.sequence_length > *longest) {
     return fmt::format(
         "data.sequence_length: found {}, allowed 1 to {} (model.learned_positions, "

@@ -96,6 +96,12 @@ class SchemaVisitor : public FieldVisitor {
     add(info, any_of(number_schema(range), reference("schedule")),
         value.is_constant() ? Json(value.constant()) : Json());
   }
+  void optional_scheduled(FieldInfo info, std::optional<Scheduled>& value, NumberRange range,
+                          std::string_view absent) override {
+    Json present = !value ? Json(absent) : value->is_constant() ? Json(value->constant()) : Json();
+    add(info, or_word(any_of(number_schema(range), reference("schedule")), absent),
+        std::move(present));
+  }
   void duration(FieldInfo info, Duration& value) override {
     add(info, reference("duration"), value.to_string());
   }

@@ -137,11 +137,13 @@ std::vector<std::string> declared_dependences(const Recipe& recipe, const Model&
     declared.push_back(fmt::format(
         "balance: {} chooses experts for a whole micro-batch together, in training", method.type));
   }
-  if (experts.capacity_factor) {
+  if (const auto& factor = experts.capacity_factor) {
+    const std::string value = factor->is_constant() ? fmt::format("{}", factor->constant())
+                                                    : fmt::format("a {} schedule", factor->type());
     declared.push_back(
         fmt::format("model.experts.capacity_factor: {} drops what exceeds an "
                     "expert's share of the micro-batch, in training",
-                    *experts.capacity_factor));
+                    value));
   }
   return declared;
 }

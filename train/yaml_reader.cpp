@@ -88,7 +88,20 @@ class SectionReader : public FieldVisitor {
   void duration(FieldInfo info, Duration& value) override {
     if (const YamlNode* node = find(info)) report(info, *node, read_duration(*node, "", value));
   }
-  void scheduled(FieldInfo info, Scheduled& value, NumberRange range) override;
+  void scheduled(FieldInfo info, Scheduled& value, NumberRange range) override {
+    if (const YamlNode* node = find(info)) read_scheduled(info, *node, range, "", value);
+  }
+  void optional_scheduled(FieldInfo info, std::optional<Scheduled>& value, NumberRange range,
+                          std::string_view absent) override {
+    const YamlNode* node = find(info);
+    if (node == nullptr) return;
+    if (is_word(*node, absent)) {
+      value.reset();
+      return;
+    }
+    Scheduled present;
+    if (read_scheduled(info, *node, range, absent, present)) value = std::move(present);
+  }
 
   void numbers(FieldInfo info, std::vector<double>& value, NumberRange range) override {
     read_list(info, value, [&](const YamlNode& node, double& item) {
@@ -138,6 +151,10 @@ class SectionReader : public FieldVisitor {
     if (!problem.empty()) add(node.where, full(info), std::move(problem));
   }
 
+  /// A number or a schedule; `absent` is the word that would do as well, or empty. False when a
+  /// problem was reported.
+  bool read_scheduled(const FieldInfo& info, const YamlNode& node, NumberRange range,
+                      std::string_view absent, Scheduled& value);
   static std::string read_path(const FieldInfo& info, const YamlNode& node, std::string& value);
   static std::string refuse_word(const YamlNode& node, std::span<const std::string_view> allowed) {
     const bool is_text = node.kind == YamlNode::Kind::scalar;
@@ -209,30 +226,32 @@ std::string SectionReader::read_path(const FieldInfo& info, const YamlNode& node
   return {};
 }
 
-void SectionReader::scheduled(FieldInfo info, Scheduled& value, NumberRange range) {
-  const YamlNode* node = find(info);
-  if (node == nullptr) return;
-  if (node->kind != YamlNode::Kind::map) {
-    double constant = 0.0;
-    std::string problem =
-        read_number(*node, range, "a schedule such as {type: cosine, ...}", constant);
-    if (problem.empty()) value = Scheduled(constant);
-    report(info, *node, std::move(problem));
-    return;
-  }
+bool SectionReader::read_scheduled(const FieldInfo& info, const YamlNode& node, NumberRange range,
+                                   std::string_view absent, Scheduled& value) {
   const size_t problems = reading_.diagnostics.size();
-  const Tagged read = read_tagged(*node, full(info), "", schedule_choices());
-  if (reading_.diagnostics.size() > problems) return;
+  if (node.kind != YamlNode::Kind::map) {
+    const std::string otherwise = absent.empty() ? "" : fmt::format("{} or ", absent);
+    double constant = 0.0;
+    report(
+        info, node,
+        read_number(node, range, otherwise + "a schedule such as {type: cosine, ...}", constant));
+    if (reading_.diagnostics.size() > problems) return false;
+    value = Scheduled(constant);
+    return true;
+  }
+  const Tagged read = read_tagged(node, full(info), "", schedule_choices());
+  if (reading_.diagnostics.size() > problems) return false;
   auto shape = std::dynamic_pointer_cast<ScheduleShape>(read.config);
   SLUICE_INTERNAL_CHECK(shape != nullptr, "schedule {} is no ScheduleShape", read.type);
   const auto [least, greatest] = shape->extremes();
   for (const double extreme : {least, greatest}) {
     if (is_inside(extreme, range)) continue;
-    report(info, *node,
+    report(info, node,
            fmt::format("the schedule reaches {}, allowed {}", extreme, describe_range(range)));
-    return;
+    return false;
   }
   value = Scheduled(read.type, std::move(shape));
+  return true;
 }
 
 void SectionReader::object(FieldInfo info, Configurable& value) {

@@ -92,6 +92,8 @@ class FieldVisitor {
   virtual void word(FieldInfo info, std::string& value,
                     std::span<const std::string_view> allowed) = 0;
   virtual void scheduled(FieldInfo info, Scheduled& value, NumberRange range) = 0;
+  virtual void optional_scheduled(FieldInfo info, std::optional<Scheduled>& value,
+                                  NumberRange range, std::string_view absent) = 0;
   virtual void duration(FieldInfo info, Duration& value) = 0;
   virtual void optional_duration(FieldInfo info, std::optional<Duration>& value,
                                  std::string_view absent) = 0;

@@ -4,10 +4,13 @@
 //
 // Qiu et al. 2025, "Demons in the Detail: On Implementing Load Balancing Loss for Training
 // Specialized Mixture-of-Expert Models", section 3: sum_a L_a is the loss of one large batch, since
-// it is linear in P. Gradients flow through P^a only. Where we differ: the paper's accumulation
-// buffer (algorithm 1) lets early micro-batches see a part of f; `counts: exact` routes the global
-// batch once without gradients, so that every micro-batch sees all of it. `counts: previous` takes
-// f of the previous applied step and needs no such pass [R]; its first step is uniform, without a
+// it is linear in P. Gradients flow through P^a only. `counts: running` is the paper's accumulation
+// buffer (algorithm 1): f of the micro-batches of the step so far, of which early ones see a part
+// only; the buffer is the routing session's load of the step, which begins empty and which
+// recomputation and evaluation leave alone. Where we differ: the buffer is of one rank, the paper
+// sums it over ranks after every micro-batch; and `counts: exact`, the default, routes the global
+// batch once without gradients, so that every micro-batch sees all of it. `counts: previous` takes f
+// of the previous applied step and needs no such pass [R]; its first step is uniform, without a
 // gradient. `micro` adds that share of the micro-batch's own loss (the paper's 1 %, section 4.4).
 
 #include "balance/losses.h"
@@ -16,7 +19,7 @@
 namespace sluice {
 namespace {
 
-enum class Counts : uint8_t { exact, previous };
+enum class Counts : uint8_t { exact, running, previous };
 
 struct GlobalAuxLossConfig final : Configurable {
   Scheduled coefficient = 8e-3;
@@ -26,10 +29,13 @@ struct GlobalAuxLossConfig final : Configurable {
   void fields(FieldVisitor& v) override {
     v.scheduled({"coefficient", "weight alpha of the loss, its value at uniform load"}, coefficient,
                 {.min = 0.0});
-    v.enumeration({"counts",
-                   "exact: the load of this global batch, found by a pass without gradients; "
-                   "previous: the load of the global batch before"},
-                  counts, {{"exact", Counts::exact}, {"previous", Counts::previous}});
+    v.enumeration(
+        {"counts",
+         "exact: the load of this global batch, found by a pass without gradients; "
+         "running: the load of its micro-batches so far; previous: the load of the global "
+         "batch before"},
+        counts,
+        {{"exact", Counts::exact}, {"running", Counts::running}, {"previous", Counts::previous}});
     v.scheduled({"micro", "share of the micro-batch's own loss that is added"}, micro,
                 {.min = 0.0});
   }
@@ -46,7 +52,7 @@ class GlobalAuxLoss final : public Balancer {
 
   void add_losses(Tape& tape, const RouterInput& input, const Selection& selection,
                   const LayerLoad* global_load, std::vector<AuxiliaryLoss>& losses) override {
-    std::vector<double> fractions = global_fractions(tape, selection, global_load);
+    std::vector<double> fractions = global_fractions(tape, input, selection, global_load);
     const double micro = config_.micro.at(input.progress);
     if (micro > 0.0) {
       // Both losses are linear in P: one sum with the fractions added up does for both.
@@ -76,11 +82,16 @@ class GlobalAuxLoss final : public Balancer {
     return sum;
   }
 
-  [[nodiscard]] std::vector<double> global_fractions(const Tape& tape, const Selection& selection,
+  [[nodiscard]] std::vector<double> global_fractions(const Tape& tape, const RouterInput& input,
+                                                     const Selection& selection,
                                                      const LayerLoad* global_load) const {
     if (config_.counts == Counts::previous) {
       if (total(previous_) > 0) return load_fractions(previous_);
       return std::vector<double>(previous_.size(), 1.0 / static_cast<double>(previous_.size()));
+    }
+    if (config_.counts == Counts::running) {
+      const LayerLoad* so_far = input.step_load;
+      return load_fractions(so_far == nullptr ? selection.load : so_far->counts);
     }
     // On shapes alone there is no load to know.
     if (tape.shapes_only()) return load_fractions(selection.load);

@@ -1,17 +1,31 @@
 // Auxiliary-loss-free balancing: a bias on the ranking, moved once per step against the load.
 //
 //   route: top-k of s + b (b never enters the combine weights)
-//   step:  b_i <- b_i + u sign(c_mean - c_i)           update: sign
-//          b_i <- b_i + u (c_mean - c_i) / c_mean      update: proportional
+//   step:  b_i <- b_i + u_n d_i,   with e_i = (c_mean - c_i) / c_mean and
+//
+//          d_i = sign(e_i)                             update: sign
+//          d_i = e_i                                   update: proportional
+//          d_i = e_i / sqrt(mean over j of e_j^2)      update: normalised
+//          u_n = rate, rate / n or rate / sqrt(n)      step: constant, inverse or inverse_sqrt
 //
 // Wang et al. 2024, "Auxiliary-Loss-Free Load Balancing Strategy for Mixture-of-Experts", algorithm
 // 1; sign(0) = 0. c is the load of the whole global batch, so a batch never influences its own
 // routing. The paper's proportional rule has the raw error; dividing by the mean load makes u
-// independent of the batch size [R]. `recentre` subtracts the mean of b after each update, which
-// changes no route. The rate is tied to the scale of the scores: 1e-3 is for sigmoid scores,
-// softmax scores of mean 1 / E want less.
+// independent of the batch size [R] (a raw rate r is the rate r c_mean). `normalised` keeps the
+// direction of the proportional rule and the length of the sign rule [R]. `recentre` subtracts the
+// mean of b after each update, which changes no route. The rate is tied to the scale of the scores:
+// 1e-3 is for sigmoid scores, softmax scores of mean 1 / E want less. The paper's multiplicative
+// bias, s_i b_i, which it finds worse, is not here.
+//
+// `step` is the choice of step sizes of "A Theoretical Framework for Auxiliary-Loss-Free Load
+// Balancing" (2025, arXiv 2512.03915), which reads the update as a step on the dual of the
+// assignment problem: 1 / n has logarithmic, 1 / sqrt(n) square-root expected regret. n counts the
+// updates made, from 1, and is part of the state. The theory's update is the proportional one; its
+// scale, and that the decay combines with every update, are ours [R]. Decaying steps want a larger
+// rate: start at 0.1.
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "balance/method.h"
@@ -19,19 +33,31 @@
 namespace sluice {
 namespace {
 
-enum class Update : uint8_t { sign, proportional };
+enum class Update : uint8_t { sign, proportional, normalised };
+enum class Step : uint8_t { constant, inverse, inverse_sqrt };
 
 struct LossFreeBiasConfig final : Configurable {
   Scheduled rate = 1e-3;
   Update update = Update::sign;
+  Step step = Step::constant;
   bool recentre = false;
 
   void fields(FieldVisitor& v) override {
     v.scheduled({"rate", "step u of the bias, in units of the scores"}, rate, {.min = 0.0});
     v.enumeration({"update",
                    "sign: every bias moves by the rate; proportional: by the rate times the "
-                   "relative error of the load"},
-                  update, {{"sign", Update::sign}, {"proportional", Update::proportional}});
+                   "relative error of the load; normalised: the same over its root mean square"},
+                  update,
+                  {{"sign", Update::sign},
+                   {"proportional", Update::proportional},
+                   {"normalised", Update::normalised}});
+    v.enumeration({"step",
+                   "rate of the n-th update: constant; inverse: over n; inverse_sqrt: over the "
+                   "square root of n"},
+                  step,
+                  {{"constant", Step::constant},
+                   {"inverse", Step::inverse},
+                   {"inverse_sqrt", Step::inverse_sqrt}});
     v.boolean({"recentre", "subtract the mean bias after each update; changes no route"}, recentre);
   }
 };
@@ -53,10 +79,14 @@ class LossFreeBias final : public Balancer {
         static_cast<double>(std::accumulate(load.counts.begin(), load.counts.end(), int64_t{0})) /
         experts;
     if (mean == 0.0) return;
-    const double rate = config_.rate.at(progress);
+    ++updates_;
+    const double rate = config_.rate.at(progress) * decay();
+    const double unit = config_.update == Update::normalised ? root_mean_square(load, mean) : mean;
     for (size_t e = 0; e < bias_.size(); ++e) {
       const double error = mean - static_cast<double>(load.counts[e]);
-      bias_[e] += rate * (config_.update == Update::sign ? sign(error) : error / mean);
+      // The unit is 0 only when every error is.
+      const double relative = error == 0.0 ? 0.0 : error / unit;
+      bias_[e] += rate * (config_.update == Update::sign ? sign(error) : relative);
     }
     if (!config_.recentre) return;
     const double centre = std::accumulate(bias_.begin(), bias_.end(), 0.0) / experts;
@@ -66,6 +96,7 @@ class LossFreeBias final : public Balancer {
   void visit_state(StateVisitor& visitor) override {
     const auto experts = static_cast<int64_t>(bias_.size());
     visitor.array<double>("bias", bias_, std::span(&experts, 1));
+    if (config_.step != Step::constant) visitor.integer("updates", updates_);
   }
 
   void metrics(std::vector<std::pair<std::string, double>>& metrics) const override {
@@ -78,8 +109,32 @@ class LossFreeBias final : public Balancer {
     return static_cast<double>(x > 0.0) - static_cast<double>(x < 0.0);
   }
 
+  /// Root mean square of c_mean - c_i.
+  [[nodiscard]] static double root_mean_square(const LayerLoad& load, double mean) {
+    double squares = 0.0;
+    for (const int64_t count : load.counts) {
+      const double error = mean - static_cast<double>(count);
+      squares += error * error;
+    }
+    return std::sqrt(squares / static_cast<double>(load.counts.size()));
+  }
+  /// What the rate of this update is multiplied by.
+  [[nodiscard]] double decay() const {
+    const auto n = static_cast<double>(updates_);
+    switch (config_.step) {
+      case Step::inverse:
+        return 1.0 / n;
+      case Step::inverse_sqrt:
+        return 1.0 / std::sqrt(n);
+      case Step::constant:
+        break;
+    }
+    return 1.0;
+  }
+
   LossFreeBiasConfig config_;
   std::vector<double> bias_;  // [E]
+  int64_t updates_ = 0;       // n
 };
 
 }  // namespace

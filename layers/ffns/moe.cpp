@@ -33,10 +33,10 @@ void ExpertsConfig::fields(FieldVisitor& v) {
       {"shared", "experts that every token uses beside the routed ones"}, shared,
       [] { return std::make_shared<SharedExpertsConfig>(); }, "none");
   v.tagged({"router", "scores, choice and combine weights"}, router, router_choices());
-  v.optional_number({"capacity_factor",
-                     "each expert takes at most ceil(this * tokens * k / E) assignments of a "
-                     "micro-batch, the rest is dropped; none: dropless"},
-                    capacity_factor, {.min = 0.0, .exclusive_min = true}, "none");
+  v.optional_scheduled({"capacity_factor",
+                        "each expert takes at most ceil(this * tokens * k / E) assignments of a "
+                        "micro-batch, the rest is dropped; none: dropless"},
+                       capacity_factor, {.min = 0.0, .exclusive_min = true}, "none");
   v.word({"drop_policy",
           "who stays: position (first choices first, tokens in order) or weight (largest weights)"},
          drop_policy, kPolicies);
@@ -145,7 +145,8 @@ class MoeFeedForward final : public FeedForward {
                             context.valid_tokens,
                             context.global_sequences,
                             context.training,
-                            choose};
+                            choose,
+                            context.training ? session.step_load(layer_) : nullptr};
     const Selection& selection =
         session.select(layer_, tape.recomputing(), context.layout.counted_tokens(),
                        [&](Balancer& balancer, Selection& made) {
@@ -176,8 +177,8 @@ class MoeFeedForward final : public FeedForward {
     std::vector<double> weights;
     if (policy == DropPolicy::weight)
       weights = as_doubles(router_->combine_weights(context, scores, selection));
-    const int64_t capacity = expert_capacity(*config_.capacity_factor, selection.tokens,
-                                             selection.top_k, selection.experts);
+    const int64_t capacity = expert_capacity(config_.capacity_factor->at(context.progress),
+                                             selection.tokens, selection.top_k, selection.experts);
     apply_capacity(selection, capacity, weights.empty() ? DropPolicy::position : policy, weights,
                    context.layout.counted);
   }

@@ -30,7 +30,7 @@ struct ExpertsConfig final : Configurable {
   int64_t intermediate_size = 256;
   std::shared_ptr<Configurable> shared;  // SharedExpertsConfig, or null
   Tagged router;
-  std::optional<double> capacity_factor;
+  std::optional<Scheduled> capacity_factor;
   std::string drop_policy = "position";
   ExpertsConfig();
   void fields(FieldVisitor& v) override;

@@ -2,8 +2,8 @@
 //
 // z = x Wg^T + noise * (softplus(x Wn^T) + 0.01) * eps, eps ~ N(0, 1) per token and expert, in
 // training only; selection and weights both see the noisy logits. Wg and Wn start at zero, as in
-// the paper: equal loads at first. The paper's smooth load loss belongs to the balancers. `noise`
-// multiplies the noise and may be scheduled (ours; 1 is the paper).
+// the paper: equal loads at first. The paper's losses are importance_loss and load_loss (balance).
+// `noise` multiplies the noise and may be scheduled (ours; 1 is the paper).
 
 #include "autograd/ops/dropout.h"
 #include "autograd/ops/elementwise.h"
@@ -22,6 +22,7 @@ struct NoisyTopKConfig final : TopKRouterConfig {
     v.scheduled({"noise", "factor on the learned noise, in training (paper: 1)"}, noise,
                 {.min = 0.0});
   }
+  [[nodiscard]] bool adds_noise() const override { return true; }
 };
 
 class NoisyTopKRouter final : public TopKRouter {
@@ -37,18 +38,20 @@ class NoisyTopKRouter final : public TopKRouter {
   RouterScores score(const ForwardContext& context, const Tensor& x) const override {
     Tape& tape = context.tape;
     const Tensor input = router_input(context, x);
-    Tensor logits = linear(tape, input, tape.use(weight_));
+    const Tensor clean = linear(tape, input, tape.use(weight_));
     const double factor = context.training ? noise_.at(context.progress) : 0.0;
-    if (factor > 0.0) {
-      const Tensor spread = add_constant(
-          tape, softplus(tape, linear(tape, input, tape.use(noise_weight_))), kNoiseFloor);
-      const SequenceLayout& layout = context.layout;
-      const Tensor noise = normal_noise(tape, logits.shape(), logits.dtype(),
-                                        {context.random_key(RandomPurpose::router_noise, layer_),
-                                         layout.sequence_offsets, layout.global_samples});
-      logits = add(tape, logits, scale(tape, mul(tape, spread, noise), factor));
-    }
-    return from_logits(context, logits);
+    if (factor == 0.0) return from_logits(context, clean);
+    const Tensor spread = add_constant(
+        tape, softplus(tape, linear(tape, input, tape.use(noise_weight_))), kNoiseFloor);
+    const SequenceLayout& layout = context.layout;
+    const Tensor noise = normal_noise(tape, clean.shape(), clean.dtype(),
+                                      {context.random_key(RandomPurpose::router_noise, layer_),
+                                       layout.sequence_offsets, layout.global_samples});
+    const Tensor noise_scale = scale(tape, spread, factor);
+    RouterScores scores = from_logits(context, add(tape, clean, mul(tape, noise_scale, noise)));
+    scores.clean_logits = clean;
+    scores.noise_scale = noise_scale;
+    return scores;
   }
 
  private:

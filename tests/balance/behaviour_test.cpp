@@ -100,6 +100,29 @@ TEST_F(Behaviour, LossFreeBiasNeedsManyStepsAndThenBalances) {
   EXPECT_LT(vio[59], 0.5);
 }
 
+TEST_F(Behaviour, QuantileBalancesFromTheSecondStep) {
+  for (const std::string pooling : {"mean", "histogram"}) {
+    const auto quantile = make_one("quantile", kExperts, {{"pooling", pooling}});
+    const auto vio = max_vio(*quantile, 30, ScoreFunction::sigmoid);
+    EXPECT_GT(vio[0], 1.5) << pooling;
+    EXPECT_LT(vio[1], 1.0) << pooling;
+    for (size_t step = 5; step < vio.size(); ++step) {
+      EXPECT_LT(vio[step], 1.25 * 0.27) << pooling << " " << step;
+    }
+  }
+}
+
+TEST_F(Behaviour, MoreRoundsOfQuantileBalanceAFixedBatchBetter) {
+  std::vector<double> vio;
+  for (const int iterations : {1, 2, 4}) {
+    const auto quantile = make_one("quantile", kExperts, {{"iterations", iterations}});
+    vio.push_back(max_vio(*quantile, 2, ScoreFunction::softmax, /*fresh=*/false)[1]);
+  }
+  EXPECT_GT(vio[0], vio[1]);
+  EXPECT_GT(vio[1], vio[2]);
+  EXPECT_LT(vio[2], 0.15);
+}
+
 TEST_F(Behaviour, BipIsAheadOfLossFreeBiasInTheFirstSteps) {
   const auto bip = make_one("bip", kExperts);
   const auto bias = make_one("loss_free_bias", kExperts);

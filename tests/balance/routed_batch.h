@@ -41,6 +41,8 @@ struct RoutedBatchOptions {
   int64_t global_sequences = 0;  // 0: those of this batch
   bool training = true;
   Progress progress = {};
+  const LayerLoad* step_load = nullptr;
+  double noise_scale = 0.0;  // above 0: as of a router whose noise of this scale drew 0
 };
 
 class RoutedBatch {
@@ -48,9 +50,13 @@ class RoutedBatch {
   /// `logits` [N, E], on the tape or not.
   RoutedBatch(Tape& tape, const Tensor& logits, SequenceLayout layout, RoutedBatchOptions options)
       : layout_(std::move(layout)), options_(options) {
-    if (options_.valid_tokens == 0) options_.valid_tokens = layout_.counted_tokens();
-    if (options_.global_sequences == 0) options_.global_sequences = layout_.sequences();
+    fill_in_counts();
     scores_.logits = logits;
+    if (options_.noise_scale > 0.0) {
+      scores_.clean_logits = logits;
+      scores_.noise_scale =
+          add_constant(tape, tape.zeros(logits.shape(), logits.dtype()), options_.noise_scale);
+    }
     switch (options_.scores) {
       case ScoreFunction::softmax:
         scores_.scores = scores_.probabilities = softmax(tape, logits);
@@ -64,6 +70,11 @@ class RoutedBatch {
         break;
     }
   }
+  /// What a router computed; options.scores is not read.
+  RoutedBatch(RouterScores scores, SequenceLayout layout, RoutedBatchOptions options)
+      : scores_(std::move(scores)), layout_(std::move(layout)), options_(options) {
+    fill_in_counts();
+  }
   RoutedBatch(const RoutedBatch&) = delete;
   RoutedBatch& operator=(const RoutedBatch&) = delete;
 
@@ -75,7 +86,8 @@ class RoutedBatch {
             options_.valid_tokens,
             options_.global_sequences,
             options_.training,
-            choose_};
+            choose_,
+            options_.step_load};
   }
   [[nodiscard]] Selection route(Balancer& balancer) const {
     Selection selection;
@@ -98,6 +110,11 @@ class RoutedBatch {
   [[nodiscard]] const RouterScores& router() const { return scores_; }
 
  private:
+  void fill_in_counts() {
+    if (options_.valid_tokens == 0) options_.valid_tokens = layout_.counted_tokens();
+    if (options_.global_sequences == 0) options_.global_sequences = layout_.sequences();
+  }
+
   struct Choose {
     const RoutedBatch& batch;
     void operator()(std::span<const double> shift, Selection& selection) const {

@@ -43,6 +43,10 @@ class AnyField : public FieldVisitor {
     seen(info.key);
   }
   void scheduled(FieldInfo info, Scheduled&, NumberRange) override { seen(info.key); }
+  void optional_scheduled(FieldInfo info, std::optional<Scheduled>&, NumberRange,
+                          std::string_view) override {
+    seen(info.key);
+  }
   void duration(FieldInfo info, Duration&) override { seen(info.key); }
   void optional_duration(FieldInfo info, std::optional<Duration>&, std::string_view) override {
     seen(info.key);

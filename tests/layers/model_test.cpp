@@ -325,6 +325,36 @@ TEST_F(ModelTest, PredictsItsMemoryOnShapesAlone) {
               0.01 * static_cast<double>(peaks[1]));
 }
 
+/// 0.5 at step 0, then 4.
+class WideAfterTheFirstStep final : public ScheduleShape {
+ public:
+  void fields(FieldVisitor& /*visitor*/) override {}
+  [[nodiscard]] double value(const Progress& progress) const override {
+    return progress.step == 0 ? 0.5 : 4.0;
+  }
+  [[nodiscard]] Extremes extremes() const override { return {0.5, 4.0}; }
+};
+
+TEST_F(ModelTest, CapacityFollowsItsSchedule) {
+  ModelConfig config = tiny_config("AE");
+  experts_of(config).capacity_factor =
+      Scheduled("wide_after_the_first_step", std::make_shared<WideAfterTheFirstStep>());
+  const Model model(pool_, config, 1);
+  const TinyBatch batch = tiny_batch(pool_, {{16}});
+  const auto dropped_at = [&](int64_t step) {
+    Tape tape(pool_);
+    const NoGrad no_grad(tape);
+    RoutingSession session = plain_session(model);
+    ForwardContext context = training_context(tape, batch, session);
+    context.progress.step = step;
+    (void)model.token_losses(context, batch.tokens, batch.targets);
+    return session.loads()[0].dropped;
+  };
+  // At most half of the 32 assignments fit, of which 2 have no loss; then all of them.
+  EXPECT_GE(dropped_at(0), 14);
+  EXPECT_EQ(dropped_at(1), 0);
+}
+
 TEST_F(ModelTest, ConfigsThatCannotBeAreRefusedWithTheReason) {
   ModelConfig heads = tiny_config("AF");
   attention_of(heads).num_heads = 5;

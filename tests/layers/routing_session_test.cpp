@@ -131,6 +131,24 @@ TEST(RoutingSession, AddsTheLoadsOfAllMicroBatches) {
   EXPECT_EQ(f.balancers[1]->learned(), f.session->loads()[1]);
 }
 
+TEST(RoutingSession, ShowsTheLoadOfTheStepSoFar) {
+  Fixture f(1);
+  for (int step = 0; step < 2; ++step) {
+    f.session->begin_step(2);
+    f.session->begin_micro_batch(0);
+    (void)f.select(0, 3, 0);
+    EXPECT_EQ(f.session->step_load(0)->counts, (std::vector<int64_t>{3, 0}));
+    (void)f.select(0, 3, 0, /*replay=*/true);
+    f.session->begin_micro_batch(1);
+    (void)f.select(0, 2, 1);
+    EXPECT_EQ(f.session->step_load(0)->counts, (std::vector<int64_t>{3, 2}));
+    f.session->finish_loads(f.communicator);
+  }
+  f.session->begin_evaluation();
+  EXPECT_EQ(f.session->step_load(0), nullptr);
+  f.session->end_evaluation();
+}
+
 TEST(RoutingSession, ForgetsTheLoadsOfTheStepBefore) {
   Fixture f(1);
   for (int step = 0; step < 2; ++step) {

@@ -41,6 +41,12 @@ class FieldSetter : public FieldVisitor {
   void scheduled(FieldInfo info, Scheduled& value, NumberRange) override {
     if (const Json* given = find(info)) value = Scheduled(given->get<double>());
   }
+  void optional_scheduled(FieldInfo info, std::optional<Scheduled>& value, NumberRange,
+                          std::string_view absent) override {
+    const Json* given = find(info);
+    if (given == nullptr) return;
+    value = *given == absent ? std::nullopt : std::optional<Scheduled>(given->get<double>());
+  }
   void duration(FieldInfo info, Duration& value) override {
     if (const Json* given = find(info)) value = to_duration(*given);
   }

@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "autograd/support/error.h"
+#include "layers/ffns/moe.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tiny_run.h"
 
@@ -90,6 +91,43 @@ TEST(Recipe, WithoutExpertsHasNoBalancingMethod) {
 TEST(Recipe, RefusesTwoMethodsThatSelect) {
   EXPECT_THAT(error_of_changes("balance: [{type: bip}, {type: loss_free_bias}]"),
               HasSubstr("both choose experts"));
+}
+
+TEST(Recipe, RefusesALoadLossWithoutNoise) {
+  const auto with_router = [](std::string_view router) {
+    return fmt::format(
+        "model: {{experts: {{router: {{type: {}}}}}}}\n"
+        "balance: [{{type: importance_loss}}, {{type: load_loss}}]",
+        router);
+  };
+  EXPECT_THAT(error_of_changes(with_router("top_k")),
+              HasSubstr("balance: load_loss needs a router with noise; found "
+                        "model.experts.router top_k, allowed noisy_top_k"));
+  EXPECT_EQ(tiny_recipe(with_router("noisy_top_k")).balance.size(), 2U);
+}
+
+TEST(Recipe, ChecksBalancersAgainstTheExpertsOfTheModel) {
+  EXPECT_THAT(error_of_changes("model: {experts: {num_experts: 6}}\n"
+                               "balance: {type: device_aux_loss, groups: 4}"),
+              HasSubstr("device_aux_loss.groups: found 4, allowed a divisor of 6 (num_experts)"));
+}
+
+TEST(Recipe, TakesAScheduleForTheCapacity) {
+  const Recipe recipe =
+      tiny_recipe("model: {experts: {capacity_factor: {type: linear, from: 2, to: 1}}}");
+  const auto& experts = dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts"));
+  EXPECT_EQ(experts.capacity_factor->type(), "linear");
+  Recipe copy = parse_recipe(resolved_text(recipe), "resolved");
+  EXPECT_EQ(resolved_text(copy), resolved_text(recipe));
+  EXPECT_THAT(
+      error_of_changes("model: {experts: {capacity_factor: {type: linear, from: 2, to: 0}}}"),
+      HasSubstr("the schedule reaches 0, allowed more than 0"));
+  EXPECT_THAT(error_of_changes("model: {experts: {capacity_factor: 0}}"),
+              HasSubstr("found 0, allowed more than 0 or none or a schedule such as"));
+  EXPECT_FALSE(
+      dynamic_cast<const ExpertsConfig&>(
+          tiny_recipe("model: {experts: {capacity_factor: none}}").model.section("experts"))
+          .capacity_factor.has_value());
 }
 
 TEST(Recipe, ChecksLengthsAndUnits) {

@@ -100,7 +100,9 @@ TEST_F(GlobalAuxLoss, OfPreviousCountsLagsByOneStepAndStartsUniform) {
 /// micro-batches of whole sequences and run as a training step runs it.
 class GlobalBatch {
  public:
-  GlobalBatch(Pool& pool, std::string type) : pool_(pool), type_(std::move(type)) {
+  GlobalBatch(Pool& pool, std::string type, nlohmann::json options = nlohmann::json::object())
+      : pool_(pool), type_(std::move(type)), options_(std::move(options)) {
+    options_["coefficient"] = 1.0;
     SampleFactory factory(pool, DType::f64);
     for (const int64_t length : lengths_) logits_.push_back(factory.uniform({length, 5}, -2, 2));
   }
@@ -112,7 +114,7 @@ class GlobalBatch {
   };
   Result run(int64_t micro_batches) {
     std::vector<std::unique_ptr<Balancer>> balancers;
-    balancers.push_back(make_one(type_, 5, {{"coefficient", 1.0}}));
+    balancers.push_back(make_one(type_, 5, options_));
     RoutingSession session(std::move(balancers));
     SingleRank communicator;
     Result result;
@@ -166,9 +168,11 @@ class GlobalBatch {
     Tape tape(pool_);
     const Tensor z =
         tape.input(Tensor::of<double>(pool_, {static_cast<int64_t>(values.size()) / 5, 5}, values));
-    const RoutedBatch batch(
-        tape, z, layout,
-        {.top_k = 2, .valid_tokens = all.counted_tokens(), .global_sequences = all.sequences()});
+    const RoutedBatch batch(tape, z, layout,
+                            {.top_k = 2,
+                             .valid_tokens = all.counted_tokens(),
+                             .global_sequences = all.sequences(),
+                             .step_load = session.step_load(0)});
     const Selection& selection =
         session.select(0, /*replay=*/false, layout.counted_tokens(),
                        [&](Balancer& balancer, Selection& made) { made = batch.route(balancer); });
@@ -183,6 +187,7 @@ class GlobalBatch {
 
   Pool& pool_;
   std::string type_;
+  nlohmann::json options_;
   const std::vector<int64_t> lengths_ = {1, 61, 3, 17, 2, 5, 128, 9};
   std::vector<Tensor> logits_;
 };
@@ -208,6 +213,57 @@ TEST_F(GlobalAuxLoss, DoesNotDependOnTheCutIntoMicroBatches) {
     ASSERT_EQ(cut.grad.size(), whole.grad.size());
     EXPECT_LE(relative_distance(cut.grad, whole.grad), 1e-12) << micro_batches;
   }
+}
+
+TEST_F(GlobalAuxLoss, OfRunningCountsIsThatOfBalanceInTheLastOfTwoOppositeMicroBatches) {
+  const std::vector<std::vector<double>> opposite = {{0.45, 0.35, 0.1, 0.1},
+                                                     {0.1, 0.1, 0.35, 0.45}};
+  std::vector<std::unique_ptr<Balancer>> balancers;
+  balancers.push_back(
+      make_one("global_aux_loss", 4, {{"coefficient", 1.0}, {"counts", "running"}}));
+  RoutingSession session(std::move(balancers));
+  SingleRank communicator;
+  for (int step = 0; step < 2; ++step) {
+    session.begin_step(2);
+    EXPECT_FALSE(session.needs_counting_pass());
+    std::vector<double> losses;
+    for (int64_t i = 0; i < 2; ++i) {
+      session.begin_micro_batch(i);
+      Tape tape(pool_);
+      const RoutedBatch batch(tape, log_rows(opposite[static_cast<size_t>(i)]), layout_of({1}),
+                              {.top_k = 2, .step_load = session.step_load(0)});
+      const auto select = [&](bool replay) -> const Selection& {
+        return session.select(0, replay, 1, [&](Balancer& balancer, Selection& made) {
+          made = batch.route(balancer);
+        });
+      };
+      losses.push_back(batch.loss(tape, session.balancer(0), select(false)).item());
+      // Recomputed: counted once.
+      EXPECT_EQ(batch.loss(tape, session.balancer(0), select(true)).item(), losses.back());
+    }
+    EXPECT_NEAR(losses[0], 1.6, 1e-15);
+    EXPECT_NEAR(losses[1], 1.0, 1e-15);
+    session.finish_loads(communicator);
+    // Whether or not the update is applied, the next step begins anew.
+    if (step == 0) session.end_step({});
+  }
+}
+
+TEST_F(GlobalAuxLoss, OfRunningCountsIsTheAuxLossForOneMicroBatchAndBetweenForMany) {
+  GlobalBatch running(pool_, "global_aux_loss", {{"counts", "running"}});
+  GlobalBatch exact(pool_, "global_aux_loss");
+  GlobalBatch micro(pool_, "aux_loss");
+  EXPECT_EQ(running.run(1).grad, micro.run(1).grad);
+  const auto of_running = running.run(8).grad;
+  const auto of_exact = exact.run(8).grad;
+  EXPECT_LT(relative_distance(of_running, of_exact),
+            relative_distance(micro.run(8).grad, of_exact));
+}
+
+TEST_F(GlobalAuxLoss, OfRunningCountsKeepsNoState) {
+  const auto balancer = make_one("global_aux_loss", 4, {{"counts", "running"}});
+  EXPECT_FALSE(balancer->traits().needs_global_counts);
+  EXPECT_TRUE(testing::state_of(*balancer).empty());
 }
 
 TEST_F(GlobalAuxLoss, OnSkewedMicroBatchesDiffersFromTheAuxLoss) {

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "tests/balance/routed_batch.h"
@@ -21,6 +22,16 @@ std::vector<double> bias_of(Balancer& balancer) {
 
 class LossFreeBias : public ::testing::Test {
  protected:
+  /// D(b) = sum over tokens of the largest s + b, less the even load 2 times the sum of b.
+  double dual_value(const std::vector<double>& bias) {
+    const Tensor scores = example();
+    double value = 0.0;
+    for (int64_t t = 0; t < 6; ++t) {
+      const double* row = scores.data<double>() + 3 * t;
+      value += std::max({row[0] + bias[0], row[1] + bias[1], row[2] + bias[2]});
+    }
+    return value - 2.0 * (bias[0] + bias[1] + bias[2]);
+  }
   /// Six tokens whose greedy load is (5, 0, 1), in units of 1/20.
   Tensor example() {
     const std::vector<double> scores = {14, 4, 2, 12, 6, 2, 11, 3, 6, 10, 8, 2, 9, 7, 4, 4, 6, 10};
@@ -40,6 +51,23 @@ TEST_F(LossFreeBias, ProportionalRuleMovesByTheRelativeError) {
       make_one("loss_free_bias", 4, {{"rate", 0.001}, {"update", "proportional"}});
   balancer->end_step(load_of({4, 3, 1, 0}), {});
   EXPECT_EQ(bias_of(*balancer), (std::vector<double>{-0.001, -0.0005, 0.0005, 0.001}));
+}
+
+TEST_F(LossFreeBias, NormalisedRuleMovesByTheRateInRootMeanSquare) {
+  const auto balancer = make_one("loss_free_bias", 4, {{"rate", 0.001}, {"update", "normalised"}});
+  balancer->end_step(load_of({4, 3, 1, 0}), {});
+  // Errors (-2, -1, 1, 2), whose root mean square is sqrt(5 / 2).
+  const auto bias = bias_of(*balancer);
+  const std::vector<double> expected = {-2.0, -1.0, 1.0, 2.0};
+  double squares = 0.0;
+  for (size_t e = 0; e < 4; ++e) {
+    EXPECT_NEAR(bias[e], 0.001 * expected[e] / std::sqrt(2.5), 1e-18);
+    squares += bias[e] * bias[e];
+  }
+  EXPECT_NEAR(std::sqrt(squares / 4.0), 0.001, 1e-18);
+  const StateDict before = state_of(*balancer);
+  balancer->end_step(load_of({2, 2, 2, 2}), {});
+  EXPECT_EQ(state_of(*balancer), before);
 }
 
 TEST_F(LossFreeBias, LeavesTheBiasAtTheMeanLoadAlone) {
@@ -79,6 +107,54 @@ TEST_F(LossFreeBias, ReachesBalanceOnTheWorkedExample) {
     balancer->end_step(load_of(selection, batch.layout()), {});
   }
   EXPECT_EQ(loads, (std::vector<std::vector<int64_t>>{{5, 0, 1}, {5, 0, 1}, {3, 2, 1}, {2, 2, 2}}));
+}
+
+TEST_F(LossFreeBias, DecayingStepsFollowTheWorkedExample) {
+  // In units of the scores 1/20: the example's u = 0.105 is 2.1.
+  struct Case {
+    nlohmann::json options;
+    std::vector<std::vector<int64_t>> loads;
+    std::vector<double> dual;
+  };
+  const std::vector<Case> cases = {
+      {{{"rate", 1.0}, {"update", "sign"}},
+       {{5, 0, 1}, {5, 0, 1}, {3, 2, 1}, {2, 2, 2}},
+       {3.30, 3.00, 2.90, 2.85}},
+      {{{"rate", 2.1}, {"update", "proportional"}, {"step", "inverse"}},
+       {{5, 0, 1}, {3, 2, 1}, {2, 2, 2}},
+       {3.30, 2.89, 2.85}},
+      {{{"rate", 2.1}, {"update", "proportional"}, {"step", "inverse_sqrt"}},
+       {{5, 0, 1}, {3, 2, 1}, {2, 2, 2}},
+       {3.30, 2.89, 2.85}}};
+  for (const Case& c : cases) {
+    const auto balancer = make_one("loss_free_bias", 3, c.options);
+    Tape tape(pool_);
+    const RoutedBatch batch(tape, example(), layout_of({6}),
+                            {.top_k = 1, .scores = ScoreFunction::identity});
+    for (size_t n = 0; n < c.loads.size(); ++n) {
+      EXPECT_NEAR(dual_value(bias_of(*balancer)) / 20.0, c.dual[n], 0.005) << n;
+      const Selection selection = batch.route(*balancer);
+      EXPECT_EQ(selection.load, c.loads[n]) << n;
+      balancer->end_step(load_of(selection, batch.layout()), {});
+    }
+  }
+}
+
+TEST_F(LossFreeBias, CountsItsUpdatesInTheState) {
+  const nlohmann::json options = {{"rate", 1.0}, {"step", "inverse"}};
+  const auto whole = make_one("loss_free_bias", 2, options);
+  for (const double expected : {1.0, 1.5, 1.5 + 1.0 / 3.0}) {
+    whole->end_step(load_of({1, 0}), {});
+    EXPECT_NEAR(bias_of(*whole)[1], expected, 1e-15);
+    // A step without assignments is no update.
+    whole->end_step(load_of({0, 0}), {});
+  }
+  const auto resumed = make_one("loss_free_bias", 2, options);
+  testing::load_state(*resumed, state_of(*whole));
+  whole->end_step(load_of({1, 0}), {});
+  resumed->end_step(load_of({1, 0}), {});
+  EXPECT_EQ(bias_of(*resumed), bias_of(*whole));
+  EXPECT_EQ(state_of(*make_one("loss_free_bias", 2)).count("loss_free_bias/updates"), 0U);
 }
 
 TEST_F(LossFreeBias, DoesNotLearnWhileItRoutes) {

@@ -298,6 +298,32 @@ INSTANTIATE_TEST_SUITE_P(EveryKind, RandomRouter, testing::Values("top_k", "nois
 
 // --- choosing ------------------------------------------------------------------------------------
 
+TEST_F(RouterTest, NoisyTopKSaysWhatItsNoiseWas) {
+  const auto router = make("noisy_top_k", [](Configurable&) {});
+  Tape tape(pool_);
+  const NoGrad no_grad(tape);
+  ForwardContext context{.tape = tape, .layout = layout_, .training = true};
+  const RouterScores noisy = router->score(context, f1());
+  EXPECT_TRUE(testing_support::same_bits(noisy.clean_logits, f1()));
+  for (int64_t i = 0; i < 16; ++i) {
+    // softplus(0) + 0.01, from a noise weight of zeros.
+    EXPECT_NEAR(element(noisy.noise_scale, i), 0.703147, kPrinted);
+    EXPECT_NE(element(noisy.logits, i), element(noisy.clean_logits, i));
+  }
+  context.training = false;
+  const RouterScores quiet = router->score(context, f1());
+  EXPECT_FALSE(quiet.noise_scale.defined());
+  EXPECT_TRUE(testing_support::same_bits(quiet.logits, f1()));
+}
+
+TEST_F(RouterTest, OnlyANoisyRouterSaysThatItAddsNoise) {
+  for (const Choice& choice : router_choices()) {
+    const auto config = choice.make_config();
+    EXPECT_EQ(dynamic_cast<const RouterConfig&>(*config).adds_noise(), choice.name == "noisy_top_k")
+        << choice.name;
+  }
+}
+
 TEST_F(RouterTest, TiesGoToTheLowerExpertAndNaNComesLast) {
   const double nan = std::numeric_limits<double>::quiet_NaN();
   const Tensor scores =
