@@ -1,6 +1,7 @@
 #include "autograd/kernels/elementwise.h"
 
 #include <cmath>
+#include <numbers>
 
 #include "autograd/kernels/rows.h"
 #include "autograd/kernels/vector_math.h"
@@ -124,6 +125,8 @@ void unary(UnaryFunction f, int64_t n, const T* x, T* y) {
       return fill(n, y, [=](int64_t i) { return x[i] * x[i]; });
     case UnaryFunction::tanh:
       return fill(n, y, [=](int64_t i) { return std::tanh(x[i]); });
+    case UnaryFunction::erf:
+      return fill(n, y, [=](int64_t i) { return std::erf(x[i]); });
     case UnaryFunction::softplus:
       return fill(n, y, [=](int64_t i) { return softplus(x[i]); });
     case UnaryFunction::relu_squared:
@@ -155,6 +158,8 @@ void unary_backward(UnaryFunction f, int64_t n, const T* saved, const T* grad_y,
       return put([](T x) { return T{2} * x; });
     case UnaryFunction::tanh:
       return put([](T y) { return T{1} - y * y; });
+    case UnaryFunction::erf:
+      return put([](T x) { return T{2} * std::numbers::inv_sqrtpi_v<T> * std::exp(-x * x); });
     case UnaryFunction::softplus:
       return put([](T x) { return logistic(x); });
     case UnaryFunction::relu_squared:

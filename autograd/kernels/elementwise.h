@@ -48,6 +48,7 @@ enum class UnaryFunction : uint8_t {
   square,
   sigmoid,  // 1 / (1 + e^-x)
   tanh,
+  erf,           // 2 / pi^(1/2) times the integral of e^(-t^2) from 0 to x
   softplus,      // log(1 + e^x), as max(x, 0) + log1p(e^-|x|)
   silu,          // x sigmoid(x)
   relu_squared,  // max(x, 0)^2 (So et al. 2021, "Primer")

@@ -28,6 +28,8 @@ namespace sluice {
 [[nodiscard]] Tensor exp(Tape& tape, const Tensor& x);
 [[nodiscard]] Tensor log(Tape& tape, const Tensor& x);
 [[nodiscard]] Tensor tanh(Tape& tape, const Tensor& x);
+/// The error function: Phi(x) = (1 + erf(x / 2^(1/2))) / 2 is the normal distribution's.
+[[nodiscard]] Tensor erf(Tape& tape, const Tensor& x);
 /// 1 / (1 + e^-x)
 [[nodiscard]] Tensor sigmoid(Tape& tape, const Tensor& x);
 /// log(1 + e^x)

@@ -95,6 +95,15 @@ Tensor tanh(Tape& tape, const Tensor& x) {
   return apply_unary(tape, tanh_info(), UnaryFunction::tanh, x);
 }
 
+const OpInfo& erf_info() {
+  static constexpr OpInfo kInfo{"erf", "y[i] = 2/pi^(1/2) integral of e^(-t^2) from 0 to x[i]",
+                                signed_samples<erf>, nullptr};
+  return kInfo;
+}
+Tensor erf(Tape& tape, const Tensor& x) {
+  return apply_unary(tape, erf_info(), UnaryFunction::erf, x);
+}
+
 const OpInfo& sigmoid_info() {
   static constexpr OpInfo kInfo{"sigmoid", "y[i] = 1 / (1 + e^-x[i])", signed_samples<sigmoid>,
                                 nullptr};

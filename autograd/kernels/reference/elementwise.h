@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 
 #include "autograd/kernels/elementwise.h"
 
@@ -25,6 +26,8 @@ T value_of(UnaryFunction f, T x) {
       return sigmoid;
     case UnaryFunction::tanh:
       return std::tanh(x);
+    case UnaryFunction::erf:
+      return std::erf(x);
     case UnaryFunction::softplus:
       return std::log(1 + std::exp(x));
     case UnaryFunction::silu:
@@ -52,6 +55,8 @@ T slope_of(UnaryFunction f, T x) {
       return sigmoid * (1 - sigmoid);
     case UnaryFunction::tanh:
       return 1 - std::tanh(x) * std::tanh(x);
+    case UnaryFunction::erf:
+      return 2 * std::numbers::inv_sqrtpi_v<T> * std::exp(-x * x);
     case UnaryFunction::softplus:
       return sigmoid;
     case UnaryFunction::silu:
