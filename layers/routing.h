@@ -57,6 +57,9 @@ struct RouterScores {
   Tensor scores;         // [N, E], after it: softmax or sigmoid; selection ranks these
   Tensor probabilities;  // [N, E], rows sum to 1: the scores, or sigmoid scores divided by their
                          // row sum
+  /// [N, Z]: scores of Z null experts, which do nothing; with `scores` their rows sum to 1.
+  /// Undefined for routers without.
+  Tensor null_scores = {};
 };
 
 /// Load of one layer over the whole global batch: all micro-batches, all ranks, counted tokens

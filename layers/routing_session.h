@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "layers/routing.h"
@@ -68,6 +69,9 @@ class RoutingSession {
   /// itself when the step is one micro-batch on one rank; null when nobody needs it or it is not
   /// known.
   [[nodiscard]] const LayerLoad* global_load(int64_t layer) const;
+  /// Sums over the step's tokens that the router of `layer` learns from: `size` zeros at first,
+  /// summed over ranks by finish_loads, forgotten by begin_step. For the ordinary pass only.
+  [[nodiscard]] std::span<double> router_sums(int64_t layer, int64_t size);
 
   // --- evaluation ------------------------------------------------------------------------------
 
@@ -97,12 +101,13 @@ class RoutingSession {
   void check_against_counting_pass() const;
 
   std::vector<std::unique_ptr<Balancer>> balancers_;
-  std::vector<LayerLoad> loads_;          // [layer], of the step so far
-  std::vector<LayerLoad> counted_loads_;  // [layer], of the counting pass
-  std::vector<LayerLoad> eval_loads_;     // [layer]
-  std::vector<Record> journal_;           // [micro-batch, layer]
-  std::vector<Record> transient_;         // [layer]: counting pass and evaluation
-  StateDict snapshot_;                    // of the balancers, during the counting pass
+  std::vector<LayerLoad> loads_;                  // [layer], of the step so far
+  std::vector<LayerLoad> counted_loads_;          // [layer], of the counting pass
+  std::vector<LayerLoad> eval_loads_;             // [layer]
+  std::vector<std::vector<double>> router_sums_;  // [layer]
+  std::vector<Record> journal_;                   // [micro-batch, layer]
+  std::vector<Record> transient_;                 // [layer]: counting pass and evaluation
+  StateDict snapshot_;                            // of the balancers, during the counting pass
   Phase phase_ = Phase::training;
   int64_t micro_batch_ = 0;
   int64_t micro_batches_ = 1;
