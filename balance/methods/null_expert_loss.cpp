@@ -1,5 +1,5 @@
-// AdaMoE's balancing loss over true and null experts (Zeng et al. 2024, arXiv 2406.13233, section
-// 3.3), for the router null_experts.
+// AdaMoE's balancing loss over true and null experts (Zeng et al. 2024, arXiv 2406.13233), for
+// the router null_experts.
 //
 //   L = alpha (E + Z) sum_i f~_i P_i over E true and Z null experts,   P_i = mean over tokens of p_ti
 //   f~_i = c_i / (T k) for a true expert,   f~ = (null choices) / (T k Z) for every null one

@@ -1,5 +1,5 @@
 // The dense-to-sparse gate of EvoMoE (Nie et al. 2021, "EvoMoE: An Evolutional Mixture-of-Experts
-// Training Framework via Dense-To-Sparse Gate", arXiv 2112.14397, section 3.3).
+// Training Framework via Dense-To-Sparse Gate", arXiv 2112.14397).
 //
 //   g = softmax((z + noise) / tau),   m_i = 1 where g_i > kappa,   w = m softmax(z)   or   w = m g
 //

@@ -1,4 +1,4 @@
-// Mixture of Grouped Experts (Tang et al. 2025, "Pangu Pro MoE", arXiv 2505.21411, section 2).
+// Mixture of Grouped Experts (Tang et al. 2025, "Pangu Pro MoE", arXiv 2505.21411).
 //
 //   s = softmax(z) over all experts; every group of E / G experts gives its k / G best; w = s
 //

@@ -1,5 +1,5 @@
 // AdaMoE: null experts, which do nothing and cost nothing (Zeng et al. 2024, "AdaMoE: Token-Adaptive
-// Routing with Null Experts", arXiv 2406.13233, section 3).
+// Routing with Null Experts", arXiv 2406.13233).
 //
 //   p = softmax(z) over E true and Z null experts; top-k of all;
 //   w_i = p_i / sum of the chosen true p: a token that chose null experts only gets 0

@@ -1,5 +1,5 @@
 // SMoE-Dropout: a random router that is never trained (Chen et al. 2023, "Sparse MoE as the New
-// Dropout", arXiv 2303.01610, section 3).
+// Dropout", arXiv 2303.01610).
 //
 //   z = x W^T, W random and frozen; top-k; w = softmax over the chosen logits
 //

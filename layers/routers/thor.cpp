@@ -1,16 +1,15 @@
 // THOR: random experts (Zuo et al. 2021, "Taming Sparsely Activated Transformer with Stochastic
-// Experts", arXiv 2110.04260, section 3).
+// Experts", arXiv 2110.04260).
 //
 //   training: one expert per layer and step, uniform over E, shared by the whole batch; w = 1
 //   evaluation: every token, or every sequence, draws an expert per layer
 //
 // There is no router and nothing to balance: loads are uniform over many steps, not within one. The
 // paper trains with two passes of every batch, of independent draws, and adds the symmetric
-// divergence of their outputs to the loss. That spans two passes of the whole model and is no
-// matter of a router: this router draws once per step and has no consistency loss, which the paper
-// reports to matter. Draws in evaluation follow from the sequence's number and the position in its
-// document, so that decoding sees those of the full pass. Balancers that shift the ranking have no
-// say.
+// divergence of their outputs to the loss. That spans two passes of the whole model, where a router
+// sees one: this router draws once per step and brings no consistency loss. Draws in evaluation
+// follow from the sequence's number and the position in its document, so that decoding sees those
+// of the full pass. Balancers that shift the ranking have no say.
 
 #include "autograd/ops/top_k.h"
 #include "layers/router.h"

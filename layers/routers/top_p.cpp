@@ -1,5 +1,5 @@
 // Top-p routing: as many experts as it takes to gather the probability p* (Huang et al. 2024,
-// "Harder Tasks Need More Experts", arXiv 2403.07652, section 3.2).
+// "Harder Tasks Need More Experts", arXiv 2403.07652).
 //
 //   p = softmax(z), sorted; k_t = least number of experts whose probabilities sum to more than p*
 //   w = p (not renormalised: `weights: as_is`)

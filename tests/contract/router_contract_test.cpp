@@ -60,7 +60,7 @@ class EveryRouter : public testing::RouterFixture,
   int64_t k_ = 2;
 };
 
-constexpr PassOptions kTraining = {.training = true, .seed = 3};
+const PassOptions kTraining = {.training = true, .seed = 3};
 
 TEST_P(EveryRouter, ChoosesDistinctExpertsAndWeighsEmptySlotsByZero) {
   make_it();

@@ -15,7 +15,7 @@ class DenseToSparse : public testing::RouterFixture {
   [[nodiscard]] Tensor ladder() { return rows({2.0, 1.0, 0.0, -1.0}, 4); }
 };
 
-constexpr testing::PassOptions kTraining = {.training = true};
+const testing::PassOptions kTraining = {.training = true};
 
 TEST_F(DenseToSparse, UsesFewerExpertsAsTheTemperatureFalls) {
   const std::vector<std::pair<double, int64_t>> published = {
@@ -24,6 +24,13 @@ TEST_F(DenseToSparse, UsesFewerExpertsAsTheTemperatureFalls) {
     make_of_logits("dense_to_sparse", quiet(temperature));
     EXPECT_EQ(active(route(ladder(), 4, kTraining).selection), count) << temperature;
   }
+}
+
+TEST_F(DenseToSparse, IsDenseAndEvenAtAnEndlessTemperature) {
+  make_of_logits("dense_to_sparse", quiet(1e9));
+  const auto routed = route(ladder(), 4, kTraining);
+  EXPECT_EQ(active(routed.selection), 4);
+  for (const double g : testing::numbers(routed.scores.scores)) EXPECT_NEAR(g, 0.25, 1e-8);
 }
 
 TEST_F(DenseToSparse, GateIsTheSoftmaxAtTheTemperature) {

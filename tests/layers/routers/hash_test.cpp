@@ -36,6 +36,12 @@ TEST_F(Hash, OfThePositionFollowsThePublishedMultipliers) {
   EXPECT_EQ(experts_of(ids, true), (std::vector<int32_t>{0, 7, 6, 5, 4, 3, 2, 1, 0, 7, 6, 5}));
 }
 
+TEST_F(Hash, OfThePositionBalancesFullCycles) {
+  make("hash", {{"by", "position"}}, {.experts = 8, .top_k = 1});
+  const auto routed = route(Tensor::zeros(pool_, {64, 8}, DType::f64), 1);
+  EXPECT_EQ(routed.selection.load, std::vector<int64_t>(8, 8));
+}
+
 TEST_F(Hash, SendsAnIdToOneExpertInTrainingAndEvaluationAtAnyStep) {
   make("hash", {}, {.experts = 8, .top_k = 1});
   std::vector<int32_t> ids(500);

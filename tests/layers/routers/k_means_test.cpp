@@ -167,7 +167,7 @@ TEST_F(KMeans, LearnsTheSameFromAnyCutOfTheBatchAndOnceFromEachToken) {
   EXPECT_EQ(centroids_after(pool_, {whole}, Recompute::none, true), once);
 }
 
-TEST_F(KMeans, OfALinearRouterIsTheFactThatRouterAndExpertsLearnAlongTheSameToken) {
+TEST_F(KMeans, IsMotivatedByRouterAndExpertsLearningAlongTheSameToken) {
   // Geometric coupling: for one token, the gradient of a chosen expert's router row and of each of
   // its neurons' input weights are multiples of the token.
   ModelConfig config = tiny_config("AE", "f64");

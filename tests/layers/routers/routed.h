@@ -167,7 +167,8 @@ class RouterFixture : public ::testing::Test {
   }
 
   void prepare(int64_t tokens, const PassOptions& options) {
-    if (layout_.tokens() != tokens) layout_ = SequenceLayout::single(pool_, tokens);
+    if (layout_.sequences() == 0 || layout_.tokens() != tokens)
+      layout_ = SequenceLayout::single(pool_, tokens);
     ids_ = options.token_ids;
     if (ids_.empty()) {
       for (int32_t t = 0; t < tokens; ++t) ids_.push_back(t);
