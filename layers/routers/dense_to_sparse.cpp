@@ -76,10 +76,10 @@ Tensor gumbel_noise(const ForwardContext& context, const Tensor& like, int64_t l
       const int64_t begin = layout.sequence_offsets[sequence] * experts;
       const int64_t end = layout.sequence_offsets[sequence + 1] * experts;
       for (int64_t i = begin; i < end; ++i) {
-        // Half a step from 0, where the logarithm is not finite.
-        const double u =
-            uniform(key, layout.global_samples[sequence], static_cast<uint64_t>(i - begin)) +
-            0x1p-54;
+        // At 0 the logarithm is not finite.
+        const double u = std::max(
+            uniform(key, layout.global_samples[sequence], static_cast<uint64_t>(i - begin)),
+            0x1p-54);
         values[i] = static_cast<T>(-std::log(-std::log(u)));
       }
     });
