@@ -1,6 +1,8 @@
 #pragma once
 // What a forward pass is given besides its input: mode, randomness, layout, progress.
 
+#include <span>
+
 #include "autograd/core/tape.h"
 #include "autograd/support/rng.h"
 #include "autograd/support/scheduled.h"
@@ -24,11 +26,20 @@ struct ForwardContext {
   /// Tokens with a loss, and sequences, in the global batch; every loss is divided by the first.
   int64_t valid_tokens = 1;
   int64_t global_sequences = 1;
+  /// [N]: the token ids, for routers that go by them. The model sets it where its forward pass
+  /// starts; empty when only shapes are wanted. The caller's tokens own the memory.
+  std::span<const int32_t> token_ids = {};
 
   /// The same pass on another tape (recomputation).
   [[nodiscard]] ForwardContext on(Tape& other) const {
-    return {other, layout,   routing,      training,        recompute,
-            seed,  progress, valid_tokens, global_sequences};
+    return {other, layout,   routing,      training,         recompute,
+            seed,  progress, valid_tokens, global_sequences, token_ids};
+  }
+  /// The same pass with the ids of its tokens, [N] i32.
+  [[nodiscard]] ForwardContext with_tokens(const Tensor& tokens) const {
+    ForwardContext result = *this;
+    if (tokens.has_memory()) result.token_ids = tokens.span<int32_t>();
+    return result;
   }
   /// Key of a layer's random numbers; the sample is the sequence's global number.
   [[nodiscard]] RandomKey random_key(RandomPurpose purpose, int64_t layer) const {

@@ -16,6 +16,9 @@ class Experts : public Module {
   /// none) -> [R, D].
   [[nodiscard]] virtual Tensor forward(const ForwardContext& context, const Tensor& x,
                                        const Tensor& offsets) const = 0;
+  /// [E, F, D]: input weights of every neuron, whose pre-activation says whether it is active; null
+  /// when the experts have no such thing.
+  [[nodiscard]] virtual const Parameter* neuron_weights() const { return nullptr; }
 };
 
 /// One SwiGLU per expert, stacked: "<path>.w_gate" [E, F, D], "<path>.w_up" [E, F, D],
@@ -26,6 +29,8 @@ class SwigluExperts final : public Experts {
                 int64_t intermediate_size);
   [[nodiscard]] Tensor forward(const ForwardContext& context, const Tensor& x,
                                const Tensor& offsets) const override;
+  /// w_gate: a neuron is active where SiLU's argument is positive.
+  [[nodiscard]] const Parameter* neuron_weights() const override { return &w_gate_; }
 
  private:
   Parameter& w_gate_;

@@ -171,10 +171,11 @@ BlockState Model::run_block(const ForwardContext& context, const Sublayer& subla
   if (!twice || !context.tape.recording()) return run_sublayer(context, sublayer, std::move(state));
   const StateKeys in = StateKeys::of(state);
   StateKeys out;
-  // `out` is written in the first run only: in the second, this frame is gone.
+  // `out` is written in the first run only: in the second, this frame is gone, and that of
+  // forward() with it, which is why the context is copied.
   const auto outputs = recompute(
       context.tape, StateKeys::flatten(state),
-      [this, &context, &sublayer, in, keys = &out](Tape& tape, std::span<const Tensor> tensors) {
+      [this, context, &sublayer, in, keys = &out](Tape& tape, std::span<const Tensor> tensors) {
         const BlockState result = run_sublayer(context.on(tape), sublayer, in.restore(tensors));
         if (!tape.recomputing()) *keys = StateKeys::of(result);
         return StateKeys::flatten(result);
@@ -182,7 +183,8 @@ BlockState Model::run_block(const ForwardContext& context, const Sublayer& subla
   return out.restore(outputs);
 }
 
-BlockState Model::forward(const ForwardContext& context, const Tensor& tokens) const {
+BlockState Model::forward(const ForwardContext& caller, const Tensor& tokens) const {
+  const ForwardContext context = caller.with_tokens(tokens);
   BlockState state;
   state.hidden = embed(context, tokens);
   for (const Sublayer* sublayer : sublayers_)
@@ -223,6 +225,12 @@ Tensor Model::logits(const ForwardContext& context, const Tensor& hidden) const 
   return linear(context.tape, hidden, context.tape.use(*head_));
 }
 
+void Model::end_step(RoutingSession& session, const Progress& progress) {
+  for (const Sublayer* sublayer : sublayers_) {
+    if (sublayer->feed_forward != nullptr) sublayer->feed_forward->end_step(session, progress);
+  }
+}
+
 DecodeState Model::start_decoding(Pool& pool, int64_t capacity) const {
   DecodeState state;
   for (const Sublayer* sublayer : sublayers_) {
@@ -232,8 +240,8 @@ DecodeState Model::start_decoding(Pool& pool, int64_t capacity) const {
   return state;
 }
 
-Tensor Model::decode(const ForwardContext& context, const Tensor& tokens,
-                     DecodeState& state) const {
+Tensor Model::decode(const ForwardContext& caller, const Tensor& tokens, DecodeState& state) const {
+  const ForwardContext context = caller.with_tokens(tokens);
   const NoGrad no_grad(context.tape);
   BlockState block;
   block.hidden = embed(context, tokens);

@@ -70,7 +70,7 @@ class Model : public Module {
 
   /// tokens [N] i32 -> final normalised hidden states [N, D], with the auxiliary losses of all
   /// layers.
-  [[nodiscard]] BlockState forward(const ForwardContext& context, const Tensor& tokens) const;
+  [[nodiscard]] BlockState forward(const ForwardContext& caller, const Tensor& tokens) const;
 
   struct Loss {
     Tensor total;  // one element, on the tape: language-model loss + auxiliary losses, each over
@@ -89,9 +89,13 @@ class Model : public Module {
   /// Logits [n, V] for rows `hidden` [n, D] of forward().
   [[nodiscard]] Tensor logits(const ForwardContext& context, const Tensor& hidden) const;
 
+  /// Once per applied optimizer step, after the balancers' own: what changes by other means than
+  /// gradients (routers by clustering).
+  void end_step(RoutingSession& session, const Progress& progress);
+
   [[nodiscard]] DecodeState start_decoding(Pool& pool, int64_t capacity) const;
   /// Hidden states [n, D] of the next n tokens of one sequence.
-  [[nodiscard]] Tensor decode(const ForwardContext& context, const Tensor& tokens,
+  [[nodiscard]] Tensor decode(const ForwardContext& caller, const Tensor& tokens,
                               DecodeState& state) const;
 
   /// The expanded pattern.

@@ -8,6 +8,7 @@
 #include "autograd/support/fields.h"
 #include "autograd/support/registry.h"
 #include "layers/context.h"
+#include "layers/experts.h"
 #include "layers/module.h"
 #include "layers/routing.h"
 
@@ -17,7 +18,10 @@ namespace sluice {
 struct RouterSetup {
   int64_t hidden_size;
   int64_t num_experts;
-  int64_t layer;  // number of the expert layer: keys its random numbers
+  int64_t layer;      // number of the expert layer: keys its random numbers
+  int64_t top_k = 1;  // largest k that the run uses
+  /// The experts of the layer, for routers that look at their weights; they outlive the router.
+  const Experts* experts = nullptr;
 };
 
 class Router : public Module {
@@ -26,13 +30,25 @@ class Router : public Module {
   [[nodiscard]] virtual RouterScores score(const ForwardContext& context,
                                            const Tensor& x) const = 0;
   /// Fills `selection.expert` with the top k of scores + shift (ties: lower index) under this
-  /// router's restrictions. `shift` is [E] or empty. Not recorded.
-  virtual void choose(const RouterScores& scores, std::span<const double> shift, int64_t top_k,
-                      Selection& selection) const = 0;
+  /// router's restrictions. `shift` is [E] or empty. A router that gives a token fewer experts
+  /// leaves slots empty (kNoExpert), which cost nothing. Not recorded.
+  virtual void choose(const ForwardContext& context, const RouterScores& scores,
+                      std::span<const double> shift, int64_t top_k, Selection& selection) const = 0;
   /// Combine weights [N, k] on the tape, from the scores without any shift; 0 for empty slots.
   [[nodiscard]] virtual Tensor combine_weights(const ForwardContext& context,
                                                const RouterScores& scores,
                                                const Selection& selection) const = 0;
+
+  // --- for a router that learns from its own choices, not by gradients --------------------------
+
+  /// How many sums over the tokens of a global batch it learns from.
+  [[nodiscard]] virtual int64_t num_sums() const { return 0; }
+  /// Adds what the counted tokens of a micro-batch bring, x [N, D] being the router's input. In
+  /// training once per micro-batch: not in recomputation nor in a counting pass.
+  virtual void add_sums(const ForwardContext& /*context*/, const Tensor& /*x*/,
+                        const Selection& /*selection*/, std::span<double> /*sums*/) const {}
+  /// Once per applied optimizer step, with the sums of the whole global batch.
+  virtual void end_step(std::span<const double> /*sums*/, const Progress& /*progress*/) {}
 };
 
 /// A router's config can refuse a combination: returns "" or one sentence.
@@ -49,6 +65,17 @@ struct RouterEntry {
   std::unique_ptr<Configurable> (*make_config)();
   std::unique_ptr<Router> (*make)(const Builder&, const RouterSetup&, const Configurable&);
 };
+
+/// The make_config and make of a router `R` with a constructor from (Builder, RouterSetup, Config).
+template <class Config>
+[[nodiscard]] std::unique_ptr<Configurable> make_router_config() {
+  return std::make_unique<Config>();
+}
+template <class R, class Config>
+[[nodiscard]] std::unique_ptr<Router> make_router(const Builder& b, const RouterSetup& setup,
+                                                  const Configurable& config) {
+  return std::make_unique<R>(b, setup, dynamic_cast<const Config&>(config));
+}
 
 #define SLUICE_ROUTER(name) extern const RouterEntry name##_router;
 #include "layers/routers.def"

@@ -61,6 +61,9 @@ struct RouterScores {
   /// nothing was added.
   Tensor clean_logits = {};  // [N, E], before the noise
   Tensor noise_scale = {};   // [N, E], standard deviation of the noise
+  /// [N, Z]: scores of Z null experts, which do nothing; with `scores` their rows sum to 1.
+  /// Undefined for routers without.
+  Tensor null_scores = {};
 };
 
 /// Load of one layer over the whole global batch: all micro-batches, all ranks, counted tokens

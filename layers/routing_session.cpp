@@ -54,6 +54,7 @@ RoutingSession::RoutingSession(std::vector<std::unique_ptr<Balancer>> balancers)
       loads_(balancers_.size()),
       counted_loads_(balancers_.size()),
       eval_loads_(balancers_.size()),
+      router_sums_(balancers_.size()),
       journal_(balancers_.size()),
       transient_(balancers_.size()) {}
 
@@ -79,6 +80,7 @@ void RoutingSession::begin_step(int64_t micro_batches, int ranks) {
   journal_.resize(static_cast<size_t>(micro_batches) * balancers_.size());
   forget_selections();
   loads_.assign(balancers_.size(), {});
+  for (std::vector<double>& sums : router_sums_) sums.clear();
 }
 
 bool RoutingSession::needs_counting_pass() const {
@@ -122,6 +124,12 @@ void RoutingSession::finish_loads(Communicator& communicator) {
                         micro_batches_, ranks_);
   reduce_all(loads_, communicator);
   check_all_routed(loads_);
+  if (communicator.size() > 1) {
+    // Every rank routed through every layer, so every rank has the same sums.
+    for (std::vector<double>& sums : router_sums_) {
+      if (!sums.empty()) communicator.sum(std::span<double>(sums));
+    }
+  }
   if (counted_) check_against_counting_pass();
   for (const auto& balancer : balancers_) balancer->reduce(communicator);
 }
@@ -177,6 +185,15 @@ const LayerLoad* RoutingSession::global_load(int64_t layer) const {
 
 const LayerLoad* RoutingSession::step_load(int64_t layer) const {
   return phase_ == Phase::training ? &loads_[static_cast<size_t>(layer)] : nullptr;
+}
+
+std::span<double> RoutingSession::router_sums(int64_t layer, int64_t size) {
+  SLUICE_INTERNAL_CHECK(phase_ == Phase::training, "router sums outside the ordinary pass");
+  std::vector<double>& sums = router_sums_[static_cast<size_t>(layer)];
+  if (sums.empty()) sums.assign(static_cast<size_t>(size), 0.0);
+  SLUICE_INTERNAL_CHECK(static_cast<int64_t>(sums.size()) == size, "{} router sums, {} wanted",
+                        sums.size(), size);
+  return sums;
 }
 
 void RoutingSession::begin_evaluation() {

@@ -14,6 +14,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "layers/routing.h"
@@ -72,6 +73,9 @@ class RoutingSession {
   /// The load that this rank's selections of the step add up to so far; null outside the ordinary
   /// pass.
   [[nodiscard]] const LayerLoad* step_load(int64_t layer) const;
+  /// Sums over the step's tokens that the router of `layer` learns from: `size` zeros at first,
+  /// summed over ranks by finish_loads, forgotten by begin_step. For the ordinary pass only.
+  [[nodiscard]] std::span<double> router_sums(int64_t layer, int64_t size);
 
   // --- evaluation ------------------------------------------------------------------------------
 
@@ -101,12 +105,13 @@ class RoutingSession {
   void check_against_counting_pass() const;
 
   std::vector<std::unique_ptr<Balancer>> balancers_;
-  std::vector<LayerLoad> loads_;          // [layer], of the step so far
-  std::vector<LayerLoad> counted_loads_;  // [layer], of the counting pass
-  std::vector<LayerLoad> eval_loads_;     // [layer]
-  std::vector<Record> journal_;           // [micro-batch, layer]
-  std::vector<Record> transient_;         // [layer]: counting pass and evaluation
-  StateDict snapshot_;                    // of the balancers, during the counting pass
+  std::vector<LayerLoad> loads_;                  // [layer], of the step so far
+  std::vector<LayerLoad> counted_loads_;          // [layer], of the counting pass
+  std::vector<LayerLoad> eval_loads_;             // [layer]
+  std::vector<std::vector<double>> router_sums_;  // [layer]
+  std::vector<Record> journal_;                   // [micro-batch, layer]
+  std::vector<Record> transient_;                 // [layer]: counting pass and evaluation
+  StateDict snapshot_;                            // of the balancers, during the counting pass
   Phase phase_ = Phase::training;
   int64_t micro_batch_ = 0;
   int64_t micro_batches_ = 1;

@@ -45,6 +45,8 @@ class FeedForward : public Module {
                                        BlockState& state) const = 0;
   /// Experts per layer and the expert layer's number; {0, ...} for a dense one.
   [[nodiscard]] virtual int64_t num_experts() const { return 0; }
+  /// Once per applied optimizer step: lets a router learn that does not learn by gradients.
+  virtual void end_step(RoutingSession& /*session*/, const Progress& /*progress*/) {}
 };
 
 /// Where a sublayer stands in the model.

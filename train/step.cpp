@@ -147,6 +147,7 @@ void TrainingStep::update(const Progress& progress, StepResult& result) {
   if (result.applied) {
     parts_.optimizer.step(progress, clip_scale(norm.value, parts_.optimizer.clip_norm()));
     parts_.routing.end_step(progress);
+    parts_.model.end_step(parts_.routing, progress);
   } else {
     result.problem =
         fmt::format("loss {}, gradient norm {}", unsigned_nan(total), unsigned_nan(norm.value));

@@ -25,6 +25,7 @@ enum class RandomPurpose : uint32_t {
   hold_out = 9,
   synthetic = 10,
   tokenizer_sample = 11,
+  router_choice = 14,
 };
 
 struct RandomKey {

@@ -63,7 +63,8 @@ int64_t ExpertsConfig::top_k_at(const Progress& progress) const {
 int64_t ExpertsConfig::largest_top_k() const { return rounded_top_k(top_k.extremes().greatest); }
 
 int64_t ExpertsConfig::rounded_top_k(double k) const {
-  return std::clamp<int64_t>(std::llround(k), 1, num_experts);
+  // Half to even, as SMoE-Dropout's growing k is published.
+  return std::clamp<int64_t>(static_cast<int64_t>(std::nearbyint(k)), 1, num_experts);
 }
 
 namespace {
@@ -84,10 +85,15 @@ class MoeFeedForward final : public FeedForward {
       : config_(config), layer_(layer) {
     const int64_t d = model.hidden_size;
     const RouterEntry& entry = router_registry().at(config.router.type);
-    router_ = &child(
-        entry.make(b.child("router"), {d, config.num_experts, layer}, *config.router.config));
-    experts_ = &child(std::make_unique<SwigluExperts>(b.child("experts"), config.num_experts, d,
-                                                      config.intermediate_size));
+    auto experts = std::make_unique<SwigluExperts>(b.child("experts"), config.num_experts, d,
+                                                   config.intermediate_size);
+    const RouterSetup setup{.hidden_size = d,
+                            .num_experts = config.num_experts,
+                            .layer = layer,
+                            .top_k = config.largest_top_k(),
+                            .experts = experts.get()};
+    router_ = &child(entry.make(b.child("router"), setup, *config.router.config));
+    experts_ = &child(std::move(experts));
     if (const auto* shared = dynamic_cast<const SharedExpertsConfig*>(config.shared.get())) {
       DenseConfig dense;
       dense.intermediate_size = shared->num_experts * shared->intermediate_size;
@@ -96,6 +102,11 @@ class MoeFeedForward final : public FeedForward {
   }
 
   [[nodiscard]] int64_t num_experts() const override { return config_.num_experts; }
+
+  void end_step(RoutingSession& session, const Progress& progress) override {
+    const int64_t size = router_->num_sums();
+    if (size > 0) router_->end_step(session.router_sums(layer_, size), progress);
+  }
 
   Tensor forward(const ForwardContext& context, const Tensor& x, BlockState& state) const override {
     Tape& tape = context.tape;
@@ -106,6 +117,7 @@ class MoeFeedForward final : public FeedForward {
       const PhaseScope phase(tape, Phase::routing);
       const RouterScores scores = router_->score(context, x);
       const Selection& selection = select(context, scores, state);
+      add_router_sums(context, x, selection);
       weights = router_->combine_weights(context, scores, selection);
       plan = make_dispatch_plan(
           tape.pool(), selection.dispatched.empty() ? selection.expert : selection.dispatched,
@@ -135,7 +147,7 @@ class MoeFeedForward final : public FeedForward {
     Tape& tape = context.tape;
     RoutingSession& session = *context.routing;
     const auto choose = [&](std::span<const double> shift, Selection& selection) {
-      router_->choose(scores, shift, config_.top_k_at(context.progress), selection);
+      router_->choose(context, scores, shift, config_.top_k_at(context.progress), selection);
       selection.shifted = !shift.empty();
     };
     const RouterInput input{scores,
@@ -166,6 +178,16 @@ class MoeFeedForward final : public FeedForward {
       for (const AuxiliaryLoss& loss : losses) state.add_loss(tape, loss);
     }
     return selection;
+  }
+
+  /// Gathers what a router that learns from its own choices wants to know.
+  void add_router_sums(const ForwardContext& context, const Tensor& x,
+                       const Selection& selection) const {
+    const int64_t size = router_->num_sums();
+    const bool wanted = size > 0 && context.training && !context.tape.recomputing() &&
+                        !context.tape.shapes_only() && !context.routing->counting();
+    if (!wanted) return;
+    router_->add_sums(context, x, selection, context.routing->router_sums(layer_, size));
   }
 
   /// Training drops what exceeds the capacity; evaluation is dropless.

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "autograd/support/error.h"
 #include "autograd/support/parallel.h"
 
 namespace sluice {
@@ -76,6 +77,20 @@ void choose_top_k(const Tensor& scores, std::span<const double> shift, int64_t t
                          .subspan(static_cast<size_t>(token * top_k), static_cast<size_t>(top_k)));
       }
     });
+  });
+}
+
+void keep_first(Selection& selection,
+                FunctionRef<int64_t(int64_t, std::span<const int32_t>)> count) {
+  const auto k = static_cast<size_t>(selection.top_k);
+  parallel_for_ranges(selection.tokens, kTokenBlock, [&](int64_t begin, int64_t end) {
+    for (int64_t token = begin; token < end; ++token) {
+      const auto chosen = std::span(selection.expert).subspan(static_cast<size_t>(token) * k, k);
+      const int64_t kept = count(token, chosen);
+      SLUICE_INTERNAL_CHECK(kept >= 0 && kept <= selection.top_k, "{} of {} slots kept", kept,
+                            selection.top_k);
+      std::fill(chosen.begin() + kept, chosen.end(), kNoExpert);
+    }
   });
 }
 

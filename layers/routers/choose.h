@@ -17,6 +17,12 @@ void choose_top_k(const Tensor& scores, std::span<const double> shift, int64_t t
 void choose_top_k(const Tensor& scores, std::span<const double> shift, int64_t top_k,
                   Selection& selection, FunctionRef<void(std::span<double> biased)> mask);
 
+/// Keeps the first count(token, chosen) slots of every token, from 0 to k, and empties the others;
+/// `chosen` are its k experts, best first. Called on many threads. Nothing on a selection without
+/// tokens.
+void keep_first(Selection& selection,
+                FunctionRef<int64_t(int64_t token, std::span<const int32_t> chosen)> count);
+
 /// selection.expert as an i32 tensor [N, k], for gathers.
 [[nodiscard]] Tensor expert_index(Pool& pool, const Selection& selection);
 

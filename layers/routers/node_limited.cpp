@@ -45,8 +45,8 @@ class NodeLimitedRouter final : public TopKRouter {
         kept_(config.topk_group),
         sum_of_two_(config.group_score == "top2_sum") {}
 
-  void choose(const RouterScores& scores, std::span<const double> shift, int64_t top_k,
-              Selection& selection) const override {
+  void choose(const ForwardContext& /*context*/, const RouterScores& scores,
+              std::span<const double> shift, int64_t top_k, Selection& selection) const override {
     choose_top_k(scores.scores, shift, top_k, selection,
                  [this](std::span<double> biased) { exclude_groups(biased); });
   }

@@ -79,8 +79,8 @@ RouterScores TopKRouter::score(const ForwardContext& context, const Tensor& x) c
   return from_logits(context, linear(tape, router_input(context, x), tape.use(weight_)));
 }
 
-void TopKRouter::choose(const RouterScores& scores, std::span<const double> shift, int64_t top_k,
-                        Selection& selection) const {
+void TopKRouter::choose(const ForwardContext& /*context*/, const RouterScores& scores,
+                        std::span<const double> shift, int64_t top_k, Selection& selection) const {
   choose_top_k(scores.scores, shift, top_k, selection);
 }
 

@@ -27,8 +27,8 @@ class TopKRouter : public Router {
  public:
   TopKRouter(const Builder& b, const RouterSetup& setup, const TopKRouterConfig& config);
   [[nodiscard]] RouterScores score(const ForwardContext& context, const Tensor& x) const override;
-  void choose(const RouterScores& scores, std::span<const double> shift, int64_t top_k,
-              Selection& selection) const override;
+  void choose(const ForwardContext& context, const RouterScores& scores,
+              std::span<const double> shift, int64_t top_k, Selection& selection) const override;
   [[nodiscard]] Tensor combine_weights(const ForwardContext& context, const RouterScores& scores,
                                        const Selection& selection) const override;
 

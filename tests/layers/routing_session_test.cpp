@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "autograd/support/error.h"
+#include "tests/support/thread_ranks.h"
 
 namespace sluice {
 namespace {
@@ -357,6 +358,26 @@ TEST(RoutingSession, KeepsTheStateOfEachLayerUnderItsNumber) {
   const StateDict state = save.take();
   EXPECT_EQ(state.at("0/routes").values<int64_t>()[0], 0);
   EXPECT_EQ(state.at("1/routes").values<int64_t>()[0], 7);
+}
+
+TEST(RoutingSession, SumsWhatRoutersLearnFromOverRanksAndForgetsItAtTheNextStep) {
+  testing::ThreadRanks::run(2, [](Communicator& communicator) {
+    Fixture fixture(1);
+    RoutingSession& session = *fixture.session;
+    session.begin_step(2, communicator.size());
+    for (int64_t i = 0; i < 2; ++i) {
+      session.begin_micro_batch(i);
+      (void)fixture.select(0, 3, 0);
+      const std::span<double> sums = session.router_sums(0, 2);
+      sums[0] += 1.0;
+      sums[1] += 10.0 * (communicator.rank() + 1);
+    }
+    session.finish_loads(communicator);
+    EXPECT_EQ(session.router_sums(0, 2)[0], 4.0);
+    EXPECT_EQ(session.router_sums(0, 2)[1], 60.0);
+    session.begin_step(1, communicator.size());
+    EXPECT_EQ(session.router_sums(0, 2)[1], 0.0);
+  });
 }
 
 }  // namespace

@@ -72,7 +72,7 @@ class RouterTest : public testing::Test {
     const NoGrad no_grad(tape);
     ForwardContext context{tape, layout_};
     const RouterScores scores = router.score(context, x);
-    router.choose(scores, shift, k, selection_);
+    router.choose(context, scores, shift, k, selection_);
     const Tensor weights = router.combine_weights(context, scores, selection_);
     const auto values = weights.span<double>();
     return {values.begin(), values.end()};

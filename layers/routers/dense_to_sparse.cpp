@@ -1,0 +1,158 @@
+// The dense-to-sparse gate of EvoMoE (Nie et al. 2021, "EvoMoE: An Evolutional Mixture-of-Experts
+// Training Framework via Dense-To-Sparse Gate", arXiv 2112.14397).
+//
+//   g = softmax((z + noise) / tau),   m_i = 1 where g_i > kappa,   w = m softmax(z)   or   w = m g
+//
+// with Gumbel noise in training. tau falls by a schedule, from dense to sparse:
+// `{type: linear, from: 1, to: 0.5}`. From `one_expert_after` on, m is the argmax of g alone.
+// The weights are not renormalised. `top_k` is the most that a token may use; the paper sets no
+// limit (num_experts); what it does not use costs nothing. At least the best expert is used.
+//
+// Evaluation is the paper's: the best expert of softmax(z), without noise. That says little about a
+// model that is dense in training, so `evaluation: threshold` evaluates with the training mask,
+// without noise [R]. A balancer's shift moves the ranking; the number of experts above kappa is
+// that of the unshifted g [R]. The paper's first phase, one shared expert that is copied, is a
+// matter of the model's start, not of the router.
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+
+#include "autograd/ops/elementwise.h"
+#include "autograd/ops/matmul.h"
+#include "autograd/ops/softmax.h"
+#include "autograd/ops/top_k.h"
+#include "autograd/support/parallel.h"
+#include "layers/router.h"
+#include "layers/routers/choose.h"
+
+namespace sluice {
+namespace {
+
+enum class Weights : uint8_t { softmax, gate };
+enum class Evaluation : uint8_t { best, threshold };
+
+struct DenseToSparseConfig final : RouterConfig {
+  Scheduled temperature = 1.0;
+  Scheduled noise = 1.0;
+  double threshold = 1e-3;
+  Weights weights = Weights::softmax;
+  std::optional<Duration> one_expert_after;
+  Evaluation evaluation = Evaluation::best;
+
+  void fields(FieldVisitor& v) override {
+    v.scheduled({"temperature", "tau, which divides the noisy logits (paper: falling to 0.5)"},
+                temperature, {.min = 0.0, .exclusive_min = true});
+    v.scheduled({"noise", "factor on the Gumbel noise, in training (paper: 1)"}, noise,
+                {.min = 0.0});
+    v.number({"threshold", "kappa: experts take part whose gate is above it"}, threshold,
+             {.min = 0.0, .max = 1.0});
+    v.enumeration({"weights", "softmax: of the logits without noise and temperature; gate: g"},
+                  weights, {{"softmax", Weights::softmax}, {"gate", Weights::gate}});
+    v.optional_duration({"one_expert_after",
+                         "from then on every token uses its best expert only; "
+                         "none: the threshold decides to the end"},
+                        one_expert_after, "none");
+    v.enumeration({"evaluation", "best: one expert (paper); threshold: those above the threshold"},
+                  evaluation, {{"best", Evaluation::best}, {"threshold", Evaluation::threshold}});
+  }
+  [[nodiscard]] std::string check_against(int64_t /*num_experts*/,
+                                          int64_t /*top_k*/) const override {
+    return {};
+  }
+};
+
+/// Gumbel(0, 1) noise [N, E], keyed by sequence and position like every random number of a token.
+Tensor gumbel_noise(const ForwardContext& context, const Tensor& like, int64_t layer) {
+  Tensor noise = context.tape.empty(like.shape(), like.dtype());
+  if (!noise.has_memory()) return noise;
+  const RandomKey key = context.random_key(RandomPurpose::router_noise, layer);
+  const SequenceLayout& layout = context.layout;
+  const int64_t experts = like.dim(1);
+  dispatch_float(like.dtype(), [&]<class T>() {
+    T* values = noise.data<T>();
+    parallel_for(layout.sequences(), [&](int64_t s) {
+      const auto sequence = static_cast<size_t>(s);
+      const int64_t begin = layout.sequence_offsets[sequence] * experts;
+      const int64_t end = layout.sequence_offsets[sequence + 1] * experts;
+      for (int64_t i = begin; i < end; ++i) {
+        // At 0 the logarithm is not finite.
+        const double u = std::max(
+            uniform(key, layout.global_samples[sequence], static_cast<uint64_t>(i - begin)),
+            0x1p-54);
+        values[i] = static_cast<T>(-std::log(-std::log(u)));
+      }
+    });
+  });
+  return noise;
+}
+
+class DenseToSparseRouter final : public Router {
+ public:
+  DenseToSparseRouter(const Builder& b, const RouterSetup& setup, const DenseToSparseConfig& config)
+      : weight_(
+            parameter(b, "weight", {setup.num_experts, setup.hidden_size}, ParameterKind::router)),
+        layer_(setup.layer),
+        config_(config) {}
+
+  RouterScores score(const ForwardContext& context, const Tensor& x) const override {
+    Tape& tape = context.tape;
+    const Tensor z = linear(tape, x, tape.use(weight_));
+    Tensor noisy = z;
+    const double factor = context.training ? config_.noise.at(context.progress) : 0.0;
+    if (factor > 0.0) noisy = add_scaled(tape, z, gumbel_noise(context, z, layer_), factor);
+    const Tensor gate =
+        softmax(tape, scale(tape, noisy, 1.0 / config_.temperature.at(context.progress)));
+    return {z, gate, config_.weights == Weights::gate ? gate : softmax(tape, z)};
+  }
+
+  void choose(const ForwardContext& context, const RouterScores& scores,
+              std::span<const double> shift, int64_t top_k, Selection& selection) const override {
+    choose_top_k(scores.scores, shift, top_k, selection);
+    if (!scores.scores.has_memory()) return;
+    if (uses_one_expert(context)) {
+      keep_first(selection, [](int64_t, std::span<const int32_t>) -> int64_t { return 1; });
+      return;
+    }
+    dispatch_float(scores.scores.dtype(), [&]<class T>() {
+      const T* gate = scores.scores.data<T>();
+      keep_first(selection, [&](int64_t token, std::span<const int32_t>) {
+        int64_t above = 0;
+        for (int64_t e = token * selection.experts; e < (token + 1) * selection.experts; ++e) {
+          above += static_cast<double>(gate[e]) > config_.threshold ? 1 : 0;
+        }
+        return std::clamp<int64_t>(above, 1, selection.top_k);
+      });
+    });
+  }
+
+  Tensor combine_weights(const ForwardContext& context, const RouterScores& scores,
+                         const Selection& selection) const override {
+    return gather_last(context.tape, scores.probabilities,
+                       expert_index(context.tape.pool(), selection));
+  }
+
+ private:
+  [[nodiscard]] bool uses_one_expert(const ForwardContext& context) const {
+    if (!context.training && config_.evaluation == Evaluation::best) return true;
+    const auto& after = config_.one_expert_after;
+    return after && after->elapsed(context.progress) >= after->count;
+  }
+
+  Parameter& weight_;  // [E, D]
+  int64_t layer_;
+  DenseToSparseConfig config_;
+};
+
+}  // namespace
+
+const RouterEntry dense_to_sparse_router = {
+    .name = "dense_to_sparse",
+    .doc =
+        "all experts above a threshold, fewer as the temperature falls (EvoMoE 2021, arXiv "
+        "2112.14397)",
+    .make_config = make_router_config<DenseToSparseConfig>,
+    .make = make_router<DenseToSparseRouter, DenseToSparseConfig>,
+};
+
+}  // namespace sluice
