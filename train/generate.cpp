@@ -5,7 +5,6 @@
 
 #include "autograd/ops/reshape.h"
 #include "data/utf8.h"
-#include "layers/mixers/attention.h"
 #include "train/find_checkpoint.h"
 #include "train/stop_text.h"
 

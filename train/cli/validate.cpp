@@ -65,10 +65,13 @@ std::string check_memory(const Plan& plan) {
                      in_bytes(there));
 }
 
-std::string check_initial_weights(const Recipe& recipe, const Dataset& data) {
+/// As the run will do it: with the checkpoint's own tokenizer.
+std::string check_initial_weights(const Recipe& recipe) {
   const std::optional<Checkpoint> initial = initial_checkpoint(recipe);
+  const auto tokenizer =
+      deserialize_tokenizer(initial->meta.tokenizer_kind, initial->meta.tokenizer);
   Pool pool;
-  const auto model = build_model(recipe, pool, data.tokenizer->vocab_size());
+  const auto model = build_model(recipe, pool, tokenizer->vocab_size());
   load_weights(*initial, *recipe.train.init_from, *model);
   return fmt::format("{} holds every parameter of the model", *recipe.train.init_from);
 }
@@ -93,7 +96,7 @@ int validate(const RecipeFlags& flags) {
     });
     if (plan) list.run("memory", [&] { return check_memory(*plan); });
     if (plan && recipe.train.init_from) {
-      list.run("initial weights", [&] { return check_initial_weights(recipe, *data); });
+      list.run("initial weights", [&] { return check_initial_weights(recipe); });
     }
   }
   return static_cast<int>(list.status());
