@@ -44,6 +44,7 @@ class CombinedBalancer final : public Balancer {
       traits_.selects |= traits.selects;
       traits_.batch_dependent |= traits.batch_dependent;
       traits_.needs_global_counts |= traits.needs_global_counts;
+      traits_.varies_k |= traits.varies_k;
       if (traits.selects) selecting_ = method.balancer.get();
     }
   }
@@ -56,6 +57,11 @@ class CombinedBalancer final : public Balancer {
     } else {
       selecting_->route(input, selection);
     }
+  }
+
+  [[nodiscard]] Tensor combine_weights(Tape& tape, const RouterInput& input,
+                                       const Selection& selection) override {
+    return selecting_ == nullptr ? Tensor() : selecting_->combine_weights(tape, input, selection);
   }
 
   void add_losses(Tape& tape, const RouterInput& input, const Selection& selection,
