@@ -1,5 +1,6 @@
 #include "balance/losses.h"
 
+#include <algorithm>
 #include <numeric>
 
 #include "autograd/kernels/top_k.h"
@@ -83,10 +84,11 @@ std::vector<double> load_fractions(std::span<const int64_t> counts) {
 std::vector<int64_t> count_assignments(std::span<const int32_t> chosen, const RouterInput& input,
                                        int64_t begin, int64_t end) {
   std::vector<int64_t> counts(static_cast<size_t>(input.router.probabilities.dim(1)), 0);
+  // A selection may hold more slots per token than top_k.
+  const size_t slots = chosen.size() / std::max<size_t>(1, input.layout.counted.size());
   for (int64_t t = begin; t < end; ++t) {
     if (input.layout.counted[static_cast<size_t>(t)] == 0) continue;
-    for (const int32_t expert :
-         chosen.subspan(static_cast<size_t>(t * input.top_k), static_cast<size_t>(input.top_k))) {
+    for (const int32_t expert : chosen.subspan(static_cast<size_t>(t) * slots, slots)) {
       if (expert != kNoExpert) ++counts[static_cast<size_t>(expert)];
     }
   }

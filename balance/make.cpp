@@ -45,6 +45,7 @@ class CombinedBalancer final : public Balancer {
       traits_.batch_dependent |= traits.batch_dependent;
       traits_.needs_global_counts |= traits.needs_global_counts;
       traits_.needs_noise |= traits.needs_noise;
+      traits_.varies_k |= traits.varies_k;
       if (traits.selects) selecting_ = method.balancer.get();
     }
   }
@@ -57,6 +58,11 @@ class CombinedBalancer final : public Balancer {
     } else {
       selecting_->route(input, selection);
     }
+  }
+
+  [[nodiscard]] Tensor combine_weights(Tape& tape, const RouterInput& input,
+                                       const Selection& selection) override {
+    return selecting_ == nullptr ? Tensor() : selecting_->combine_weights(tape, input, selection);
   }
 
   void add_losses(Tape& tape, const RouterInput& input, const Selection& selection,

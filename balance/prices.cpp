@@ -120,6 +120,10 @@ void price_experts(const AssignmentProblem<T>& problem, const T* p, T* q) {
       const T* of_expert = problem.scores + e * problem.tokens;
       for (int64_t t = 0; t < problem.tokens; ++t) surplus[t] = of_expert[t] - p[t];
       q[e] = positive_rth_largest(surplus, problem.tokens, problem.capacity + 1);
+      if (problem.midpoint && problem.capacity >= 1 && problem.capacity < problem.tokens) {
+        const T last = positive_rth_largest(surplus, problem.tokens, problem.capacity);
+        q[e] += (last - q[e]) / 2;
+      }
     }
   });
 }

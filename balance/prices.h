@@ -24,6 +24,8 @@ struct AssignmentProblem {
   int64_t top_k;
   int64_t capacity;
   const T* scores;  // [E, T]: the scores of one expert are contiguous
+  /// Price an expert in the middle of what its last token offers and what the next one does.
+  bool midpoint = false;
 };
 
 /// p_t = max(0, (k + 1)-th largest over e of s_te - q_e), 0 when k = E; NaN counts as the least.
@@ -32,7 +34,9 @@ template <class T>
 void price_tokens(const AssignmentProblem<T>& problem, const T* q, T* p);
 
 /// q_e = max(0, (C + 1)-th largest over t of s_te - p_t), 0 when C >= T; NaN counts as the least.
-/// p [T], q [E]. O(T E) a pass, about 15 passes of a vectorised count.
+/// p [T], q [E]. O(T E) a pass, about 15 passes of a vectorised count. Every q_e from there up to
+/// max(0, C-th largest) minimises the dual alike: with `midpoint` it is the middle, so that no
+/// token is exactly indifferent; the same where C is 0 or C >= T.
 template <class T>
 void price_experts(const AssignmentProblem<T>& problem, const T* p, T* q);
 

@@ -34,7 +34,8 @@ struct Selection {
   int64_t tokens = 0;
   int64_t experts = 0;
   int64_t top_k = 0;
-  /// [N, k]: chosen experts, best first; kNoExpert where a slot is empty.
+  /// [N, k]: chosen experts, best first; kNoExpert where a slot is empty. k is the recipe's top_k,
+  /// or more where a method gives a token as many experts as it likes (BalancerTraits::varies_k).
   std::vector<int32_t> expert;
   /// [N, k]: the same with kNoExpert where an assignment was dropped for lack of capacity; empty
   /// when nothing was.
@@ -45,6 +46,10 @@ struct Selection {
   bool shifted = false;
   /// Assignments of counted tokens that were dropped for lack of capacity.
   int64_t dropped = 0;
+  /// What the balancer wants to see again when it computes combine weights of this selection (the
+  /// potentials of a transport plan); empty for most. Recorded with it, so that recomputation sees
+  /// the same.
+  std::vector<double> plan;
 
   /// Counts `load` from `expert`; `counted` is [N].
   void count_load(std::span<const uint8_t> counted);
@@ -116,6 +121,7 @@ struct BalancerTraits {
   bool batch_dependent = false;      // a token's route may depend on its micro-batch neighbours
   bool needs_global_counts = false;  // wants the load of the whole global batch before its losses
   bool needs_noise = false;          // has no loss without RouterScores::noise_scale
+  bool varies_k = false;             // a token may get fewer or more than top_k experts
 };
 
 /// Corrects the load of one layer. One object per expert layer and method; the method owns its
@@ -128,6 +134,13 @@ class Balancer {
   /// recomputation, without recording.
   virtual void route(const RouterInput& input, Selection& selection) {
     input.choose({}, selection);
+  }
+  /// Combine weights [N, selection.top_k] on the tape, in the dtype of the scores, 0 for empty
+  /// slots; undefined: the router's own. Called after route in training and evaluation, and again
+  /// in recomputation: must not change state.
+  [[nodiscard]] virtual Tensor combine_weights(Tape& /*tape*/, const RouterInput& /*input*/,
+                                               const Selection& /*selection*/) {
+    return {};
   }
   /// Adds differentiable losses of this micro-batch. `global_load` is the load of the whole global
   /// batch when traits().needs_global_counts, else null. Not called in evaluation nor in the
@@ -154,6 +167,7 @@ struct BalancerSetup {
   int64_t experts;     // E
   int64_t top_k;       // largest k that the run uses
   int64_t layers = 1;  // expert layers of the model
+  uint64_t seed = 0;   // of the run: keys the method's random numbers
 };
 
 }  // namespace sluice

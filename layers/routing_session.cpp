@@ -14,6 +14,8 @@ void clear(Selection& selection) {
   selection.expert.clear();
   selection.dispatched.clear();
   selection.load.clear();
+  selection.plan.clear();
+  selection.shifted = false;
 }
 
 /// Gives the loads that this rank did not touch the sizes that they have on the others: a rank may

@@ -113,7 +113,8 @@ std::unique_ptr<RoutingSession> build_routing(const Recipe& recipe, const Model&
     const BalancerSetup setup{.layer = static_cast<int64_t>(balancers.size()),
                               .experts = experts,
                               .top_k = config.largest_top_k(),
-                              .layers = static_cast<int64_t>(layers.size())};
+                              .layers = static_cast<int64_t>(layers.size()),
+                              .seed = static_cast<uint64_t>(recipe.seed)};
     balancers.push_back(make_balancer(recipe.balance, setup));
   }
   return std::make_unique<RoutingSession>(std::move(balancers));

@@ -25,6 +25,8 @@ enum class RandomPurpose : uint32_t {
   hold_out = 9,
   synthetic = 10,
   tokenizer_sample = 11,
+  transport_draw = 12,
+  transport_noise = 13,
   router_choice = 14,
 };
 

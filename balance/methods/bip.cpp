@@ -13,14 +13,17 @@
 // subtracts the least q after each micro-batch, which changes no route made with a given q but
 // stops q from drifting up along the flat direction of the dual, which costs balance over hundreds
 // of steps; `select: before` routes with the q of the micro-batch before, so that no token's route
-// depends on later tokens. Both orders depend on how the global batch is cut into micro-batches.
-// Prices that are not finite are not kept, so that a micro-batch with NaN does not outlive its
-// step.
+// depends on later tokens. Both orders depend on how the global batch is cut into micro-batches,
+// and each micro-batch is priced for itself, on its rank. `midpoint` prices an expert between the
+// last token that it takes and the next, so that no token is exactly indifferent; `evaluate:
+// scores` routes evaluation by the scores alone. Prices that are not finite are not kept, so that a
+// micro-batch with NaN does not outlive its step.
 
 #include <algorithm>
 #include <cmath>
 
 #include "autograd/support/parallel.h"
+#include "balance/batch.h"
 #include "balance/method.h"
 #include "balance/prices.h"
 
@@ -31,11 +34,14 @@ namespace {
 constexpr int64_t kTokenBlock = 1024;
 
 enum class Select : uint8_t { after, before };
+enum class Evaluate : uint8_t { prices, scores };
 
 struct BipConfig final : Configurable {
   int64_t iterations = 4;
   Select select = Select::after;
   bool recentre = false;
+  bool midpoint = false;
+  Evaluate evaluate = Evaluate::prices;
 
   void fields(FieldVisitor& v) override {
     v.integer({"iterations", "rounds of prices per micro-batch"}, iterations,
@@ -45,18 +51,11 @@ struct BipConfig final : Configurable {
                    "micro-batch before"},
                   select, {{"after", Select::after}, {"before", Select::before}});
     v.boolean({"recentre", "subtract the least expert price after each micro-batch"}, recentre);
+    v.boolean({"midpoint", "price an expert midway between its last token and the next"}, midpoint);
+    v.enumeration({"evaluate", "evaluation routes by the prices as they stand, or by the scores"},
+                  evaluate, {{"prices", Evaluate::prices}, {"scores", Evaluate::scores}});
   }
 };
-
-/// Indices of the tokens with a loss.
-std::vector<int64_t> counted_tokens(const SequenceLayout& layout) {
-  std::vector<int64_t> tokens;
-  tokens.reserve(layout.counted.size());
-  for (size_t t = 0; t < layout.counted.size(); ++t) {
-    if (layout.counted[t] != 0) tokens.push_back(static_cast<int64_t>(t));
-  }
-  return tokens;
-}
 
 class Bip final : public Balancer {
  public:
@@ -68,6 +67,10 @@ class Bip final : public Balancer {
   }
 
   void route(const RouterInput& input, Selection& selection) override {
+    if (!input.training && config_.evaluate == Evaluate::scores) {
+      input.choose({}, selection);
+      return;
+    }
     if (input.training && config_.select == Select::after) update_prices(input);
     std::vector<double> shift(prices_.size());
     std::transform(prices_.begin(), prices_.end(), shift.begin(), [](double q) { return -q; });
@@ -116,7 +119,8 @@ class Bip final : public Balancer {
                                           .experts = experts,
                                           .top_k = input.top_k,
                                           .capacity = count * input.top_k / experts,
-                                          .scores = by_expert};
+                                          .scores = by_expert,
+                                          .midpoint = config_.midpoint};
     std::transform(prices_.begin(), prices_.end(), q, [](double x) { return static_cast<T>(x); });
     for (int64_t i = 0; i < config_.iterations; ++i) {
       price_tokens(problem, q, p);

@@ -116,9 +116,22 @@ class MoeFeedForward final : public FeedForward {
     {
       const PhaseScope phase(tape, Phase::routing);
       const RouterScores scores = router_->score(context, x);
-      const Selection& selection = select(context, scores, state);
+      const auto choose = [&](std::span<const double> shift, Selection& chosen) {
+        router_->choose(context, scores, shift, config_.top_k_at(context.progress), chosen);
+        chosen.shifted = !shift.empty();
+      };
+      const RouterInput input{scores,
+                              context.layout,
+                              config_.top_k_at(context.progress),
+                              context.progress,
+                              context.valid_tokens,
+                              context.global_sequences,
+                              context.training,
+                              choose,
+                              context.training ? context.routing->step_load(layer_) : nullptr};
+      const Selection& selection = select(context, input, state);
       add_router_sums(context, x, selection);
-      weights = router_->combine_weights(context, scores, selection);
+      weights = combine_weights(context, input, selection);
       plan = make_dispatch_plan(
           tape.pool(), selection.dispatched.empty() ? selection.expert : selection.dispatched,
           selection.tokens, selection.top_k, selection.experts);
@@ -140,36 +153,23 @@ class MoeFeedForward final : public FeedForward {
 
  private:
   /// The layer's selection, made by the balancer or replayed, and the losses it brings.
-  const Selection& select(const ForwardContext& context, const RouterScores& scores,
+  const Selection& select(const ForwardContext& context, const RouterInput& input,
                           BlockState& state) const {
     SLUICE_INTERNAL_CHECK(context.routing != nullptr, "expert layer {} has no routing session",
                           layer_);
     Tape& tape = context.tape;
     RoutingSession& session = *context.routing;
-    const auto choose = [&](std::span<const double> shift, Selection& selection) {
-      router_->choose(context, scores, shift, config_.top_k_at(context.progress), selection);
-      selection.shifted = !shift.empty();
-    };
-    const RouterInput input{scores,
-                            context.layout,
-                            config_.top_k_at(context.progress),
-                            context.progress,
-                            context.valid_tokens,
-                            context.global_sequences,
-                            context.training,
-                            choose,
-                            context.training ? session.step_load(layer_) : nullptr};
     const Selection& selection =
         session.select(layer_, tape.recomputing(), context.layout.counted_tokens(),
                        [&](Balancer& balancer, Selection& made) {
                          const NoGrad no_grad(tape);
                          if (tape.shapes_only()) {
-                           choose({}, made);
+                           input.choose({}, made);
                          } else {
                            balancer.route(input, made);
                          }
                          made.count_load(context.layout.counted);
-                         if (context.training) drop_overflow(context, scores, made);
+                         if (context.training) drop_overflow(context, input, made);
                        });
     if (context.training && !session.counting()) {
       std::vector<AuxiliaryLoss> losses;
@@ -190,15 +190,23 @@ class MoeFeedForward final : public FeedForward {
     router_->add_sums(context, x, selection, context.routing->router_sums(layer_, size));
   }
 
+  /// The balancer's weights where it sets them, else the router's.
+  [[nodiscard]] Tensor combine_weights(const ForwardContext& context, const RouterInput& input,
+                                       const Selection& selection) const {
+    Tensor weights =
+        context.routing->balancer(layer_).combine_weights(context.tape, input, selection);
+    return weights.defined() ? weights : router_->combine_weights(context, input.router, selection);
+  }
+
   /// Training drops what exceeds the capacity; evaluation is dropless.
-  void drop_overflow(const ForwardContext& context, const RouterScores& scores,
+  void drop_overflow(const ForwardContext& context, const RouterInput& input,
                      Selection& selection) const {
     if (!config_.capacity_factor) return;
     const DropPolicy policy =
         config_.drop_policy == "weight" ? DropPolicy::weight : DropPolicy::position;
     std::vector<double> weights;
     if (policy == DropPolicy::weight)
-      weights = as_doubles(router_->combine_weights(context, scores, selection));
+      weights = as_doubles(combine_weights(context, input, selection));
     const int64_t capacity = expert_capacity(config_.capacity_factor->at(context.progress),
                                              selection.tokens, selection.top_k, selection.experts);
     apply_capacity(selection, capacity, weights.empty() ? DropPolicy::position : policy, weights,

@@ -118,6 +118,28 @@ TYPED_TEST(Prices, AreTheOrderStatisticsOfTheirDefinition) {
   }
 }
 
+TYPED_TEST(Prices, InTheMiddleMinimiseTheSameDual) {
+  const auto scores = random_scores<TypeParam>(64, 8, 2);
+  const std::vector<TypeParam> p(64, 0);
+  auto problem = scores.problem();
+  const std::vector<TypeParam> q = scores.price_experts(p);
+  problem.midpoint = true;
+  std::vector<TypeParam> middle(8);
+  price_experts(problem, p.data(), middle.data());
+  for (int64_t e = 0; e < 8; ++e) {
+    const auto i = static_cast<size_t>(e);
+    EXPECT_GT(middle[i], q[i]);
+    int64_t takers = 0;
+    for (int64_t t = 0; t < 64; ++t) {
+      takers += scores.at(t, e) - p[static_cast<size_t>(t)] > middle[i] ? 1 : 0;
+    }
+    EXPECT_EQ(takers, problem.capacity);
+  }
+  // 64 x 8 sums of three numbers up to 1, each rounded in T.
+  const double rounding = 1024 * static_cast<double>(std::numeric_limits<TypeParam>::epsilon());
+  EXPECT_NEAR(dual_value(scores, p, middle), dual_value(scores, p, q), rounding);
+}
+
 TYPED_TEST(Prices, ResolveTies) {
   Scores<TypeParam> scores{6, 3, 1, {}};
   for (int i = 0; i < 18; ++i) scores.by_expert.push_back(TypeParam(i % 2) / 2);

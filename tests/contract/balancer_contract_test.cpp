@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <set>
+
 #include "autograd/support/parallel.h"
 #include "tests/balance/routed_batch.h"
 #include "train/yaml_reader.h"
@@ -84,11 +86,19 @@ class EveryBalancer : public ::testing::TestWithParam<std::string> {
 TEST_P(EveryBalancer, RoutesEveryTokenToDistinctExperts) {
   const auto balancer = make();
   const Outcome outcome = train(*balancer, logits(50, 1), layout_of({50}), 0);
-  ASSERT_EQ(outcome.expert.size(), 50U * kTopK);
+  const bool varies_k = balancer->traits().varies_k;
+  const size_t slots = outcome.expert.size() / 50;
+  ASSERT_EQ(outcome.expert.size(), 50 * slots);
+  ASSERT_TRUE(varies_k ? slots >= kTopK : slots == kTopK) << slots;
   for (size_t t = 0; t < 50; ++t) {
-    EXPECT_GE(outcome.expert[2 * t], 0);
-    EXPECT_LT(outcome.expert[2 * t], kExperts);
-    EXPECT_NE(outcome.expert[2 * t], outcome.expert[2 * t + 1]);
+    std::set<int32_t> seen;
+    for (size_t slot = t * slots; slot < (t + 1) * slots; ++slot) {
+      const int32_t expert = outcome.expert[slot];
+      if (varies_k && expert == kNoExpert) continue;
+      EXPECT_GE(expert, 0);
+      EXPECT_LT(expert, kExperts);
+      EXPECT_TRUE(seen.insert(expert).second) << "token " << t << ", expert " << expert;
+    }
   }
 }
 
@@ -116,9 +126,10 @@ TEST_P(EveryBalancer, WorksWithoutTokensWithOneTokenAndWithoutCountedTokens) {
   SequenceLayout masked = layout_of({5});
   std::fill(masked.counted.begin(), masked.counted.end(), uint8_t{0});
   EXPECT_TRUE(train(*balancer, logits(0, 1), layout_of({0}), 0).expert.empty());
-  EXPECT_EQ(train(*balancer, logits(1, 1), layout_of({1}), 1).expert.size(), 2U);
+  EXPECT_GE(train(*balancer, logits(1, 1), layout_of({1}), 1).expert.size(), 2U);
   const Outcome outcome = train(*balancer, logits(5, 1), masked, 2);
-  EXPECT_EQ(outcome.expert.size(), 10U);
+  EXPECT_EQ(outcome.expert.size() % 5, 0U);
+  EXPECT_GE(outcome.expert.size(), 10U);
   for (const double loss : outcome.losses) EXPECT_EQ(loss, 0.0);
   for (const float grad : outcome.grad) EXPECT_EQ(grad, 0.0F);
 }
@@ -219,6 +230,32 @@ TEST_P(EveryBalancer, RoutesATokenAloneAsItsNeighboursDoUnlessDeclaredBatchDepen
     const RoutedBatch alone(tape, row, layout_of({1}), {.top_k = kTopK});
     const auto expected = std::span(together.expert).subspan(static_cast<size_t>(t * kTopK), kTopK);
     EXPECT_THAT(alone.route(*balancer).expert, ::testing::ElementsAreArray(expected));
+  }
+}
+
+TEST_P(EveryBalancer, SetsFiniteCombineWeightsOrNone) {
+  const auto balancer = make();
+  for (const bool training : {true, false}) {
+    for (const int64_t tokens : {0, 1, 50}) {
+      Tape tape(pool_);
+      SequenceLayout layout = layout_of({tokens});
+      if (tokens > 20) layout.counted[20] = 0;
+      const RoutedBatch batch(tape, logits(tokens, 3), layout,
+                              {.top_k = kTopK, .valid_tokens = 50, .training = training});
+      const Selection selection = batch.route(*balancer);
+      const StateDict before = state_of(*balancer);
+      const Tensor weights = balancer->combine_weights(tape, batch.input(), selection);
+      EXPECT_EQ(state_of(*balancer), before);
+      if (!weights.defined()) continue;
+      ASSERT_EQ(weights.shape(), (Shape{tokens, selection.top_k}));
+      for (size_t slot = 0; slot < selection.expert.size(); ++slot) {
+        const float weight = weights.span<float>()[slot];
+        EXPECT_TRUE(std::isfinite(weight));
+        if (selection.expert[slot] == kNoExpert) {
+          EXPECT_EQ(weight, 0.0F);
+        }
+      }
+    }
   }
 }
 

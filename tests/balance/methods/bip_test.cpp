@@ -195,6 +195,23 @@ TEST_F(Bip, LeavesItsPricesAloneWithoutCountedTokens) {
   EXPECT_EQ(state_of(*balancer), before);
 }
 
+TEST_F(Bip, MidpointPricesLeaveNoTokenIndifferent) {
+  Tape tape(pool_);
+  const RoutedBatch batch(tape, example<double>(), layout_of({6}), training());
+  const auto balancer = make_one("bip", 3, {{"midpoint", true}});
+  // Token 2 was exactly indifferent between experts 0 and 2.
+  EXPECT_EQ(batch.route(*balancer).load, (std::vector<int64_t>{2, 2, 2}));
+}
+
+TEST_F(Bip, RoutesEvaluationByTheScoresWhenAsked) {
+  Tape tape(pool_);
+  const auto balancer = make_one("bip", 3, {{"evaluate", "scores"}});
+  const RoutedBatch train(tape, example<double>(), layout_of({6}), training());
+  EXPECT_EQ(train.route(*balancer).load, (std::vector<int64_t>{3, 2, 1}));
+  const RoutedBatch evaluate(tape, example<double>(), layout_of({6}), evaluation());
+  EXPECT_EQ(evaluate.route(*balancer).load, (std::vector<int64_t>{5, 0, 1}));
+}
+
 TEST_F(Bip, SaysThatItsRoutesDependOnTheBatch) {
   for (const std::string select : {"after", "before"}) {
     EXPECT_TRUE(make_one("bip", 3, {{"select", select}})->traits().batch_dependent);
