@@ -36,14 +36,6 @@ std::vector<int64_t> claims_in_order(const Selection& selection, DropPolicy poli
 
 }  // namespace
 
-int64_t expert_capacity(double factor, int64_t tokens, int64_t top_k, int64_t experts) {
-  const double share = static_cast<double>(tokens * top_k) / static_cast<double>(experts);
-  // 1.1 * 50 is a little more than 55 in binary; that is no reason for a seat more.
-  constexpr double kRounding = 1e-9;
-  const double seats = factor * share;
-  return static_cast<int64_t>(std::ceil(seats - kRounding * std::max(1.0, seats)));
-}
-
 void apply_capacity(Selection& selection, int64_t capacity, DropPolicy policy,
                     std::span<const double> weights, std::span<const uint8_t> counted) {
   selection.dispatched = selection.expert;

@@ -1,7 +1,7 @@
 #pragma once
 // Expert capacity and token dropping (routing-and-balance: GShard, Switch, Megatron).
 //
-// Each expert takes at most C = ceil(factor * N k / E) assignments of a micro-batch; the others are
+// Each expert takes at most expert_capacity() = ceil(factor * N k / E) assignments of a micro-batch; the others are
 // dropped: weight 0, expert not run, the other weights of the token unchanged. Batch-dependent: who
 // is dropped depends on the neighbours.
 
@@ -17,9 +17,6 @@ enum class DropPolicy : uint8_t {
   position,  // all first choices before any second choice, tokens in order
   weight,    // the largest combine weights stay; ties: lower token
 };
-
-[[nodiscard]] int64_t expert_capacity(double factor, int64_t tokens, int64_t top_k,
-                                      int64_t experts);
 
 /// Fills selection.dispatched and selection.dropped (of counted tokens). `weights` [N, k] is read
 /// by DropPolicy::weight only.

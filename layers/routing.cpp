@@ -1,5 +1,8 @@
 #include "layers/routing.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "autograd/support/error.h"
 
 namespace sluice {
@@ -17,6 +20,18 @@ void Selection::count_load(std::span<const uint8_t> counted) {
       if (chosen != kNoExpert) ++load[static_cast<size_t>(chosen)];
     }
   }
+}
+
+Tensor expert_index(Pool& pool, const Selection& selection) {
+  return Tensor::of<int32_t>(pool, {selection.tokens, selection.top_k}, selection.expert);
+}
+
+int64_t expert_capacity(double factor, int64_t tokens, int64_t top_k, int64_t experts) {
+  const double share = static_cast<double>(tokens * top_k) / static_cast<double>(experts);
+  // 1.1 * 50 is a little more than 55 in binary; that is no reason for a seat more.
+  constexpr double kRounding = 1e-9;
+  const double seats = factor * share;
+  return static_cast<int64_t>(std::ceil(seats - kRounding * std::max(1.0, seats)));
 }
 
 void LayerLoad::add(const Selection& selection, int64_t counted_tokens) {

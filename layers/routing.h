@@ -56,6 +56,14 @@ struct Selection {
   friend bool operator==(const Selection&, const Selection&) = default;
 };
 
+/// selection.expert as an i32 tensor [N, k], for gathers.
+[[nodiscard]] Tensor expert_index(Pool& pool, const Selection& selection);
+
+/// C = ceil(factor * tokens * top_k / experts): how many assignments an expert takes where its room
+/// is limited.
+[[nodiscard]] int64_t expert_capacity(double factor, int64_t tokens, int64_t top_k,
+                                      int64_t experts);
+
 /// What a router computed for the tokens of a micro-batch, on the tape.
 struct RouterScores {
   Tensor logits;         // [N, E], before the score function

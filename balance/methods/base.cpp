@@ -24,7 +24,6 @@
 #include "balance/assignment.h"
 #include "balance/batch.h"
 #include "balance/method.h"
-#include "layers/routers/choose.h"
 
 namespace sluice {
 namespace {

@@ -34,7 +34,6 @@
 #include "autograd/support/parallel.h"
 #include "balance/batch.h"
 #include "balance/method.h"
-#include "layers/routers/choose.h"
 
 namespace sluice {
 namespace {

@@ -18,7 +18,6 @@
 #include "balance/batch.h"
 #include "balance/method.h"
 #include "balance/transport.h"
-#include "layers/routers/choose.h"
 
 namespace sluice {
 namespace {

@@ -30,8 +30,6 @@
 #include "autograd/ops/top_k.h"
 #include "balance/batch.h"
 #include "balance/method.h"
-#include "layers/capacity.h"
-#include "layers/routers/choose.h"
 
 namespace sluice {
 namespace {

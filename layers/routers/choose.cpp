@@ -94,8 +94,4 @@ void keep_first(Selection& selection,
   });
 }
 
-Tensor expert_index(Pool& pool, const Selection& selection) {
-  return Tensor::of<int32_t>(pool, {selection.tokens, selection.top_k}, selection.expert);
-}
-
 }  // namespace sluice

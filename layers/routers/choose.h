@@ -23,7 +23,4 @@ void choose_top_k(const Tensor& scores, std::span<const double> shift, int64_t t
 void keep_first(Selection& selection,
                 FunctionRef<int64_t(int64_t token, std::span<const int32_t> chosen)> count);
 
-/// selection.expert as an i32 tensor [N, k], for gathers.
-[[nodiscard]] Tensor expert_index(Pool& pool, const Selection& selection);
-
 }  // namespace sluice

@@ -17,8 +17,10 @@ class NullExpertLoss : public ::testing::Test {
   /// The loss of `selection` over 2 true and 2 null experts with probabilities p [4, 4].
   Tensor loss(Tape& tape, const Tensor& p, const Selection& selection) {
     const Tensor scores = slice_columns(tape, p, 0, 2);
-    const RouterScores router{scores, scores, normalise_rows(tape, scores, 0.0),
-                              slice_columns(tape, p, 2, 4)};
+    const RouterScores router{.logits = scores,
+                              .scores = scores,
+                              .probabilities = normalise_rows(tape, scores, 0.0),
+                              .null_scores = slice_columns(tape, p, 2, 4)};
     const SequenceLayout layout = layout_of({4});
     const auto choose = [](std::span<const double>, Selection&) {};
     const Progress progress;
