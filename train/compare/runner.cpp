@@ -197,6 +197,7 @@ std::vector<RunResult> load_results(const Comparison& comparison, const fs::path
     }
   }
   SLUICE_CHECK(ConfigError, problems.empty(), "{}", problems);
+  check_same_data(results);
   return results;
 }
 
