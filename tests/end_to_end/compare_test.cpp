@@ -203,7 +203,7 @@ TEST_F(Compare, SaysWhatIsWrongWithItsFile) {
   write("base: tiny.yaml\nvariations: {a: {balance: {type: bop}}, b: {modl.x: 1}}\n");
   const Outcome outcome = compare("out");
   EXPECT_EQ(outcome.status, 2);
-  EXPECT_THAT(outcome.errors, AllOf(HasSubstr("c.yaml:2:33: balance.type: found \"bop\""),
+  EXPECT_THAT(outcome.errors, AllOf(HasSubstr("c.yaml:2:34: balance.type: found \"bop\""),
                                     HasSubstr("c.yaml:2:45: modl: unknown key")));
   EXPECT_FALSE(fs::exists(scratch_ / "out"));
   EXPECT_EQ(run_program(scratch_.path(), {"compare", (scratch_ / "gone.yaml").string()}).status, 2);

@@ -120,7 +120,8 @@ TableCell cell_of(const std::vector<double>& values) {
   TableCell cell{.count = static_cast<int64_t>(values.size())};
   if (values.empty()) return cell;
   const auto count = static_cast<double>(values.size());
-  for (const double value : values) cell.mean += value / count;
+  for (const double value : values) cell.mean += value;
+  cell.mean /= count;
   if (values.size() < 2) return cell;
   double squares = 0.0;
   for (const double value : values) squares += (value - cell.mean) * (value - cell.mean);

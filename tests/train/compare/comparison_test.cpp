@@ -122,7 +122,7 @@ seeds: [1, 1]
 )");
   EXPECT_THAT(problems, HasSubstr("c.yaml:2:1: variatons: unknown key of a comparison; did you "
                                   "mean \"variations\"?"));
-  EXPECT_THAT(problems, HasSubstr("c.yaml:5:24: balance.type: found \"bop\", allowed none, "));
+  EXPECT_THAT(problems, HasSubstr("c.yaml:5:25: balance.type: found \"bop\", allowed none, "));
   EXPECT_THAT(problems, HasSubstr("(in bad)"));
   EXPECT_THAT(problems, HasSubstr("c.yaml:6:11: modl: unknown key; did you mean \"model\"?"));
   EXPECT_THAT(problems, HasSubstr("c.yaml:7:3: variations: found the name \"a/b\""));
