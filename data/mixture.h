@@ -1,6 +1,7 @@
 #pragma once
 // Which source the next sequence comes from.
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 

@@ -34,7 +34,7 @@ class CellProblems {
     for (const std::string& problem : order_) {
       const std::vector<std::string>& cells = cells_with_.at(problem);
       if (!text.empty()) text += '\n';
-      text += cells.size() == num_cells
+      text += cells.size() >= num_cells
                   ? problem
                   : fmt::format("{} (in {})", problem, fmt::join(cells, ", "));
     }
@@ -135,7 +135,7 @@ void ComparisonConfig::fields(FieldVisitor& v) {
   v.path({.key = "base", .doc = "the recipe that everything varies", .required = true}, base);
   v.integers({"seeds", "each cell is trained once with each"}, seeds, {.min = 0});
   v.optional_duration({"budget",
-                       "length of each run, in steps, tokens or epochs, in place of the "
+                       "length of each run, in steps or tokens, in place of the "
                        "recipe's train.steps"},
                       budget, "recipe");
   v.boolean({"dense_twin", "also train each model dense, with as many parameters as a token uses"},
@@ -149,11 +149,11 @@ std::string ComparisonConfig::check() const {
   std::ranges::sort(sorted);
   const auto twice = std::ranges::adjacent_find(sorted);
   if (twice != sorted.end()) return fmt::format("seeds: {} stands there twice", *twice);
-  if (budget && (budget->unit == DurationUnit::percent || budget->count <= 0)) {
-    return fmt::format(
-        "budget: found {}, allowed recipe or a positive number of steps, tokens or "
-        "epochs",
-        budget->to_string());
+  const bool is_length =
+      !budget || budget->unit == DurationUnit::steps || budget->unit == DurationUnit::tokens;
+  if (!is_length || (budget && budget->count <= 0)) {
+    return fmt::format("budget: found {}, allowed recipe or a positive number of steps or tokens",
+                       budget->to_string());
   }
   return {};
 }

@@ -7,9 +7,11 @@
 
 #include "autograd/support/error.h"
 #include "autograd/support/file.h"
+#include "data/loader.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/environment.h"
 #include "train/field_snapshot.h"
+#include "train/find_checkpoint.h"
 #include "train/yaml_writer.h"
 
 namespace sluice {
@@ -109,6 +111,22 @@ std::map<std::string, double> reduce(const std::vector<JsonRecord>& records) {
   return result;
 }
 
+/// The fingerprint that the newest checkpoint was trained on.
+std::string data_fingerprint(const fs::path& run_folder) {
+  std::vector<int64_t> words;
+  try {
+    std::vector<std::string> notes;
+    const auto found = find_checkpoint(run_folder, CheckpointChoice::newest, notes);
+    LoadVisitor load(found.checkpoint.state, found.path.string(),
+                     {.wanted = [](std::string_view path) { return path == "data/loader"; }});
+    const StateScope scope(load, "data");
+    load.list("loader", words);
+  } catch (const Error&) {
+    return {};  // a run that diverged before its first checkpoint
+  }
+  return fmt::format("{:016x}", LoaderState::from_words(words).fingerprint);
+}
+
 // --- JSON ---
 
 ordered_json to_json(const Curve& curve) {
@@ -149,6 +167,7 @@ ordered_json to_json(const RunResult& result) {
       {"status", result.status == RunStatus::done ? "done" : "diverged"},
       {"problem", result.problem},
       {"recipe", result.recipe},
+      {"data", result.data},
       {"build", result.build},
       {"version", result.version},
       {"machine",
@@ -173,6 +192,7 @@ RunResult from_json(const ordered_json& json) {
                    .status = json.at("status") == "done" ? RunStatus::done : RunStatus::diverged,
                    .problem = json.at("problem"),
                    .recipe = json.at("recipe"),
+                   .data = json.value("data", ""),
                    .build = json.at("build"),
                    .version = json.at("version"),
                    .processor = machine.at("processor"),
@@ -225,7 +245,8 @@ RunResult collect_result(const Comparison& comparison, const ComparisonCell& cel
   const fs::path file = run_folder / "metrics.jsonl";
   const std::vector<JsonRecord> records = read_records(file);
   SLUICE_CHECK(CheckpointError, !records.empty(), "{}: no record", file.string());
-  RunResult result{.comparison = comparison.name,
+  RunResult result{.run = cell.run_name(seed),
+                   .comparison = comparison.name,
                    .model = cell.model,
                    .variation = cell.variation,
                    .seed = seed,
@@ -234,6 +255,7 @@ RunResult collect_result(const Comparison& comparison, const ComparisonCell& cel
                    .status = end.status,
                    .problem = end.problem,
                    .recipe = portable_recipe(cell.recipe_of(seed)),
+                   .data = data_fingerprint(run_folder),
                    .build = build_fingerprint(),
                    .version = SLUICE_VERSION,
                    .processor = describe_machine().processor,
@@ -269,12 +291,25 @@ std::optional<RunResult> read_result(const fs::path& file) {
     SLUICE_CHECK(CheckpointError, json.at("format") == kFormat,
                  "{}: found format {}, this program reads {}", file.string(),
                  json.at("format").dump(), kFormat);
-    return from_json(json);
+    RunResult result = from_json(json);
+    result.run = file.stem().string();
+    return result;
   } catch (const nlohmann::json::exception& error) {
     throw CheckpointError(
         fmt::format("{}: is no result of a comparison ({}); delete it, and its "
                     "run is repeated",
                     file.string(), error.what()));
+  }
+}
+
+void check_same_data(const std::vector<RunResult>& results) {
+  const RunResult* first = nullptr;
+  for (const RunResult& result : results) {
+    if (result.data.empty()) continue;
+    if (first == nullptr) first = &result;
+    SLUICE_CHECK(ConfigError, result.data == first->data,
+                 "results of different text: {} was trained on {}, {} on {}; move one of them away",
+                 first->run, first->data, result.run, result.data);
   }
 }
 

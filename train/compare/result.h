@@ -10,6 +10,7 @@
 //     "status": "done",                     // or "diverged", then with "problem"
 //     "problem": "",
 //     "recipe": "seed: 1\n...",             // portable_recipe(): what decides the numbers
+//     "data": "0123456789abcdef",           // fingerprint of the encoded text; "" when not known
 //     "build": "gcc 12.2.0, x86-64 avx512", "version": "0.1.0",
 //     "machine": {"processor": "...", "threads": 2, "jobs": 1},   // jobs: runs at the same time
 //     "parameters": {"total": n, "active": n},
@@ -56,6 +57,7 @@ struct Curve {
 enum class RunStatus : uint8_t { done, diverged };
 
 struct RunResult {
+  std::string run;  // its name: that of the file, not in it
   std::string comparison;
   std::string model;
   std::string variation;
@@ -65,6 +67,7 @@ struct RunResult {
   RunStatus status = RunStatus::done;
   std::string problem;
   std::string recipe;
+  std::string data;
   std::string build;
   std::string version;
   std::string processor;
@@ -105,6 +108,9 @@ struct RunEnd {
 void write_result(const RunResult& result, const std::filesystem::path& file);
 /// Nothing when there is no such file. Throws CheckpointError for one that is no result.
 [[nodiscard]] std::optional<RunResult> read_result(const std::filesystem::path& file);
+
+/// Throws ConfigError when two results were trained on different text, naming them.
+void check_same_data(const std::vector<RunResult>& results);
 
 /// Throws ConfigError naming the keys in which the result's recipe differs from that of the cell.
 /// A key that the build of the result did not know has its default there.

@@ -57,13 +57,14 @@ class ComparisonRunner {
     RunnerSummary summary;
     bool was_told = false;
     while (!active_.empty() || (!waiting_.empty() && !was_told)) {
-      if (!was_told) start_waiting();
-      collect(summary, was_told);
       if (!was_told && signals.received() != 0) {
         was_told = true;
         summary.signal = signals.received();
         for (const Active& active : active_) active.process.interrupt();
       }
+      if (!was_told) start_waiting();
+      // Ctrl-C reaches the runs as well, and may end one that is still starting before it is told.
+      collect(summary, was_told || signals.received() != 0);
       std::this_thread::sleep_for(kPollEvery);
     }
     return summary;
@@ -107,7 +108,7 @@ class ComparisonRunner {
     }
   }
 
-  void collect(RunnerSummary& summary, bool was_told) {
+  void collect(RunnerSummary& summary, bool is_stopping) {
     for (auto active = active_.begin(); active != active_.end();) {
       const auto exit = active->process.poll();
       if (!exit) {
@@ -115,7 +116,7 @@ class ComparisonRunner {
         continue;
       }
       // A run that was told to stop has saved its state; it is no result and no failure.
-      const bool stopped = was_told && exit->status != kSuccess && exit->status != kDiverged;
+      const bool stopped = is_stopping && exit->status != kSuccess && exit->status != kDiverged;
       if (!stopped) finish(*active, *exit, summary);
       active = active_.erase(active);
     }
@@ -197,6 +198,7 @@ std::vector<RunResult> load_results(const Comparison& comparison, const fs::path
     }
   }
   SLUICE_CHECK(ConfigError, problems.empty(), "{}", problems);
+  check_same_data(results);
   return results;
 }
 

@@ -37,8 +37,8 @@ constexpr TableColumn kColumns[] = {
      1.0, Better::higher},
     {"router_fraction", "router %", "share of the step's time in routers and balancing", 1, 100.0,
      Better::lower},
-    {"seconds", "seconds", "of the whole run, evaluation included", 1, 1.0, Better::lower, false},
-    {"peak_bytes", "tensors MB", "high-water mark of the tensor pool", 1, 1e-6, Better::lower,
+    {"seconds", "seconds", "of the whole run, evaluation included", 1, 1.0, Better::neither, false},
+    {"peak_bytes", "tensors MB", "high-water mark of the tensor pool", 1, 1e-6, Better::neither,
      false},
     {"parameters_active", "active", "parameters that a token uses", 0, 1.0, Better::neither, false},
 };
@@ -120,7 +120,8 @@ TableCell cell_of(const std::vector<double>& values) {
   TableCell cell{.count = static_cast<int64_t>(values.size())};
   if (values.empty()) return cell;
   const auto count = static_cast<double>(values.size());
-  for (const double value : values) cell.mean += value / count;
+  for (const double value : values) cell.mean += value;
+  cell.mean /= count;
   if (values.size() < 2) return cell;
   double squares = 0.0;
   for (const double value : values) squares += (value - cell.mean) * (value - cell.mean);
@@ -217,7 +218,7 @@ bool has_value(const ComparisonTable& table, size_t column, std::string_view mod
 std::string number(const TableColumn& column, const TableCell& cell) {
   if (cell.count == 0) return "-";
   std::string text = fmt::format("{:.{}f}", cell.mean * column.scale, column.decimals);
-  if (cell.deviation) {
+  if (cell.deviation && column.better != Better::neither) {
     text += fmt::format(" ± {:.{}f}", *cell.deviation * column.scale, column.decimals);
   }
   return text;
