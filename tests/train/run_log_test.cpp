@@ -147,7 +147,8 @@ TEST_F(RunLogTest, SaysEverythingAboutRouters) {
 
 TEST_F(RunLogTest, MeasuresHowManyExpertsATokenGets) {
   train(tiny_recipe("model: {experts: {top_k: 4, router: {type: top_p, threshold: 0.4}}}\n"
-                    "balance: {type: entropy_loss}\nlog: {every: 8 steps}"),
+                    "balance: {type: entropy_loss}\nlog: {every: 8 steps}\n"
+                    "train: {evaluate: {every: 8 steps}}"),
         "run");
   const double k = metrics("run").front().at("load/experts_per_token").get<double>();
   EXPECT_GT(k, 1.0);
