@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "train/run_folder.h"
 #include "train/run_state.h"
@@ -55,6 +56,12 @@ void inspect_run_state(const Recipe& recipe, const StateDict& state, CheckpointI
   if (std::isfinite(run.best_eval_loss)) result.best_eval_loss = run.best_eval_loss;
   for (size_t layer = 0; layer < result.experts.size(); ++layer) {
     result.loads.push_back(run.loads.layer(static_cast<int64_t>(layer)));
+  }
+  const auto known = state.lower_bound("run/watch/alarms/");
+  if (known == state.end() || !RunState::may_be_missing(known->first)) return;
+  result.alarms.emplace();
+  for (size_t i = 0; i < run.alarms.alarms.size(); ++i) {
+    if (run.alarms.alarms[i].on != 0) result.alarms->emplace_back(alarm_types()[i].name);
   }
 }
 
@@ -151,6 +158,26 @@ std::optional<LastStep> last_step(const fs::path& metrics) {
   return std::nullopt;
 }
 
+/// The alarms of routing.jsonl; lines that are none are passed over.
+std::vector<ReportedAlarm> reported_alarms(const fs::path& routing) {
+  std::vector<ReportedAlarm> alarms;
+  if (!fs::exists(routing)) return alarms;
+  std::istringstream lines(read_file(routing, raise_as<CheckpointError>));
+  for (std::string line; std::getline(lines, line);) {
+    // Loads and probes are long, and no line of an alarm begins otherwise (sinks/routing.cpp).
+    if (!line.starts_with(R"({"kind":"alarm")")) continue;
+    const json record = json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (!record.is_object()) continue;
+    ReportedAlarm alarm{.step = record.value("step", int64_t{0}),
+                        .name = record.value("name", ""),
+                        .advice = record.value("advice", "")};
+    const auto layer = record.find("layer");
+    if (layer != record.end() && layer->is_number_integer()) alarm.layer = layer->get<int64_t>();
+    alarms.push_back(std::move(alarm));
+  }
+  return alarms;
+}
+
 RunInspection inspect_run(const fs::path& folder) {
   const RunFolder run = RunFolder::open_for_reading(folder);
   RunInspection result{.folder = folder};
@@ -162,6 +189,7 @@ RunInspection inspect_run(const fs::path& folder) {
                "{}: no run folder: it holds neither a recipe.yaml nor checkpoints",
                folder.string());
   result.last_step = last_step(run.metrics());
+  result.alarms = reported_alarms(run.routing());
   return result;
 }
 

@@ -52,6 +52,8 @@ struct CheckpointInspection {
   std::vector<BalanceState> balance_state;
   std::vector<int64_t> experts;    // of each expert layer
   std::vector<LoadHistory> loads;  // of each expert layer, over the run
+  /// Names of the alarms that are on; nullopt for a file that does not know.
+  std::optional<std::vector<std::string>> alarms;
 };
 
 /// A checkpoint file of a run, whole or not.
@@ -68,10 +70,19 @@ struct LastStep {
   std::vector<std::vector<int64_t>> counts;  // per expert layer [E], of the global batch
 };
 
+/// An alarm that a run reported.
+struct ReportedAlarm {
+  int64_t step = 0;
+  std::string name;
+  std::optional<int64_t> layer;
+  std::string advice;
+};
+
 struct RunInspection {
   std::filesystem::path folder;
   std::vector<CheckpointFile> files;  // by step
   std::optional<LastStep> last_step;  // nullopt without metrics.jsonl, or without experts
+  std::vector<ReportedAlarm> alarms;  // of routing.jsonl, by step
 };
 
 struct Inspection {

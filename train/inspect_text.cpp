@@ -105,6 +105,26 @@ void add_balance(std::string& out, const CheckpointInspection& found) {
        std::accumulate(found.experts.begin(), found.experts.end(), int64_t{0}));
 }
 
+void add_health(std::string& out, const CheckpointInspection& found) {
+  if (!found.alarms) return;
+  line(out, "health", "{}",
+       found.alarms->empty() ? "no alarm is on"
+                             : fmt::format("alarms on: {}", fmt::join(*found.alarms, ", ")));
+}
+
+/// The last few alarms that the run reported.
+void add_alarms(std::string& out, const std::vector<ReportedAlarm>& alarms) {
+  constexpr size_t kShown = 3;
+  if (alarms.empty()) return;
+  const size_t first = alarms.size() - std::min(alarms.size(), kShown);
+  line(out, "alarms", "{} reported{}", alarms.size(), first == 0 ? ":" : ", the last:");
+  for (size_t i = first; i < alarms.size(); ++i) {
+    const ReportedAlarm& alarm = alarms[i];
+    line(out, "", "step {}: {}{}; {}", with_commas(alarm.step), alarm.name,
+         alarm.layer ? fmt::format(" in expert layer {}", *alarm.layer) : "", alarm.advice);
+  }
+}
+
 void add_last_step(std::string& out, const LastStep& last) {
   line(out, "last loads", "of step {}, as recorded:", with_commas(last.step));
   for (size_t layer = 0; layer < last.counts.size(); ++layer) {
@@ -139,6 +159,13 @@ ordered_json json_of(const RunInspection& run) {
   ordered_json result = {{"folder", run.folder.string()}, {"checkpoints", std::move(files)}};
   if (run.last_step) {
     result["last_step"] = {{"step", run.last_step->step}, {"loads", run.last_step->counts}};
+  }
+  result["alarms"] = ordered_json::array();
+  for (const ReportedAlarm& alarm : run.alarms) {
+    result["alarms"].push_back({{"step", alarm.step},
+                                {"name", alarm.name},
+                                {"layer", alarm.layer ? ordered_json(*alarm.layer) : nullptr},
+                                {"advice", alarm.advice}});
   }
   return result;
 }
@@ -183,6 +210,7 @@ ordered_json json_of(const CheckpointInspection& found) {
                                {"supreme_max_violation", layer.sup_max_vio},
                                {"dead_experts", layer.dead_experts}});
   }
+  if (found.alarms) result["alarms_on"] = *found.alarms;
   return result;
 }
 
@@ -198,8 +226,10 @@ std::string inspection_text(const Inspection& found, const InspectionTextOptions
     add_progress(out, checkpoint);
     add_model(out, checkpoint);
     add_balance(out, checkpoint);
+    add_health(out, checkpoint);
   }
   if (found.run && found.run->last_step) add_last_step(out, *found.run->last_step);
+  if (found.run) add_alarms(out, found.run->alarms);
   if (found.checkpoint) {
     line(out, "written by", "{}", found.checkpoint->meta.build);
     if (options.parameters) add_parameters(out, found.checkpoint->table);

@@ -14,6 +14,7 @@
 #include <optional>
 #include <string_view>
 
+#include "autograd/support/function_ref.h"
 #include "train/alarms.h"
 #include "train/metrics/metric_log.h"
 #include "train/run.h"

@@ -182,7 +182,15 @@ TEST_F(Commands, EvalGivesTheHeldOutLossOfTheCheckpoint) {
             *read_checkpoint(checkpoint(8)).meta.eval_loss);
   EXPECT_TRUE(json.at("domains").contains("a"));
   EXPECT_TRUE(json.at("domains").contains("b"));
-  EXPECT_EQ(json.at("loads").size(), 2u);
+  ASSERT_EQ(json.at("loads").size(), 2u);
+  const auto& layer = json.at("loads").at(0);
+  EXPECT_EQ(layer.at("experts_per_token"), 2.0);
+  int64_t of_domains = 0;
+  for (const auto& domain : layer.at("domains")) {
+    of_domains += domain.at("counts").at(0).get<int64_t>();
+    EXPECT_GE(domain.at("specialisation").get<double>(), 1.0);
+  }
+  EXPECT_EQ(layer.at("counts").at(0), of_domains);
 }
 
 TEST_F(Commands, EvalPrintsATableForPeople) {
@@ -190,7 +198,8 @@ TEST_F(Commands, EvalPrintsATableForPeople) {
   EXPECT_EQ(outcome.status, 0);
   EXPECT_THAT(outcome.output,
               AllOf(HasSubstr("step 8, 1,024 training tokens"), HasSubstr("bits per byte"),
-                    HasSubstr("\nall "), HasSubstr("\nexpert layer")));
+                    HasSubstr("\nall "), HasSubstr("\nexpert layer"), HasSubstr("congestion"),
+                    HasSubstr("favourite expert of each domain")));
 }
 
 TEST_F(Commands, EvalReadsOtherFilesByDomain) {

@@ -22,7 +22,7 @@ train:
   global_batch: 128 tokens
   evaluate: {every: 4 steps}
 checkpoint: {every: 4 steps}
-log: {every: 1, sinks: [jsonl]}
+log: {every: 1, sinks: [jsonl, routing]}
 )";
 
 constexpr std::string_view kMoe = R"(

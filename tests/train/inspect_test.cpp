@@ -68,6 +68,19 @@ TEST_F(InspectTest, TellsWhereTheRunStood) {
   EXPECT_GT(result.seconds, 0.0);
   ASSERT_EQ(result.loads.size(), 2u);
   EXPECT_GT(result.loads[0].avg_max_vio, 0.0);
+  ASSERT_TRUE(result.alarms.has_value());
+  EXPECT_THAT(*result.alarms, IsEmpty());
+}
+
+TEST_F(InspectTest, TellsOfAlarms) {
+  (void)train(tiny_recipe("log: {alarms: {logit_norm: 0}}"));
+  const Inspection found = inspect(scratch_ / "run", CheckpointChoice::newest);
+  EXPECT_THAT(found.checkpoint->alarms.value(), ElementsAre("logit_norm"));
+  ASSERT_EQ(found.run->alarms.size(), 1u);
+  EXPECT_EQ(found.run->alarms[0].name, "logit_norm");
+  EXPECT_EQ(found.run->alarms[0].step, 1);
+  EXPECT_TRUE(found.run->alarms[0].layer.has_value());
+  EXPECT_THAT(inspection_text(found), HasSubstr("health      alarms on: logit_norm\n"));
 }
 
 TEST_F(InspectTest, SummarisesTheStateOfTheBalancers) {
@@ -172,12 +185,17 @@ Inspection example() {
       .balance_state = {{"loss_free_bias/bias", 2, {16}, -0.03125, 0.5}},
       .experts = {16, 16},
       .loads = {{.avg_max_vio = 0.25, .sup_max_vio = 1.5, .dead_experts = 1},
-                {.avg_max_vio = 0.75, .sup_max_vio = 2.0, .dead_experts = 0}}};
+                {.avg_max_vio = 0.75, .sup_max_vio = 2.0, .dead_experts = 0}},
+      .alarms = {{"dead_experts", "dropped"}}};
   RunInspection run{.folder = "runs/a",
                     .files = {{"runs/a/checkpoints/step_00000100.h5", 100, 3 << 20, 3.125, ""},
                               {"runs/a/checkpoints/step_00000150.h5", 150, 5, {}, "x.h5: cut off"},
                               {"runs/a/checkpoints/step_00000200.h5", 200, 3 << 20, 3.25, ""}},
-                    .last_step = LastStep{203, {{4, 4, 0, 0}, {3, 3, 1, 1}}}};
+                    .last_step = LastStep{203, {{4, 4, 0, 0}, {3, 3, 1, 1}}},
+                    .alarms = {{110, "dropped", 1, "balance more"},
+                               {120, "dead_experts", 0, "balance more"},
+                               {150, "loss_deviation", {}, "look at the data"},
+                               {190, "dropped", 0, "balance more"}}};
   return {std::move(run), std::move(checkpoint)};
 }
 
@@ -197,9 +215,14 @@ parameters  1,234,567 in all, 456,789 active per token
 balance     loss_free_bias + router_z_loss
             loss_free_bias/bias [16] from -0.03125 to 0.5, 2 layers
 loads       maxvio 0.500 on average over steps and layers, 2.000 at most; 1 of 32 experts dead
+health      alarms on: dead_experts, dropped
 last loads  of step 203, as recorded:
             layer 0: maxvio 1.000, largest share 0.500, 2.0 effective experts of 4
             layer 1: maxvio 0.500, largest share 0.375, 3.5 effective experts of 4
+alarms      4 reported, the last:
+            step 120: dead_experts in expert layer 0; balance more
+            step 150: loss_deviation; look at the data
+            step 190: dropped in expert layer 0; balance more
 written by  gcc 12 avx2
 
 embedding.weight       1,048,576  [4096, 256]  frozen
@@ -217,6 +240,7 @@ TEST(InspectionText, IsShortForADenseModelThatWasNotEvaluated) {
   checkpoint.skipped = 0;
   checkpoint.parameters.trainable = checkpoint.parameters.total;
   checkpoint.experts.clear();
+  checkpoint.alarms.reset();
   EXPECT_EQ(inspection_text(found),
             R"(checkpoint  runs/a/checkpoints/step_00000200.h5, 3.0 MiB
 step        200, 1,638,400 tokens, 1m 35s of training

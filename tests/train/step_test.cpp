@@ -236,6 +236,56 @@ TEST(TrainingStep, GivesTheSameUpdateOnSeveralRanks) {
   });
 }
 
+/// What a step saw of routers, [layer, figure].
+std::vector<double> figures(const std::vector<RouterStatistics>& layers) {
+  std::vector<double> values;
+  for (const RouterStatistics& of : layers) {
+    values.insert(values.end(), {of.entropy, of.logit_norm, of.top_margin, of.chosen_probability});
+  }
+  return values;
+}
+
+constexpr StepWatch kEverything{.routers = true, .experts = true};
+
+TEST(TrainingStep, SeesTheSameOfRoutersHoweverTheBatchIsCut) {
+  const Recipe recipe = tiny_recipe(
+      "model: {dtype: f64}\nbalance: [{type: global_aux_loss}, {type: router_z_loss}]\n"
+      "train: {recompute: all}");
+  const Batch batch = uneven_batch();
+  Bench whole(recipe);
+  const auto expected = figures(whole.step.run(batch, {}, kEverything).routers);
+  ASSERT_THAT(expected, ::testing::SizeIs(8));
+  EXPECT_GT(expected.front(), 0.0);
+  const auto near = ::testing::Pointwise(::testing::DoubleNear(1e-12), expected);
+  for (const int64_t parts : {2, 8}) {
+    // With a counting pass, which must not be seen.
+    Bench cut(recipe, 160 / parts);
+    EXPECT_THAT(figures(cut.step.run(batch, {}, kEverything).routers), near) << parts;
+  }
+  testing::ThreadRanks::run(2, [&](Communicator& communicator) {
+    const Batch share =
+        communicator.rank() == 0 ? batch.slice_sequences(0, 3) : batch.slice_sequences(3, 8);
+    Bench bench(recipe, 45, communicator);
+    EXPECT_THAT(figures(bench.step.run(share, {}, kEverything).routers), near);
+  });
+}
+
+TEST(TrainingStep, IsNotChangedByWatching) {
+  const Batch batch = uneven_batch();
+  Bench plain(tiny_recipe(), 40);
+  Bench watched(tiny_recipe(), 40);
+  for (int64_t i = 0; i < 3; ++i) {
+    const StepResult a = plain.step.run(batch, {.step = i});
+    const StepResult b = watched.step.run(batch, {.step = i}, kEverything);
+    EXPECT_THAT(a.routers, IsEmpty());
+    EXPECT_THAT(a.experts, IsEmpty());
+    EXPECT_EQ(b.experts.size(), 2u);
+    EXPECT_EQ(a.loss, b.loss);
+  }
+  EXPECT_THAT(testing::differing_arrays(plain.state(), watched.state()), IsEmpty());
+  EXPECT_EQ(plain.pool.peak().total(), watched.pool.peak().total());
+}
+
 TEST(TrainingStep, ReplaysSelectionsWhenItRecomputes) {
   const Batch batch = uneven_batch();
   for (const std::string router : {"{type: top_k}", kNoise}) {

@@ -63,13 +63,18 @@ class TrainerTest : public ::testing::Test {
   void cut(const std::string& whole, int64_t step, const std::string& folder) const {
     std::filesystem::create_directories(scratch_ / folder / "checkpoints");
     std::filesystem::copy(checkpoint(whole, step), checkpoint(folder, step));
-    std::filesystem::copy(scratch_ / whole / "metrics.jsonl", scratch_ / folder / "metrics.jsonl");
+    for (const char* file : {"metrics.jsonl", "routing.jsonl"}) {
+      if (!std::filesystem::exists(scratch_ / whole / file)) continue;
+      std::filesystem::copy(scratch_ / whole / file, scratch_ / folder / file);
+    }
   }
   /// The same bits after `step`, and the same metrics on the way.
   void expect_same(const std::string& folder, const std::string& whole, int64_t step) const {
     EXPECT_THAT(differing_arrays(state_in(folder, step), state_in(whole, step)), IsEmpty())
         << folder;
     EXPECT_EQ(metrics_of(folder), metrics_of(whole)) << folder;
+    EXPECT_EQ(testing::routing_in(scratch_ / folder), testing::routing_in(scratch_ / whole))
+        << folder;
   }
 
   ScratchFolder scratch_;
@@ -194,6 +199,8 @@ TEST_F(TrainerTest, IsNotChangedByEvaluatingSavingOrLogging) {
   for (StateDict* state : {&often, &seldom}) {
     state->erase("run/best_eval_loss");
     state->erase("run/best_eval_step");
+    // What the next records need; nothing else reads it.
+    std::erase_if(*state, [](const auto& item) { return item.first.starts_with("run/watch/"); });
   }
   EXPECT_THAT(differing_arrays(seldom, often), IsEmpty());
 }
@@ -207,6 +214,24 @@ data:
     - {type: synthetic, pattern: markov, documents: 8, min_length: 40, max_length: 60, alphabet: 24}
     - {type: synthetic, pattern: copy, documents: 8, min_length: 20, max_length: 30, alphabet: 24}
 )";
+
+TEST_F(TrainerTest, ResumesFromACheckpointThatKnowsNothingOfRoutingRecords) {
+  const Recipe recipe = tiny_recipe();
+  (void)train(recipe, "whole");
+  cut("whole", 4, "cut");
+  Checkpoint old = read_checkpoint(checkpoint("cut", 4));
+  EXPECT_GT(std::erase_if(old.state,
+                          [](const auto& item) { return item.first.starts_with("run/watch/"); }),
+            0u);
+  write_checkpoint(real_file_system(), checkpoint("cut", 4), old);
+  (void)train(recipe, "cut");
+  StateDict resumed = state_in("cut", 8);
+  StateDict whole = state_in("whole", 8);
+  for (StateDict* state : {&resumed, &whole}) {
+    std::erase_if(*state, [](const auto& item) { return item.first.starts_with("run/watch/"); });
+  }
+  EXPECT_THAT(differing_arrays(resumed, whole), IsEmpty());
+}
 
 struct ResumeCase {
   std::string name;
@@ -246,7 +271,12 @@ INSTANTIATE_TEST_SUITE_P(
                    "train: {micro_batch: 64 tokens}"},
         ResumeCase{"RandomNumbers",
                    "model: {dropout: 0.1, experts: {router: {type: noisy_top_k, jitter: 0.1}}}"},
-        ResumeCase{"EndOfAnEpoch", kShortCorpora}),
+        ResumeCase{"EndOfAnEpoch", kShortCorpora},
+        // Loads and looks at the experts that straddle the cut, and an alarm that waits there.
+        ResumeCase{"RoutingRecords",
+                   "log: {every: 3 steps, sinks: [jsonl, routing], loads: 3 steps, experts: 3 "
+                   "steps,\n  alarms: {max_violation: 0.01, patience: 3, fluctuation: 0.0}}\n"
+                   "train: {evaluate: {every: 2 steps}}"}),
     [](const auto& test) { return test.param.name; });
 
 TEST(ARun, ContinuesBitForBitFromEveryStep) {

@@ -1,12 +1,14 @@
 // `sluice eval CHECKPOINT|RUN`: the held-out loss, for people or as JSON, and logits as a file.
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "balance/load.h"
+#include "balance/metrics.h"
 #include "train/cli/checkpoint_flags.h"
 #include "train/cli/command.h"
 #include "train/cli/format.h"
@@ -33,20 +35,57 @@ void print_loss(std::string_view name, const TextLoss& loss, size_t width) {
              loss.bits_per_byte());
 }
 
-void print_loads(const std::vector<LayerLoad>& loads) {
-  if (loads.empty()) return;
-  fmt::print("\n{:<14}{:>8}{:>19}{:>15}{:>8}\n", "expert layer", "maxvio", "effective experts",
-             "largest share", "idle");
-  const auto row = [](const std::string& name, const LoadStatistics& load) {
-    fmt::print("{:<14}{:>8.3f}{:>19.2f}{:>15.4f}{:>8}\n", name, load.max_vio,
-               load.effective_experts, load.largest_share, fmt::format("{:g}", load.idle_experts));
+void print_loads(const Evaluation& result) {
+  if (result.loads.empty()) return;
+  fmt::print("\n{:<14}{:>8}{:>19}{:>15}{:>8}{:>15}{:>15}\n", "expert layer", "maxvio",
+             "effective experts", "largest share", "idle", "experts/token", "congestion");
+  const auto row = [](const std::string& name, const LoadStatistics& load,
+                      std::optional<double> congestion) {
+    fmt::print("{:<14}{:>8.3f}{:>19.2f}{:>15.4f}{:>8}{:>15.2f}{:>15}\n", name, load.max_vio,
+               load.effective_experts, load.largest_share, fmt::format("{:g}", load.idle_experts),
+               load.experts_per_token, congestion ? fmt::format("{:.2f}", *congestion) : "-");
   };
   std::vector<LoadStatistics> layers;
-  for (const LayerLoad& load : loads) {
-    layers.push_back(load_statistics(load));
-    row(fmt::format("{}", layers.size() - 1), layers.back());
+  for (size_t layer = 0; layer < result.loads.size(); ++layer) {
+    layers.push_back(load_statistics(result.loads[layer]));
+    row(fmt::format("{}", layer), layers.back(),
+        result.probes[layer].congestion(result.loss.tokens));
   }
-  if (layers.size() > 1) row("mean", mean_of(layers));
+  if (layers.size() > 1) row("mean", mean_of(layers), std::nullopt);
+}
+
+/// The expert that gets most of a domain's tokens, and how often for a share of k / E.
+struct Favourite {
+  size_t expert = 0;
+  double share = 0.0;  // of the domain's tokens
+  double times = 0.0;  // that of an expert that everyone uses alike
+};
+
+Favourite favourite_of(const LayerProbe& probe, const std::vector<int64_t>& tokens, size_t domain) {
+  const std::vector<double> shares = specialisation(probe.chosen[domain], tokens[domain]);
+  const auto best = std::ranges::max_element(shares);
+  return {.expert = static_cast<size_t>(best - shares.begin()),
+          .share = *best,
+          .times = summarise_specialisation(probe.chosen, tokens).peak[domain]};
+}
+
+void print_domains(const Evaluation& result) {
+  if (result.probes.empty() || result.domains.size() < 2) return;
+  const std::vector<int64_t> tokens = result.domain_tokens();
+  size_t width = std::string_view("expert 63, 2.00x").size();
+  for (const DomainLoss& domain : result.domains) width = std::max(width, domain.domain.size());
+  fmt::print("\nfavourite expert of each domain, and its share of the tokens over k / E\n{:<14}",
+             "expert layer");
+  for (const DomainLoss& domain : result.domains) fmt::print("  {:>{}}", domain.domain, width);
+  fmt::print("\n");
+  for (size_t layer = 0; layer < result.probes.size(); ++layer) {
+    fmt::print("{:<14}", layer);
+    for (size_t domain = 0; domain < tokens.size(); ++domain) {
+      const Favourite best = favourite_of(result.probes[layer], tokens, domain);
+      fmt::print("  {:>{}}", fmt::format("expert {}, {:.2f}x", best.expert, best.times), width);
+    }
+    fmt::print("\n");
+  }
 }
 
 void print_text(const CheckpointMeta& meta, const std::string& path, const Evaluation& result) {
@@ -59,7 +98,8 @@ void print_text(const CheckpointMeta& meta, const std::string& path, const Evalu
              "perplexity", "bits per byte");
   for (const DomainLoss& domain : result.domains) print_loss(domain.domain, domain.loss, width);
   if (result.domains.size() > 1) print_loss("all", result.loss, width);
-  print_loads(result.loads);
+  print_loads(result);
+  print_domains(result);
 }
 
 ordered_json json_of(const TextLoss& loss) {
@@ -70,6 +110,31 @@ ordered_json json_of(const TextLoss& loss) {
           {"bits_per_byte", loss.bits_per_byte()}};
 }
 
+ordered_json json_of(const Evaluation& result, size_t layer) {
+  const LayerLoad& load = result.loads[layer];
+  const LayerProbe& probe = result.probes[layer];
+  const LoadStatistics statistics = load_statistics(load);
+  ordered_json json = {{"counts", load.counts},
+                       {"max_violation", statistics.max_vio},
+                       {"effective_experts", statistics.effective_experts},
+                       {"largest_share", statistics.largest_share},
+                       {"idle_experts", statistics.idle_experts},
+                       {"experts_per_token", statistics.experts_per_token},
+                       {"strongest_pair", probe.strongest_pair()}};
+  if (const auto gamma = probe.congestion(result.loss.tokens)) json["congestion"] = *gamma;
+  const std::vector<int64_t> tokens = result.domain_tokens();
+  json["domain_information"] = summarise_specialisation(probe.chosen, tokens).information;
+  json["domains"] = ordered_json::object();
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const Favourite best = favourite_of(probe, tokens, i);
+    json["domains"][result.domains[i].domain] = {{"counts", probe.chosen[i]},
+                                                 {"favourite_expert", best.expert},
+                                                 {"favourite_share", best.share},
+                                                 {"specialisation", best.times}};
+  }
+  return json;
+}
+
 void print_json(const CheckpointMeta& meta, const std::string& path, const Evaluation& result) {
   ordered_json json = {{"checkpoint", path}, {"step", meta.step}, {"training_tokens", meta.tokens}};
   json["all"] = json_of(result.loss);
@@ -78,13 +143,8 @@ void print_json(const CheckpointMeta& meta, const std::string& path, const Evalu
     json["domains"][domain.domain] = json_of(domain.loss);
   }
   json["loads"] = ordered_json::array();
-  for (const LayerLoad& load : result.loads) {
-    const LoadStatistics statistics = load_statistics(load);
-    json["loads"].push_back({{"counts", load.counts},
-                             {"max_violation", statistics.max_vio},
-                             {"effective_experts", statistics.effective_experts},
-                             {"largest_share", statistics.largest_share},
-                             {"idle_experts", statistics.idle_experts}});
+  for (size_t layer = 0; layer < result.loads.size(); ++layer) {
+    json["loads"].push_back(json_of(result, layer));
   }
   fmt::print("{}\n", json.dump(2));
 }
@@ -116,7 +176,8 @@ int run_evaluation(const EvalFlags& flags) {
 
 const Command eval_command = {
     .name = "eval",
-    .summary = "Loss of a trained model on held-out text: nats, perplexity, bits per byte, loads",
+    .summary =
+        "Loss and routing of a trained model on held-out text: perplexity, bits per byte, loads",
     .example = "sluice eval runs/quickstart",
     .declare = [](CLI::App& app) -> std::function<int()> {
       auto flags = std::make_shared<EvalFlags>();

@@ -72,6 +72,7 @@ class EverySink : public ::testing::TestWithParam<const SinkType*> {
       const std::vector<int64_t> counts{step, 2, 3};
       record.histograms.push_back(Histogram::of_counts("load/tokens/0", counts));
       sink.record(record);
+      sink.routing(LoadRecord{.step = step, .tokens = 100 * step, .load = {{step, 2, 3}}});
     }
   }
 };
