@@ -63,10 +63,13 @@ std::vector<int64_t> count_tokens(std::span<const int32_t> chosen, const RouterI
   const int64_t group_size = input.router.probabilities.dim(1) / groups;
   std::vector<int64_t> tokens(static_cast<size_t>(groups), 0);
   std::vector<uint8_t> reached(static_cast<size_t>(groups));
+  // A selection may hold more slots per token than top_k.
+  const auto slots =
+      static_cast<int64_t>(chosen.size() / std::max<size_t>(1, input.layout.counted.size()));
   for (int64_t t = begin; t < end; ++t) {
     if (input.layout.counted[static_cast<size_t>(t)] == 0) continue;
     std::fill(reached.begin(), reached.end(), uint8_t{0});
-    for (int64_t slot = t * input.top_k; slot < (t + 1) * input.top_k; ++slot) {
+    for (int64_t slot = t * slots; slot < (t + 1) * slots; ++slot) {
       const int32_t expert = chosen[static_cast<size_t>(slot)];
       if (expert != kNoExpert) reached[static_cast<size_t>(expert / group_size)] = 1;
     }
