@@ -74,6 +74,7 @@ class NullExpertsRouter final : public TopKRouter {
       TopKRouter::choose(context, scores, shift, top_k, selection);
       return;
     }
+    const NoGrad no_grad(context.tape);
     const Tensor all[] = {scores.scores, scores.null_scores};
     std::vector<double> shift_of_all(shift.begin(), shift.end());
     if (!shift.empty()) shift_of_all.resize(static_cast<size_t>(experts_ + null_experts_), 0.0);
