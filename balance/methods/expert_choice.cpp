@@ -17,10 +17,11 @@
 // Loads are equal by construction. Which tokens an expert takes depends on later tokens: training
 // only. Ours [R]: the causal form for evaluation is a threshold per expert, a running mean of the
 // (C + 1)-th largest value of its column over the micro-batches, and for `over: tokens` a running
-// mean of the logarithm of the softmax's denominator; before the first micro-batch evaluation takes
-// the router's top-k. Tokens without a loss are not chosen from: they go to the experts for which
-// they are past that value. A token that no expert takes passes by. The method sets the weights
-// itself: `weights` and `scale` of the router do not apply, nor do its groups.
+// mean of the logarithm of the softmax's denominator, averaged over the ranks after every step;
+// before the first micro-batch evaluation takes the router's top-k. Tokens without a loss are not
+// chosen from: they go to the experts for which they are past that value. A token that no expert
+// takes passes by. The method sets the weights itself: `weights` and `scale` of the router do not
+// apply; routers with groups, thresholds or null experts are refused.
 
 #include <algorithm>
 #include <cmath>
@@ -126,6 +127,19 @@ class ExpertChoice final : public Balancer {
     const Tensor weights =
         column(tape, s.dtype(), s.dim(0), [&](int64_t t) { return is_counted(input, t) * factor; });
     losses.push_back({LossKind::balance, sum(tape, mul(tape, square(tape, asked), weights))});
+  }
+
+  void reduce(Communicator& communicator) override {
+    if (communicator.size() == 1) return;
+    std::vector<int64_t> learned = {micro_batches_ > 0 ? 1 : 0, micro_batches_};
+    communicator.sum(std::span<int64_t>(learned));
+    if (learned[0] == 0) return;
+    for (std::vector<double>* values : {&thresholds_, &log_partition_}) {
+      if (micro_batches_ == 0) std::ranges::fill(*values, 0.0);
+      communicator.sum(std::span<double>(*values));
+      for (double& value : *values) value /= static_cast<double>(learned[0]);
+    }
+    micro_batches_ = (learned[1] + learned[0] - 1) / learned[0];
   }
 
   void visit_state(StateVisitor& visitor) override {
