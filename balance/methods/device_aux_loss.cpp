@@ -39,8 +39,9 @@ struct DeviceAuxLossConfig final : Configurable {
   LoadSource selection = LoadSource::automatic;
 
   void fields(FieldVisitor& v) override {
-    v.integer({"groups", "groups D of neighbouring experts; a divisor of their number"}, groups,
-              {.min = 1});
+    v.integer(
+        {"groups", "groups D of neighbouring experts, a divisor of their number (DeepSeek-V2: 8)"},
+        groups, {.min = 1});
     v.scheduled({"device_coefficient", "weight alpha_2 of the loss on assignments per group"},
                 device_coefficient, {.min = 0.0});
     v.scheduled({"communication_coefficient", "weight alpha_3 of the loss on tokens per group"},

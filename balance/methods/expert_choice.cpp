@@ -52,7 +52,7 @@ struct ExpertChoiceConfig final : Configurable {
   void fields(FieldVisitor& v) override {
     v.optional_number({"capacity_factor",
                        "mean number of experts per token, which sets what an expert takes; auto: "
-                       "top_k"},
+                       "top_k (paper: 2)"},
                       capacity_factor, {.min = 0.0, .exclusive_min = true}, "auto");
     v.enumeration({"over",
                    "scores are a softmax over the experts of a token, or over the tokens of the "

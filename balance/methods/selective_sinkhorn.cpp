@@ -45,8 +45,9 @@ struct SelectiveSinkhornConfig final : Configurable {
   PlanGradient gradient = PlanGradient::none;
 
   void fields(FieldVisitor& v) override {
-    v.scheduled({"probability", "share p of the steps that are routed by the plan"}, probability,
-                {.min = 0.0, .max = 1.0});
+    v.scheduled(
+        {"probability", "share p of the steps that are routed by the plan (paper: 0.001 to 0.01)"},
+        probability, {.min = 0.0, .max = 1.0});
     v.enumeration({"cost", "what the plan maximises: linear (logits) or softmax (of the logits)"},
                   cost, {{"linear", Cost::linear}, {"softmax", Cost::softmax}});
     v.number({"regularisation", "weight xi of the entropy: 0.5 or 1 for linear, 0.05 for softmax"},
@@ -55,8 +56,10 @@ struct SelectiveSinkhornConfig final : Configurable {
              {.min = 0.0});
     v.integer({"max_iterations", "most scaling iterations per micro-batch"}, max_iterations,
               {.min = 1, .max = 100000});
-    v.scheduled({"noise", "standard deviation sigma of the noise on the logits in other steps"},
-                noise, {.min = 0.0});
+    v.scheduled(
+        {"noise",
+         "standard deviation sigma of the noise on the logits in other steps (paper: 0.1 to 4)"},
+        noise, {.min = 0.0});
     v.enumeration(
         {"gradient", "through the weights of the plan: none (a constant), or last_iteration"},
         gradient, {{"none", PlanGradient::none}, {"last_iteration", PlanGradient::last_iteration}});
