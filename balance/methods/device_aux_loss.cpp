@@ -46,7 +46,9 @@ struct DeviceAuxLossConfig final : Configurable {
                 device_coefficient, {.min = 0.0});
     v.scheduled({"communication_coefficient", "weight alpha_3 of the loss on tokens per group"},
                 communication_coefficient, {.min = 0.0});
-    v.optional_integer({"max_groups", "groups M that a token may reach; auto: as many as k allows"},
+    v.optional_integer({"max_groups",
+                        "groups M that a token may reach; auto: as many as k allows "
+                        "(DeepSeek-V2: 3)"},
                        max_groups, {.min = 1}, "auto");
     v.enumeration({"scope", "tokens whose load is balanced together"}, scope,
                   {{"sequence", Scope::sequence}, {"micro_batch", Scope::micro_batch}});

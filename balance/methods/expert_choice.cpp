@@ -58,8 +58,10 @@ struct ExpertChoiceConfig final : Configurable {
                    "scores are a softmax over the experts of a token, or over the tokens of the "
                    "micro-batch (Mesh TensorFlow)"},
                   over, {{"experts", Over::experts}, {"tokens", Over::tokens}});
-    v.scheduled({"coverage", "weight of the loss that asks for every token, for over: tokens"},
-                coverage, {.min = 0.0});
+    v.scheduled(
+        {"coverage",
+         "weight of the loss that asks for every token, for over: tokens (Mesh TensorFlow: 0.01)"},
+        coverage, {.min = 0.0});
     v.number({"decay", "what the thresholds of evaluation keep of themselves per micro-batch"},
              decay, {.min = 0.0, .max = 1.0});
   }
