@@ -153,6 +153,7 @@ const BalancerEntry bip_balancer = {
     .doc = "prices from the assignment problem of every micro-batch (Sun 2025)",
     .make_config = make_balancer_config<BipConfig>,
     .make = make_balancer_method<Bip, BipConfig>,
+    .assumes_top_k = true,
 };
 
 }  // namespace sluice

@@ -319,6 +319,7 @@ const BalancerEntry expert_choice_balancer = {
     .doc = "every expert takes its best tokens of a micro-batch (Zhou et al. 2022)",
     .make_config = make_balancer_config<ExpertChoiceConfig>,
     .make = make_balancer_method<ExpertChoice, ExpertChoiceConfig>,
+    .passes_over_router = true,
 };
 
 }  // namespace sluice

@@ -305,6 +305,7 @@ const BalancerEntry quantile_balancer = {
     .doc = "prices at which each expert would have taken its share, once per step (Su 2026)",
     .make_config = make_balancer_config<QuantileConfig>,
     .make = make_balancer_method<Quantile, QuantileConfig>,
+    .assumes_top_k = true,
 };
 
 }  // namespace sluice

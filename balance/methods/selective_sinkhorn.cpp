@@ -13,8 +13,8 @@
 // such a step (`gradient: none`), or its last scaling of the tokens is differentiated
 // (`gradient: last_iteration`); the noise moves the choice and leaves the weights alone; tokens
 // without a loss are not in the marginals and are routed by the potentials of the experts. Looks at
-// later tokens in the steps with a plan, at none otherwise. The router's groups do not apply to
-// steps with a plan or noise.
+// later tokens in the steps with a plan, at none otherwise. Routers with groups, thresholds or null
+// experts, which would be heard in evaluation only, are refused.
 
 #include <algorithm>
 #include <cmath>
@@ -190,6 +190,7 @@ const BalancerEntry selective_sinkhorn_balancer = {
     .doc = "a few steps routed by a transport plan, the others with noise (arXiv 2511.08972)",
     .make_config = make_balancer_config<SelectiveSinkhornConfig>,
     .make = make_balancer_method<SelectiveSinkhorn, SelectiveSinkhornConfig>,
+    .passes_over_router = true,
 };
 
 }  // namespace sluice

@@ -39,6 +39,7 @@ struct NullExpertsConfig final : TopKRouterConfig {
     }
     return {};
   }
+  [[nodiscard]] bool varies_k() const override { return num_null_experts > 0; }
 };
 
 /// The same layer with a row of W for every null expert.
