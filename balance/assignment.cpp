@@ -6,6 +6,7 @@
 
 #include "autograd/kernels/top_k.h"
 #include "autograd/support/error.h"
+#include "autograd/support/parallel.h"
 
 namespace sluice {
 namespace {
@@ -76,15 +77,19 @@ class Flow {
   }
 
   void fill_heaps(int64_t tokens) {
-    for (size_t t = 0; t < static_cast<size_t>(tokens); ++t) {
-      for (size_t from = 0; from < experts_; ++from) {
+    parallel_for(static_cast<int64_t>(experts_), [&](int64_t expert) {
+      const auto from = static_cast<size_t>(expert);
+      for (size_t t = 0; t < static_cast<size_t>(tokens); ++t) {
         if (!is_at(t, from)) continue;
         for (size_t to = 0; to < experts_; ++to) {
           if (!is_at(t, to)) moves_[from * experts_ + to].push_back(move_of(t, from, to));
         }
       }
-    }
-    for (auto& heap : moves_) std::make_heap(heap.begin(), heap.end(), std::greater<>());
+      for (size_t to = 0; to < experts_; ++to) {
+        auto& heap = moves_[from * experts_ + to];
+        std::make_heap(heap.begin(), heap.end(), std::greater<>());
+      }
+    });
   }
 
   [[nodiscard]] Move move_of(size_t token, size_t from, size_t to) const {

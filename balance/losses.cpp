@@ -37,6 +37,22 @@ Tensor constant_rows(Tape& tape, const Shape& shape, DType dtype, Fill&& fill) {
   return rows;
 }
 
+/// Leaves every token as many of its chosen experts as the router gives it unshifted: fewer than
+/// top_k for routers with a threshold or with null experts.
+void keep_as_many(const RouterInput& input, std::vector<int32_t>& chosen) {
+  Selection own;
+  input.choose({}, own);
+  const int64_t k = input.top_k;
+  parallel_for_ranges(own.tokens, kTokenBlock, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      const auto slots = own.expert.begin() + t * own.top_k;
+      const int64_t given = own.top_k - std::count(slots, slots + own.top_k, kNoExpert);
+      std::fill(chosen.begin() + t * k + std::min(given, k), chosen.begin() + (t + 1) * k,
+                kNoExpert);
+    }
+  });
+}
+
 /// sum over t, i of weights[t, i] p[t, i], one element.
 Tensor weighted_sum(Tape& tape, const Tensor& p, const Tensor& weights) {
   return sum(tape, mul(tape, p, weights));
@@ -68,6 +84,7 @@ std::vector<int32_t> chosen_experts(LoadSource source, const RouterInput& input,
                                       .values = nullptr,
                                       .indices = chosen.data()});
   });
+  keep_as_many(input, chosen);
   return chosen;
 }
 

@@ -27,7 +27,8 @@ namespace sluice {
 enum class LoadSource : uint8_t {
   automatic,  // unbiased when the selection was shifted by a bias or a price, else executed
   executed,   // the selection that was made, biases and groups included
-  unbiased,   // a plain top-k of the scores, as if no balancer had shifted them
+  unbiased,   // a plain top-k of the scores, as if no balancer had shifted them; as many experts
+              // of a token as the router gives it unshifted
 };
 
 /// `selection:` of the losses that take it.

@@ -115,6 +115,8 @@ void check_names(std::span<const Tagged> methods) {
 
 }  // namespace
 
+const BalancerEntry& balancer_entry(std::string_view name) { return registry().at(name); }
+
 std::span<const Choice> balance_choices() {
   static const std::vector<Choice> choices = [] {
     std::vector<Choice> result;

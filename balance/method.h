@@ -18,7 +18,15 @@ struct BalancerEntry {
   /// `config` is what make_config made, its fields read. The balancer may keep a copy of its
   /// values.
   std::unique_ptr<Balancer> (*make)(const Configurable& config, const BalancerSetup& setup);
+  /// Chooses by values of its own, not through RouterInput::choose: groups, thresholds and null
+  /// experts of a router would go unheard.
+  bool passes_over_router = false;
+  /// Computes with top_k experts for every token.
+  bool assumes_top_k = false;
 };
+
+/// The line of methods.def with this name; throws ConfigError with the known and the nearest name.
+[[nodiscard]] const BalancerEntry& balancer_entry(std::string_view name);
 
 /// The make_config and make of a method `Method` with a constructor from (Config, BalancerSetup).
 template <class Config>

@@ -56,6 +56,12 @@ struct RouterConfig : Configurable {
   [[nodiscard]] virtual std::string check_against(int64_t num_experts, int64_t top_k) const = 0;
   /// True for a router that gives RouterScores::noise_scale in training.
   [[nodiscard]] virtual bool adds_noise() const { return false; }
+  /// True for a router whose choice follows from no scores: nothing shifts or teaches it.
+  [[nodiscard]] virtual bool is_fixed() const { return false; }
+  /// True for a router that gives a token fewer than top_k experts where it sees fit.
+  [[nodiscard]] virtual bool varies_k() const { return false; }
+  /// True for a router that excludes experts whatever their scores (groups).
+  [[nodiscard]] virtual bool restricts() const { return false; }
 };
 
 /// A line of routers.def.

@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "balance/make.h"
+#include "balance/method.h"
 #include "layers/ffns/moe.h"
 #include "layers/mixers/attention.h"
 #include "layers/router.h"
@@ -31,25 +32,37 @@ bool may_change(std::string_view key) {
   });
 }
 
-bool adds_noise(const Configurable& router) {
+/// What a method other than none asks of a router and this one has not; empty when they go together.
+std::string_view unmet_need(const BalancerEntry& method, bool needs_noise,
+                            const Configurable& router) {
   const auto* config = dynamic_cast<const RouterConfig*>(&router);
-  return config != nullptr && config->adds_noise();
+  if (config == nullptr) return {};
+  if (config->is_fixed()) return "needs a router whose choice follows from scores";
+  if (needs_noise && !config->adds_noise()) return "needs a router with noise";
+  if (method.passes_over_router && (config->varies_k() || config->restricts())) {
+    return "chooses by itself and would pass over groups, thresholds and null experts";
+  }
+  if (method.assumes_top_k && config->varies_k()) return "counts on top_k experts for every token";
+  return {};
 }
 
-/// A method that asks how likely a choice was needs a router whose choice is uncertain.
-std::string check_noise(const std::vector<Tagged>& methods, const BalancerSetup& setup,
-                        const Tagged& router) {
-  if (router.config == nullptr || adds_noise(*router.config)) return {};
+/// Refuses a method and a router of which one would not be heard.
+std::string check_router(const std::vector<Tagged>& methods, const BalancerSetup& setup,
+                         const Tagged& router) {
+  if (router.config == nullptr) return {};
   for (const Tagged& method : methods) {
-    if (!make_balancer(std::span(&method, 1), setup)->traits().needs_noise) continue;
-    std::vector<std::string_view> noisy;
+    if (method.type == none_balancer.name) continue;
+    const BalancerEntry& entry = balancer_entry(method.type);
+    const bool needs_noise = make_balancer(std::span(&method, 1), setup)->traits().needs_noise;
+    const std::string_view need = unmet_need(entry, needs_noise, *router.config);
+    if (need.empty()) continue;
+    std::vector<std::string_view> allowed;
     for (const Choice& choice : router_choices()) {
-      if (adds_noise(*choice.make_config())) noisy.push_back(choice.name);
+      if (unmet_need(entry, needs_noise, *choice.make_config()).empty())
+        allowed.push_back(choice.name);
     }
-    return fmt::format(
-        "balance: {} needs a router with noise; found model.experts.router {}, "
-        "allowed {}",
-        method.type, router.type, fmt::join(noisy, ", "));
+    return fmt::format("balance: {} {}; found model.experts.router {}, allowed {}", method.type,
+                       need, router.type, fmt::join(allowed, ", "));
   }
   return {};
 }
@@ -69,7 +82,7 @@ std::string check_balance(const Recipe& recipe) {
     const BalancerSetup setup{
         .layer = 0, .experts = experts.num_experts, .top_k = experts.largest_top_k()};
     (void)make_balancer(methods, setup);
-    return check_noise(methods, setup, experts.router);
+    return check_router(methods, setup, experts.router);
   } catch (const ConfigError& error) {
     return error.what();
   }

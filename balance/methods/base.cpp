@@ -9,7 +9,8 @@
 // the ordinary residual block with the weight alpha = sigmoid(z). What differs: the router sees the
 // normed state, as the experts do. The paper starts f at zero and the router's rows orthogonal with
 // gain 0.1, which a recipe chooses, not a balancer. The method sets the weights itself: `weights`
-// and `scale` of the router do not apply, nor do its groups.
+// and `scale` of the router do not apply; routers with groups, thresholds or null experts are
+// refused.
 //
 // Ours [R]: the assignment is solved exactly (balance/assignment.h) where the paper's auction stops
 // within T epsilon of the optimum; k > 1 experts per token, where the paper has one; loads differ
@@ -74,6 +75,7 @@ const BalancerEntry base_balancer = {
     .doc = "exact balanced assignment of every micro-batch (Lewis et al. 2021, BASE layers)",
     .make_config = make_balancer_config<BaseConfig>,
     .make = make_balancer_method<Base, BaseConfig>,
+    .passes_over_router = true,
 };
 
 }  // namespace sluice

@@ -14,10 +14,11 @@
 // stops q from drifting up along the flat direction of the dual, which costs balance over hundreds
 // of steps; `select: before` routes with the q of the micro-batch before, so that no token's route
 // depends on later tokens. Both orders depend on how the global batch is cut into micro-batches,
-// and each micro-batch is priced for itself, on its rank. `midpoint` prices an expert between the
-// last token that it takes and the next, so that no token is exactly indifferent; `evaluate:
-// scores` routes evaluation by the scores alone. Prices that are not finite are not kept, so that a
-// micro-batch with NaN does not outlive its step.
+// and each micro-batch is priced for itself, on its rank; after every step the ranks go on from the
+// mean of their prices. `midpoint` prices an expert between the last token that it takes and the
+// next, so that no token is exactly indifferent; `evaluate: scores` routes evaluation by the scores
+// alone. Prices that are not finite are not kept, so that a micro-batch with NaN does not outlive
+// its step.
 
 #include <algorithm>
 #include <cmath>
@@ -78,6 +79,13 @@ class Bip final : public Balancer {
     if (input.training && config_.select == Select::before) update_prices(input);
   }
 
+  void reduce(Communicator& communicator) override {
+    if (communicator.size() == 1) return;
+    communicator.sum(std::span<double>(prices_));
+    for (double& price : prices_) price /= static_cast<double>(communicator.size());
+    recentre();
+  }
+
   void visit_state(StateVisitor& visitor) override {
     const auto experts = static_cast<int64_t>(prices_.size());
     visitor.array<double>("prices", prices_, std::span(&experts, 1));
@@ -94,6 +102,10 @@ class Bip final : public Balancer {
     const std::vector<int64_t> tokens = counted_tokens(input.layout);
     if (tokens.empty()) return;
     dispatch_float(input.router.scores.dtype(), [&]<class T>() { iterate<T>(input, tokens); });
+    recentre();
+  }
+
+  void recentre() {
     if (!config_.recentre) return;
     const double least = *std::min_element(prices_.begin(), prices_.end());
     for (double& price : prices_) price -= least;
@@ -141,6 +153,7 @@ const BalancerEntry bip_balancer = {
     .doc = "prices from the assignment problem of every micro-batch (Sun 2025)",
     .make_config = make_balancer_config<BipConfig>,
     .make = make_balancer_method<Bip, BipConfig>,
+    .assumes_top_k = true,
 };
 
 }  // namespace sluice

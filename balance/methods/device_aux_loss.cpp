@@ -39,13 +39,16 @@ struct DeviceAuxLossConfig final : Configurable {
   LoadSource selection = LoadSource::automatic;
 
   void fields(FieldVisitor& v) override {
-    v.integer({"groups", "groups D of neighbouring experts; a divisor of their number"}, groups,
-              {.min = 1});
+    v.integer(
+        {"groups", "groups D of neighbouring experts, a divisor of their number (DeepSeek-V2: 8)"},
+        groups, {.min = 1});
     v.scheduled({"device_coefficient", "weight alpha_2 of the loss on assignments per group"},
                 device_coefficient, {.min = 0.0});
     v.scheduled({"communication_coefficient", "weight alpha_3 of the loss on tokens per group"},
                 communication_coefficient, {.min = 0.0});
-    v.optional_integer({"max_groups", "groups M that a token may reach; auto: as many as k allows"},
+    v.optional_integer({"max_groups",
+                        "groups M that a token may reach; auto: as many as k allows "
+                        "(DeepSeek-V2: 3)"},
                        max_groups, {.min = 1}, "auto");
     v.enumeration({"scope", "tokens whose load is balanced together"}, scope,
                   {{"sequence", Scope::sequence}, {"micro_batch", Scope::micro_batch}});
@@ -63,10 +66,13 @@ std::vector<int64_t> count_tokens(std::span<const int32_t> chosen, const RouterI
   const int64_t group_size = input.router.probabilities.dim(1) / groups;
   std::vector<int64_t> tokens(static_cast<size_t>(groups), 0);
   std::vector<uint8_t> reached(static_cast<size_t>(groups));
+  // A selection may hold more slots per token than top_k.
+  const auto slots =
+      static_cast<int64_t>(chosen.size() / std::max<size_t>(1, input.layout.counted.size()));
   for (int64_t t = begin; t < end; ++t) {
     if (input.layout.counted[static_cast<size_t>(t)] == 0) continue;
     std::fill(reached.begin(), reached.end(), uint8_t{0});
-    for (int64_t slot = t * input.top_k; slot < (t + 1) * input.top_k; ++slot) {
+    for (int64_t slot = t * slots; slot < (t + 1) * slots; ++slot) {
       const int32_t expert = chosen[static_cast<size_t>(slot)];
       if (expert != kNoExpert) reached[static_cast<size_t>(expert / group_size)] = 1;
     }

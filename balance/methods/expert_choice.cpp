@@ -17,10 +17,11 @@
 // Loads are equal by construction. Which tokens an expert takes depends on later tokens: training
 // only. Ours [R]: the causal form for evaluation is a threshold per expert, a running mean of the
 // (C + 1)-th largest value of its column over the micro-batches, and for `over: tokens` a running
-// mean of the logarithm of the softmax's denominator; before the first micro-batch evaluation takes
-// the router's top-k. Tokens without a loss are not chosen from: they go to the experts for which
-// they are past that value. A token that no expert takes passes by. The method sets the weights
-// itself: `weights` and `scale` of the router do not apply, nor do its groups.
+// mean of the logarithm of the softmax's denominator, averaged over the ranks after every step;
+// before the first micro-batch evaluation takes the router's top-k. Tokens without a loss are not
+// chosen from: they go to the experts for which they are past that value. A token that no expert
+// takes passes by. The method sets the weights itself: `weights` and `scale` of the router do not
+// apply; routers with groups, thresholds or null experts are refused.
 
 #include <algorithm>
 #include <cmath>
@@ -51,14 +52,16 @@ struct ExpertChoiceConfig final : Configurable {
   void fields(FieldVisitor& v) override {
     v.optional_number({"capacity_factor",
                        "mean number of experts per token, which sets what an expert takes; auto: "
-                       "top_k"},
+                       "top_k (paper: 2)"},
                       capacity_factor, {.min = 0.0, .exclusive_min = true}, "auto");
     v.enumeration({"over",
                    "scores are a softmax over the experts of a token, or over the tokens of the "
                    "micro-batch (Mesh TensorFlow)"},
                   over, {{"experts", Over::experts}, {"tokens", Over::tokens}});
-    v.scheduled({"coverage", "weight of the loss that asks for every token, for over: tokens"},
-                coverage, {.min = 0.0});
+    v.scheduled(
+        {"coverage",
+         "weight of the loss that asks for every token, for over: tokens (Mesh TensorFlow: 0.01)"},
+        coverage, {.min = 0.0});
     v.number({"decay", "what the thresholds of evaluation keep of themselves per micro-batch"},
              decay, {.min = 0.0, .max = 1.0});
   }
@@ -126,6 +129,19 @@ class ExpertChoice final : public Balancer {
     const Tensor weights =
         column(tape, s.dtype(), s.dim(0), [&](int64_t t) { return is_counted(input, t) * factor; });
     losses.push_back({LossKind::balance, sum(tape, mul(tape, square(tape, asked), weights))});
+  }
+
+  void reduce(Communicator& communicator) override {
+    if (communicator.size() == 1) return;
+    std::vector<int64_t> learned = {micro_batches_ > 0 ? 1 : 0, micro_batches_};
+    communicator.sum(std::span<int64_t>(learned));
+    if (learned[0] == 0) return;
+    for (std::vector<double>* values : {&thresholds_, &log_partition_}) {
+      if (micro_batches_ == 0) std::ranges::fill(*values, 0.0);
+      communicator.sum(std::span<double>(*values));
+      for (double& value : *values) value /= static_cast<double>(learned[0]);
+    }
+    micro_batches_ = (learned[1] + learned[0] - 1) / learned[0];
   }
 
   void visit_state(StateVisitor& visitor) override {
@@ -303,6 +319,7 @@ const BalancerEntry expert_choice_balancer = {
     .doc = "every expert takes its best tokens of a micro-batch (Zhou et al. 2022)",
     .make_config = make_balancer_config<ExpertChoiceConfig>,
     .make = make_balancer_method<ExpertChoice, ExpertChoiceConfig>,
+    .passes_over_router = true,
 };
 
 }  // namespace sluice

@@ -36,8 +36,9 @@ struct GlobalAuxLossConfig final : Configurable {
          "batch before"},
         counts,
         {{"exact", Counts::exact}, {"running", Counts::running}, {"previous", Counts::previous}});
-    v.scheduled({"micro", "share of the micro-batch's own loss that is added"}, micro,
-                {.min = 0.0});
+    v.scheduled(
+        {"micro", "share of the micro-batch's own loss that is added (paper's option: 0.01)"},
+        micro, {.min = 0.0});
   }
 };
 

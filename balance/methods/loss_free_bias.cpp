@@ -43,7 +43,11 @@ struct LossFreeBiasConfig final : Configurable {
   bool recentre = false;
 
   void fields(FieldVisitor& v) override {
-    v.scheduled({"rate", "step u of the bias, in units of the scores"}, rate, {.min = 0.0});
+    v.scheduled(
+        {"rate",
+         "step u of the bias, in units of the scores (paper: 0.001 with sigmoid scores; less "
+         "with softmax; decaying steps: from 0.1)"},
+        rate, {.min = 0.0});
     v.enumeration({"update",
                    "sign: every bias moves by the rate; proportional: by the rate times the "
                    "relative error of the load; normalised: the same over its root mean square"},

@@ -37,12 +37,14 @@ namespace {
 constexpr int64_t kTokenBlock = 512;
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
+constexpr int64_t kDefaultBins = 1000;
+
 enum class Pooling : uint8_t { mean, histogram };
 
 struct QuantileConfig final : Configurable {
   Pooling pooling = Pooling::mean;
   int64_t iterations = 1;
-  int64_t bins = 1000;
+  int64_t bins = kDefaultBins;
   double momentum = 0.0;
 
   void fields(FieldVisitor& v) override {
@@ -58,8 +60,13 @@ struct QuantileConfig final : Configurable {
              {.min = 0.0, .max = 1.0});
   }
   [[nodiscard]] std::string check() const override {
-    if (pooling == Pooling::mean || iterations == 1) return {};
-    return fmt::format("iterations: found {}, allowed 1 (pooling: histogram)", iterations);
+    if (pooling == Pooling::mean && bins != kDefaultBins) {
+      return fmt::format("bins: found {}, read by pooling: histogram only", bins);
+    }
+    if (pooling == Pooling::histogram && iterations != 1) {
+      return fmt::format("iterations: found {}, allowed 1 (pooling: histogram)", iterations);
+    }
+    return {};
   }
 };
 
@@ -298,6 +305,7 @@ const BalancerEntry quantile_balancer = {
     .doc = "prices at which each expert would have taken its share, once per step (Su 2026)",
     .make_config = make_balancer_config<QuantileConfig>,
     .make = make_balancer_method<Quantile, QuantileConfig>,
+    .assumes_top_k = true,
 };
 
 }  // namespace sluice

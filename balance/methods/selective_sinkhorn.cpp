@@ -13,8 +13,8 @@
 // such a step (`gradient: none`), or its last scaling of the tokens is differentiated
 // (`gradient: last_iteration`); the noise moves the choice and leaves the weights alone; tokens
 // without a loss are not in the marginals and are routed by the potentials of the experts. Looks at
-// later tokens in the steps with a plan, at none otherwise. The router's groups do not apply to
-// steps with a plan or noise.
+// later tokens in the steps with a plan, at none otherwise. Routers with groups, thresholds or null
+// experts, which would be heard in evaluation only, are refused.
 
 #include <algorithm>
 #include <cmath>
@@ -45,8 +45,9 @@ struct SelectiveSinkhornConfig final : Configurable {
   PlanGradient gradient = PlanGradient::none;
 
   void fields(FieldVisitor& v) override {
-    v.scheduled({"probability", "share p of the steps that are routed by the plan"}, probability,
-                {.min = 0.0, .max = 1.0});
+    v.scheduled(
+        {"probability", "share p of the steps that are routed by the plan (paper: 0.001 to 0.01)"},
+        probability, {.min = 0.0, .max = 1.0});
     v.enumeration({"cost", "what the plan maximises: linear (logits) or softmax (of the logits)"},
                   cost, {{"linear", Cost::linear}, {"softmax", Cost::softmax}});
     v.number({"regularisation", "weight xi of the entropy: 0.5 or 1 for linear, 0.05 for softmax"},
@@ -55,8 +56,10 @@ struct SelectiveSinkhornConfig final : Configurable {
              {.min = 0.0});
     v.integer({"max_iterations", "most scaling iterations per micro-batch"}, max_iterations,
               {.min = 1, .max = 100000});
-    v.scheduled({"noise", "standard deviation sigma of the noise on the logits in other steps"},
-                noise, {.min = 0.0});
+    v.scheduled(
+        {"noise",
+         "standard deviation sigma of the noise on the logits in other steps (paper: 0.1 to 4)"},
+        noise, {.min = 0.0});
     v.enumeration(
         {"gradient", "through the weights of the plan: none (a constant), or last_iteration"},
         gradient, {{"none", PlanGradient::none}, {"last_iteration", PlanGradient::last_iteration}});
@@ -187,6 +190,7 @@ const BalancerEntry selective_sinkhorn_balancer = {
     .doc = "a few steps routed by a transport plan, the others with noise (arXiv 2511.08972)",
     .make_config = make_balancer_config<SelectiveSinkhornConfig>,
     .make = make_balancer_method<SelectiveSinkhorn, SelectiveSinkhornConfig>,
+    .passes_over_router = true,
 };
 
 }  // namespace sluice

@@ -7,7 +7,7 @@
 // Clark et al. 2022, "Unified Scaling Laws for Routed Language Models" (S-BASE), in the
 // form of Megatron-LM. The plan is a constant; the router learns from the weights alone, so the
 // recipe should hold no auxiliary loss beside it. The method sets the weights itself: `weights` and
-// `scale` of the router do not apply, nor do its groups.
+// `scale` of the router do not apply; routers with groups, thresholds or null experts are refused.
 //
 // Ours [R]: the iterations are capped; tokens without a loss take no part in the plan and are
 // routed by its expert scaling. Looks at later tokens in training, at none in evaluation.
@@ -75,6 +75,7 @@ const BalancerEntry sinkhorn_balancer = {
     .doc = "choice from a Sinkhorn transport plan of every micro-batch (Clark et al. 2022, S-BASE)",
     .make_config = make_balancer_config<SinkhornConfig>,
     .make = make_balancer_method<Sinkhorn, SinkhornConfig>,
+    .passes_over_router = true,
 };
 
 }  // namespace sluice

@@ -16,8 +16,8 @@
 // the router learns nothing from the weights); tokens without a loss are not part of the problem
 // and take the projection on the simplex of their logits less the experts' levels; evaluation, of
 // which the paper says nothing, is causal. A token that gets no mass passes by. Looks at later
-// tokens in training, at none in evaluation. The router's groups, weights and scale do not apply in
-// training.
+// tokens in training, at none in evaluation. The router's weights and scale do not apply in
+// training; routers with groups, thresholds or null experts are refused.
 
 #include "balance/sparse_transport.h"
 
@@ -164,6 +164,7 @@ const BalancerEntry sparse_transport_balancer = {
     .doc = "transport plan with at most kappa tokens per expert (Liu et al. 2023)",
     .make_config = make_balancer_config<SparseTransportConfig>,
     .make = make_balancer_method<SparseTransport, SparseTransportConfig>,
+    .passes_over_router = true,
 };
 
 }  // namespace sluice

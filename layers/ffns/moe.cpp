@@ -211,7 +211,7 @@ class MoeFeedForward final : public FeedForward {
     if (policy == DropPolicy::weight)
       weights = as_doubles(combine_weights(context, input, selection));
     const int64_t capacity = expert_capacity(config_.capacity_factor->at(context.progress),
-                                             selection.tokens, selection.top_k, selection.experts);
+                                             selection.tokens, input.top_k, selection.experts);
     apply_capacity(selection, capacity, weights.empty() ? DropPolicy::position : policy, weights,
                    context.layout.counted);
   }

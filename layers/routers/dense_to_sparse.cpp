@@ -60,6 +60,7 @@ struct DenseToSparseConfig final : RouterConfig {
                                           int64_t /*top_k*/) const override {
     return {};
   }
+  [[nodiscard]] bool varies_k() const override { return true; }
 };
 
 /// Gumbel(0, 1) noise [N, E], keyed by sequence and position like every random number of a token.

@@ -42,6 +42,7 @@ struct GroupedTopKConfig final : TopKRouterConfig {
     }
     return TopKRouterConfig::check_against(num_experts, top_k);
   }
+  [[nodiscard]] bool restricts() const override { return num_groups > 1; }
 };
 
 class GroupedTopKRouter final : public TopKRouter {

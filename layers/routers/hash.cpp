@@ -10,7 +10,8 @@
 // The weight is 1 with one expert per token. With k, as many independent hashes (seed, seed + 1,
 // ...; `balanced` takes the following experts) share it: an expert hit twice counts twice and
 // leaves a slot empty. Tables follow from `seed`, not from the run's seed, so that evaluation and a
-// resumed run see the same map. Balancers that shift the ranking have no say.
+// resumed run see the same map. Nothing shifts or teaches the map: recipes with a balancer are
+// refused.
 
 #include <algorithm>
 #include <numeric>
@@ -56,6 +57,7 @@ struct HashConfig final : RouterConfig {
                                           int64_t /*top_k*/) const override {
     return {};
   }
+  [[nodiscard]] bool is_fixed() const override { return true; }
 };
 
 /// Expert of every id: the most frequent first (ties: lower id), each to the least loaded expert

@@ -16,6 +16,7 @@ struct NodeLimitedConfig final : TopKRouterConfig {
   std::string group_score = "top2_sum";
   void fields(FieldVisitor& v) override;
   [[nodiscard]] std::string check_against(int64_t num_experts, int64_t top_k) const override;
+  [[nodiscard]] bool restricts() const override { return topk_group < n_group; }
 };
 
 }  // namespace sluice

@@ -39,6 +39,7 @@ struct NullExpertsConfig final : TopKRouterConfig {
     }
     return {};
   }
+  [[nodiscard]] bool varies_k() const override { return num_null_experts > 0; }
 };
 
 /// The same layer with a row of W for every null expert.
@@ -74,6 +75,7 @@ class NullExpertsRouter final : public TopKRouter {
       TopKRouter::choose(context, scores, shift, top_k, selection);
       return;
     }
+    const NoGrad no_grad(context.tape);
     const Tensor all[] = {scores.scores, scores.null_scores};
     std::vector<double> shift_of_all(shift.begin(), shift.end());
     if (!shift.empty()) shift_of_all.resize(static_cast<size_t>(experts_ + null_experts_), 0.0);

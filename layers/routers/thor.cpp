@@ -33,6 +33,7 @@ struct ThorConfig final : RouterConfig {
     if (top_k == 1) return {};
     return fmt::format("top_k: found {}, allowed 1 (router thor draws one expert)", top_k);
   }
+  [[nodiscard]] bool is_fixed() const override { return true; }
 };
 
 class ThorRouter final : public Router {

@@ -36,6 +36,7 @@ struct TopPConfig final : TopKRouterConfig {
     }
     return {};
   }
+  [[nodiscard]] bool varies_k() const override { return true; }
 };
 
 class TopPRouter final : public TopKRouter {

@@ -275,5 +275,26 @@ TEST_F(LossesTest, UnbiasedLoadIgnoresTheExecutedSelection) {
   EXPECT_EQ(chosen_experts(LoadSource::automatic, batch.input(), shifted), own_choice);
 }
 
+TEST_F(LossesTest, UnbiasedLoadGivesATokenAsManyExpertsAsItsRouter) {
+  Tape tape(pool_);
+  const RoutedBatch batch(tape, logits(f1_logits(), 4), layout_of({4}), {.top_k = 3});
+  // A router with a threshold: token t takes t experts at most 3.
+  const auto choose = [&](std::span<const double> shift, Selection& selection) {
+    choose_top_k(batch.router().scores, shift, 3, selection);
+    for (size_t t = 0; t < 4; ++t) {
+      for (size_t slot = t; slot < 3; ++slot) selection.expert[3 * t + slot] = kNoExpert;
+    }
+  };
+  const RouterInput plain = batch.input();
+  const RouterInput input{
+      plain.router,       plain.layout,           plain.top_k,    plain.progress,
+      plain.valid_tokens, plain.global_sequences, plain.training, choose};
+  Selection shifted;
+  choose(std::vector<double>{0.0, 0.0, 0.0, 9.0}, shifted);
+  shifted.shifted = true;
+  EXPECT_EQ(chosen_experts(LoadSource::automatic, input, shifted),
+            (std::vector<int32_t>{-1, -1, -1, 1, -1, -1, 0, 2, -1, 2, 3, 0}));
+}
+
 }  // namespace
 }  // namespace sluice

@@ -145,6 +145,41 @@ TEST_P(EveryBalancer, StaysFiniteWithAnExpertThatNeverWins) {
   }
 }
 
+TEST_P(EveryBalancer, WorksWithOneExpertAndWithAllOfThemChosen) {
+  // Its groups must divide the experts.
+  const nlohmann::json options =
+      GetParam() == "device_aux_loss" ? nlohmann::json{{"groups", 1}} : nlohmann::json::object();
+  const Tagged tagged = testing::method(GetParam(), options);
+  for (const int64_t experts : {1, 4}) {
+    const auto balancer =
+        make_balancer({&tagged, 1}, {.layer = 0, .experts = experts, .top_k = experts});
+    for (const bool training : {true, true, false}) {
+      Tape tape(pool_);
+      const Tensor z = tape.input(SampleFactory(pool_, DType::f32).uniform({13, experts}));
+      const RoutedBatch batch(tape, z, layout_of({9, 4}),
+                              {.top_k = experts, .training = training, .noise_scale = kNoiseScale});
+      Selection selection;
+      {
+        const NoGrad no_grad(tape);
+        selection = batch.route(*balancer);
+      }
+      for (const int64_t count : selection.load) EXPECT_LE(count, 13);
+      if (!training) continue;
+      const LayerLoad load = load_of(selection, batch.layout());
+      const Tensor loss = batch.loss(tape, *balancer, selection, &load);
+      if (loss.defined()) {
+        tape.backward(loss);
+        EXPECT_TRUE(std::isfinite(loss.item()));
+        const Tensor grad = tape.gradient(z);
+        for (int64_t i = 0; grad.defined() && i < grad.numel(); ++i) {
+          EXPECT_TRUE(std::isfinite(grad.data<float>()[i]));
+        }
+      }
+      balancer->end_step(load, {});
+    }
+  }
+}
+
 TEST_P(EveryBalancer, WorksOnSequencesOfUnevenLength) {
   const auto balancer = make();
   const Outcome outcome = train(*balancer, logits(144, 1), layout_of({1, 120, 2, 0, 21}), 0);

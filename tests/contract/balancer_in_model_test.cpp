@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <iterator>
 #include <ostream>
 
@@ -84,6 +85,22 @@ TEST_P(EveryBalancerInAModel, WorksWithACapacity) {
     RoutingSession routing = session(model);
     EXPECT_TRUE(std::isfinite(train_once(model, batch, routing, Recompute::none)));
   }
+}
+
+TEST_P(EveryBalancerInAModel, KeepsToTheCapacityOfTopKExpertsPerToken) {
+  ModelConfig config = tiny_config("AE");
+  experts_of(config).capacity_factor = 0.25;
+  const Model model(pool_, config, 1);
+  TinyBatch batch = tiny_batch(pool_, {{40, 9}, {17, 30}});
+  std::fill(batch.layout.counted.begin(), batch.layout.counted.end(), uint8_t{1});
+  RoutingSession routing = session(model);
+  (void)train_once(model, batch, routing, Recompute::none);
+  SingleRank alone;
+  routing.finish_loads(alone);
+  const LayerLoad& load = routing.loads()[0];
+  int64_t dropped = 0;  // past ceil(0.25 * 96 * 2 / 4)
+  for (const int64_t count : load.counts) dropped += std::max<int64_t>(0, count - 12);
+  EXPECT_EQ(load.dropped, dropped);
 }
 
 TEST_P(EveryBalancerInAModel, LooksAtNoLaterTokenInEvaluation) {

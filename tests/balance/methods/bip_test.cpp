@@ -5,6 +5,7 @@
 
 #include "autograd/support/parallel.h"
 #include "tests/balance/routed_batch.h"
+#include "tests/support/thread_ranks.h"
 
 namespace sluice {
 namespace {
@@ -210,6 +211,28 @@ TEST_F(Bip, RoutesEvaluationByTheScoresWhenAsked) {
   EXPECT_EQ(train.route(*balancer).load, (std::vector<int64_t>{3, 2, 1}));
   const RoutedBatch evaluate(tape, example<double>(), layout_of({6}), evaluation());
   EXPECT_EQ(evaluate.route(*balancer).load, (std::vector<int64_t>{5, 0, 1}));
+}
+
+TEST_F(Bip, GoesOnFromTheMeanOfTheRanksPrices) {
+  const Tensor scores[] = {random_scores(40, 4, 1), random_scores(40, 4, 2)};
+  std::vector<std::vector<double>> alone;
+  for (const Tensor& of_rank : scores) {
+    const auto balancer = make_one("bip", 4);
+    Tape tape(pool_);
+    (void)RoutedBatch(tape, of_rank, layout_of({40}), training(2)).route(*balancer);
+    alone.push_back(prices_of(*balancer));
+  }
+  EXPECT_NE(alone[0], alone[1]);
+  testing::ThreadRanks::run(2, [&](Communicator& communicator) {
+    Pool pool;
+    Tape tape(pool);
+    const auto balancer = make_one("bip", 4);
+    const Tensor& of_rank = scores[communicator.rank()];
+    (void)RoutedBatch(tape, of_rank, layout_of({40}), training(2)).route(*balancer);
+    balancer->reduce(communicator);
+    const auto prices = prices_of(*balancer);
+    for (size_t e = 0; e < 4; ++e) EXPECT_EQ(prices[e], (alone[0][e] + alone[1][e]) / 2.0);
+  });
 }
 
 TEST_F(Bip, SaysThatItsRoutesDependOnTheBatch) {

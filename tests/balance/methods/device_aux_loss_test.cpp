@@ -115,6 +115,24 @@ TEST_F(DeviceAuxLoss, IgnoresMaskedTokensAndEmptySlots) {
   EXPECT_EQ(batch.loss(tape, *balancer, selection).item(), 0.0);
 }
 
+TEST_F(DeviceAuxLoss, CountsTokensOfASelectionWithMoreSlotsThanTopK) {
+  nlohmann::json given = options(1.0, 1.0);
+  given["selection"] = "executed";
+  const auto balancer = make_one("device_aux_loss", 4, given);
+  Tape tape(pool_);
+  const RoutedBatch batch(tape, Tensor::of<double>(pool_, {4, 4}, f1_logits()), layout_of({4}),
+                          {.top_k = 2});
+  const Selection narrow = batch.route(*balancer);
+  Selection wide = narrow;
+  wide.top_k = 3;
+  wide.expert.assign(12, kNoExpert);
+  for (size_t t = 0; t < 4; ++t) {
+    std::copy_n(narrow.expert.begin() + static_cast<int64_t>(2 * t), 2,
+                wide.expert.begin() + static_cast<int64_t>(3 * t));
+  }
+  EXPECT_EQ(batch.loss(tape, *balancer, wide).item(), batch.loss(tape, *balancer, narrow).item());
+}
+
 TEST_F(DeviceAuxLoss, RefusesGroupsThatDoNotDivideTheExperts) {
   try {
     (void)make_one("device_aux_loss", 16, {{"groups", 3}});

@@ -1,9 +1,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "tests/balance/chosen_weights.h"
+#include "tests/support/thread_ranks.h"
 
 namespace sluice {
 namespace {
@@ -216,6 +218,37 @@ TEST_F(ExpertChoice, LetsNoExpertTakeATokenWithoutALoss) {
   const Selection selection = all.route(*balancer);
   testing::expect_same_counted_routes(selection, some.route(*balancer), layout);
   EXPECT_EQ(selection.load, std::vector<int64_t>(4, 20));
+}
+
+TEST_F(ExpertChoice, GoesOnFromTheMeanOfTheThresholdsOfRanksThatHaveSome) {
+  const nlohmann::json options = {{"over", "tokens"}};
+  const auto after = [&](Pool& pool, int rank, const std::function<void(Balancer&)>& then) {
+    const auto balancer = make_one("expert_choice", 4, options);
+    Tape tape(pool);
+    // The third rank has no token with a loss.
+    SequenceLayout layout = layout_of({20});
+    if (rank == 2) layout.counted.assign(20, 0);
+    const Tensor z =
+        SampleFactory(pool, DType::f64, static_cast<uint64_t>(rank + 1)).uniform({20, 4});
+    (void)RoutedBatch(tape, z, layout, {.top_k = 2, .valid_tokens = 40}).route(*balancer);
+    then(*balancer);
+    return state_of(*balancer);
+  };
+  std::vector<StateDict> alone;
+  for (const int rank : {0, 1}) alone.push_back(after(pool_, rank, [](Balancer&) {}));
+  testing::ThreadRanks::run(3, [&](Communicator& communicator) {
+    Pool pool;
+    const StateDict state = after(pool, communicator.rank(),
+                                  [&](Balancer& balancer) { balancer.reduce(communicator); });
+    EXPECT_EQ(state.at("expert_choice/micro_batches"), alone[0].at("expert_choice/micro_batches"));
+    for (const std::string path : {"expert_choice/thresholds", "expert_choice/log_partition"}) {
+      const auto values = numbers_of(state, path);
+      for (size_t e = 0; e < 4; ++e) {
+        const double sum = numbers_of(alone[0], path)[e] + numbers_of(alone[1], path)[e];
+        EXPECT_DOUBLE_EQ(values[e], sum / 2.0) << path;
+      }
+    }
+  });
 }
 
 TEST_F(ExpertChoice, KeepsNoThresholdOfABatchWithNan) {

@@ -278,6 +278,13 @@ TEST_F(QuantileTest, LeavesItsPricesAloneWhenEveryExpertIsChosen) {
   EXPECT_EQ(prices_of(*balancer), (std::vector<double>{0.0, 0.0, 0.0}));
 }
 
+TEST_F(QuantileTest, RefusesBinsWithoutAHistogram) {
+  EXPECT_EQ(testing::method("quantile", {{"bins", 50}}).config->check(),
+            "bins: found 50, read by pooling: histogram only");
+  const nlohmann::json histogram = {{"pooling", "histogram"}, {"bins", 50}};
+  EXPECT_EQ(testing::method("quantile", histogram).config->check(), "");
+}
+
 TEST_F(QuantileTest, RefusesRoundsWithAHistogram) {
   const Tagged tagged = testing::method("quantile", {{"pooling", "histogram"}, {"iterations", 4}});
   EXPECT_EQ(tagged.config->check(), "iterations: found 4, allowed 1 (pooling: histogram)");
