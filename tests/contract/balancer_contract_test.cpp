@@ -1,9 +1,12 @@
 // What every balancing method must do, by standing in methods.def.
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <set>
 
+#include "autograd/core/gradcheck.h"
+#include "autograd/ops/reduce.h"
 #include "autograd/support/parallel.h"
 #include "tests/balance/routed_batch.h"
 #include "train/yaml_reader.h"
@@ -212,6 +215,42 @@ TEST_P(EveryBalancer, DoesNotDependOnTheNumberOfThreads) {
     EXPECT_EQ(outcomes[i], outcomes[0]);
     EXPECT_EQ(states[i], states[0]);
   }
+}
+
+TEST_P(EveryBalancer, GradientOfItsLossAgreesWithDifferences) {
+  const auto balancer = make();
+  // State that is not the initial one.
+  for (uint64_t step = 0; step < 2; ++step) {
+    (void)train(*balancer, logits(64, step + 1), layout_of({64}), static_cast<int64_t>(step));
+  }
+  // Documents of uneven length, tokens without a loss, an expert that never wins.
+  SequenceLayout layout = layout_of({1, 7, 2});
+  layout.counted[3] = 0;
+  layout.counted[9] = 0;
+  Tensor z = SampleFactory(pool_, DType::f64, 5).uniform({10, kExperts}, -2.0, 2.0);
+  for (int64_t t = 0; t < 10; ++t) z.data<double>()[t * kExperts + 3] = -8.0;
+  const RoutedBatchOptions options{.top_k = kTopK,
+                                   .valid_tokens = 20,
+                                   .global_sequences = 5,
+                                   .progress = {.step = 2},
+                                   .noise_scale = kNoiseScale};
+  Selection selection;
+  {
+    Tape tape(pool_);
+    selection = RoutedBatch(tape, z, layout, options).route(*balancer);
+  }
+  const LayerLoad load = load_of(selection, layout);
+  const OpSample sample{.label = "loss",
+                        .inputs = {z},
+                        .differentiable = {true},
+                        .apply = [&](Tape& tape, std::span<const Tensor> inputs) {
+                          const RoutedBatch batch(tape, inputs[0], layout, options);
+                          const Tensor loss = batch.loss(tape, *balancer, selection, &load);
+                          // A method without losses has none to differentiate.
+                          return std::vector<Tensor>{loss.defined() ? loss : sum(tape, inputs[0])};
+                        }};
+  const GradcheckReport report = gradcheck(pool_, sample);
+  EXPECT_TRUE(report.passed) << report.message;
 }
 
 TEST_P(EveryBalancer, RoutesATokenAloneAsItsNeighboursDoUnlessDeclaredBatchDependent) {

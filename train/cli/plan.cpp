@@ -74,6 +74,10 @@ void print_activity(const PlannedActivities& activity) {
   const auto at_step = [](std::string_view name, const PlannedActivity& at) {
     return fmt::format("{}, step {}", name, with_commas(at.step + 1));
   };
+  if (activity.start.experts == activity.mean.experts) {
+    row("every step", activity.mean);
+    return;
+  }
   row(at_step("start", activity.start), activity.start);
   row(at_step("middle", activity.middle), activity.middle);
   row(at_step("end", activity.end), activity.end);
