@@ -345,6 +345,27 @@ std::vector<std::string> names() {
 INSTANTIATE_TEST_SUITE_P(MethodsDef, EveryBalancer, ::testing::ValuesIn(names()),
                          [](const auto& test) { return test.param; });
 
+TEST(ActiveExpertsOfABalancer, AreTheRoutersUnlessItChoosesByItself) {
+  const ActiveExpertsQuery query{
+      .num_experts = kExperts, .top_k = kTopK, .progress = {}, .initial_logit_std = 1.0};
+  const ActiveExperts of_router = ActiveExperts::within_bounds(1.0, 5.0);
+  const auto of = [&](const char* type, const nlohmann::json& options) {
+    const Tagged tagged = testing::method(type, options);
+    return make_balancer({&tagged, 1}, {.layer = 0, .experts = kExperts, .top_k = kTopK})
+        ->active_experts(query, of_router);
+  };
+  const auto none = nlohmann::json::object();
+  EXPECT_EQ(of("bip", none), of_router);
+  EXPECT_EQ(of("aux_loss", none), of_router);
+  EXPECT_EQ(of("base", none), ActiveExperts::exactly(2.0));
+  EXPECT_EQ(of("sinkhorn", none), ActiveExperts::exactly(2.0));
+  EXPECT_EQ(of("selective_sinkhorn", none), ActiveExperts::exactly(2.0));
+  EXPECT_EQ(of("expert_choice", none), ActiveExperts::exactly(2.0));
+  EXPECT_EQ(of("expert_choice", {{"capacity_factor", 1.5}}), ActiveExperts::exactly(1.5));
+  EXPECT_EQ(of("sparse_transport", {{"capacity_factor", 1.5}}),
+            ActiveExperts::within_bounds(0.0, 3.0));
+}
+
 TEST(BalancerRecipe, TakesAScheduleForACoefficient) {
   BalanceSection section;
   const Diagnostics problems = read_into(

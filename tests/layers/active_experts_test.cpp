@@ -7,7 +7,6 @@
 #include <cmath>
 
 #include "autograd/support/rng.h"
-#include "balance/make.h"
 #include "layers/ffns/moe.h"
 #include "tests/layers/routers/routed.h"
 
@@ -151,27 +150,6 @@ TEST_F(ActiveExpertsOf, ACapacityAreBetweenWhatRoomThereIsAndWhatAllWouldUse) {
   EXPECT_EQ(config.with_capacity(query(2), chosen), ActiveExperts::within_bounds(0.25, 1.0));
   config.capacity_factor = 4.0;  // every expert has room for every token
   EXPECT_EQ(config.with_capacity(query(2), chosen), chosen);
-}
-
-TEST_F(ActiveExpertsOf, AMethodThatChoosesItselfAreItsOwn) {
-  const auto of_method = [](const std::string& type, const json& options) {
-    for (const Choice& choice : balance_choices()) {
-      if (choice.name != type) continue;
-      const Tagged tagged{type, std::shared_ptr<Configurable>(choice.make_config())};
-      testing::set_fields(*tagged.config, options);
-      const auto balancer =
-          make_balancer({&tagged, 1}, {.layer = 0, .experts = kExperts, .top_k = 2});
-      return balancer->active_experts(query(2), ActiveExperts::within_bounds(1.0, 5.0));
-    }
-    throw InternalError(type);
-  };
-  EXPECT_EQ(of_method("bip", json::object()), ActiveExperts::within_bounds(1.0, 5.0));
-  EXPECT_EQ(of_method("base", json::object()), ActiveExperts::exactly(2.0));
-  EXPECT_EQ(of_method("sinkhorn", json::object()), ActiveExperts::exactly(2.0));
-  EXPECT_EQ(of_method("expert_choice", json::object()), ActiveExperts::exactly(2.0));
-  EXPECT_EQ(of_method("expert_choice", {{"capacity_factor", 1.5}}), ActiveExperts::exactly(1.5));
-  EXPECT_EQ(of_method("sparse_transport", {{"capacity_factor", 1.5}}),
-            ActiveExperts::within_bounds(0.0, 3.0));
 }
 
 }  // namespace
