@@ -11,6 +11,9 @@
 namespace sluice::bench {
 namespace {
 
+/// A step takes seconds, and what is measured is a share of it.
+constexpr int kTurns = 3;
+
 struct Method {
   const char* name;
   const char* balance;
@@ -88,7 +91,7 @@ void add(const Method& method) {
       fmt::format("balancing/{}/micro_batches:{}", method.name, method.micro_batches);
   benchmark::RegisterBenchmark(name.c_str(), run)
       ->Iterations(1)
-      ->Repetitions(kRepetitions)
+      ->Repetitions(kTurns)
       ->ReportAggregatesOnly(true)
       ->UseManualTime()
       ->Unit(benchmark::kMillisecond);
