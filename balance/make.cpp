@@ -52,6 +52,11 @@ class CombinedBalancer final : public Balancer {
 
   [[nodiscard]] BalancerTraits traits() const override { return traits_; }
 
+  [[nodiscard]] ActiveExperts active_experts(const ActiveExpertsQuery& query,
+                                             const ActiveExperts& of_router) const override {
+    return selecting_ == nullptr ? of_router : selecting_->active_experts(query, of_router);
+  }
+
   void route(const RouterInput& input, Selection& selection) override {
     if (selecting_ == nullptr) {
       Balancer::route(input, selection);

@@ -1,5 +1,5 @@
 # Every bench/**/bench_x.cpp is one program in <build>/bench; the target `sluice_bench` builds them all. What trains
-# (bench_train_x) links the whole; the others stop at the ops, so that a kernel is measured without building the rest.
+# (bench_train_x, and what compares whole layers or steps) links the whole; the others stop at the ops, so that a kernel is measured without building the rest.
 file(GLOB_RECURSE bench_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/bench/bench_*.cpp")
 file(GLOB_RECURSE bench_helpers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/bench/*.cpp")
 list(FILTER bench_helpers EXCLUDE REGEX "/bench_[^/]*\\.cpp$")
@@ -13,7 +13,7 @@ endif()
 foreach(source IN LISTS bench_sources)
   cmake_path(GET source STEM name)
   set(room ops)
-  if(name MATCHES "^bench_train")
+  if(name MATCHES "^bench_(train|balancing|dense_to_sparse|uneven_load)")
     set(room train)
   endif()
   add_executable(${name} "${source}")

@@ -7,6 +7,7 @@
 
 #include "autograd/support/fields.h"
 #include "autograd/support/registry.h"
+#include "layers/active_experts.h"
 #include "layers/context.h"
 #include "layers/experts.h"
 #include "layers/module.h"
@@ -53,6 +54,10 @@ class Router : public Module {
 
 /// A router's config can refuse a combination: returns "" or one sentence.
 struct RouterConfig : Configurable {
+  /// Experts per token before any drop for lack of capacity.
+  [[nodiscard]] virtual ActiveExperts active_experts(const ActiveExpertsQuery& query) const {
+    return ActiveExperts::exactly(static_cast<double>(query.top_k));
+  }
   [[nodiscard]] virtual std::string check_against(int64_t num_experts, int64_t top_k) const = 0;
   /// True for a router that gives RouterScores::noise_scale in training.
   [[nodiscard]] virtual bool adds_noise() const { return false; }

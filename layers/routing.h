@@ -21,6 +21,7 @@
 #include "autograd/core/tape.h"
 #include "autograd/support/function_ref.h"
 #include "autograd/support/scheduled.h"
+#include "layers/active_experts.h"
 #include "layers/sequence_layout.h"
 
 namespace sluice {
@@ -138,6 +139,12 @@ class Balancer {
  public:
   virtual ~Balancer() = default;
   [[nodiscard]] virtual BalancerTraits traits() const = 0;
+  /// How many experts a token uses in training, given the number under the router's own choice:
+  /// another for a method that chooses by itself.
+  [[nodiscard]] virtual ActiveExperts active_experts(const ActiveExpertsQuery& /*query*/,
+                                                     const ActiveExperts& of_router) const {
+    return of_router;
+  }
   /// Chooses experts; called once per micro-batch in training and evaluation, never in
   /// recomputation, without recording.
   virtual void route(const RouterInput& input, Selection& selection) {

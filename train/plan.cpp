@@ -1,8 +1,11 @@
 #include "train/plan.h"
 
+#include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "data/tokenizers/sentencepiece.h"
+#include "layers/ffns/moe.h"
 
 namespace sluice {
 namespace {
@@ -24,6 +27,104 @@ Batch full_batch(const RunSizes& sizes) {
   return batch;
 }
 
+/// Moments of the run that the average is taken over.
+constexpr int64_t kMoments = 33;
+
+/// Evenly spread over the steps, the first and the last among them.
+std::vector<int64_t> moments(int64_t steps) {
+  const int64_t count = std::clamp<int64_t>(steps, 1, kMoments);
+  std::vector<int64_t> result;
+  for (int64_t i = 0; i < count; ++i) {
+    result.push_back(count == 1 ? 0 : (steps - 1) * i / (count - 1));
+  }
+  return result;
+}
+
+/// FLOPs that one more routed expert per layer costs a token, forward and backward: two per weight,
+/// forward, for the input's gradient and for a trainable weight's.
+double flops_per_expert(const Model& model) {
+  double flops = 0.0;
+  for (const Parameter* parameter : model.parameters()) {
+    if (parameter->stack != Stack::routed_experts) continue;
+    const int64_t of_expert = parameter->value.numel() / parameter->value.dim(0);
+    flops += (parameter->trainable ? 6.0 : 4.0) * static_cast<double>(of_expert);
+  }
+  return flops;
+}
+
+/// Every layer has the same experts, router and balancing method, so the first speaks for all.
+class ActivityPlanner {
+ public:
+  ActivityPlanner(const Recipe& recipe, const Plan& plan, const Model& model,
+                  RoutingSession& routing, int64_t measured_top_k)
+      : experts_(dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts"))),
+        plan_(plan),
+        balancer_(routing.balancer(0)),
+        logit_std_(recipe.model.init.std *
+                   std::sqrt(static_cast<double>(recipe.model.hidden_size))),
+        flops_per_expert_(flops_per_expert(model)),
+        measured_top_k_(static_cast<double>(measured_top_k)) {}
+
+  [[nodiscard]] PlannedActivities plan() const {
+    const int64_t last = std::max<int64_t>(0, plan_.sizes.steps - 1);
+    return {.start = at(0), .middle = at(last / 2), .end = at(last), .mean = mean()};
+  }
+
+ private:
+  [[nodiscard]] ActiveExperts experts_at(int64_t step) const {
+    const Progress progress = plan_.sizes.progress(step, step * plan_.sizes.tokens_per_step);
+    const ActiveExpertsQuery query{.num_experts = experts_.num_experts,
+                                   .top_k = experts_.top_k_at(progress),
+                                   .progress = progress,
+                                   .initial_logit_std = logit_std_};
+    return experts_.with_capacity(query,
+                                  balancer_.active_experts(query, experts_.active_experts(query)));
+  }
+
+  [[nodiscard]] PlannedActivity with(int64_t step, const ActiveExperts& experts) const {
+    const ParameterCount& count = plan_.parameters;
+    const double of_expert =
+        static_cast<double>(count.experts) / static_cast<double>(experts_.num_experts);
+    return {.step = step,
+            .experts = experts,
+            .active_parameters =
+                static_cast<double>(count.total - count.experts) + experts.expected * of_expert,
+            .flops_per_token =
+                plan_.flops_per_token() + (experts.expected - measured_top_k_) * flops_per_expert_};
+  }
+
+  [[nodiscard]] PlannedActivity at(int64_t step) const { return with(step, experts_at(step)); }
+
+  [[nodiscard]] PlannedActivity mean() const {
+    ActiveExperts sum;
+    const std::vector<int64_t> steps = moments(plan_.sizes.steps);
+    for (const int64_t step : steps) {
+      const ActiveExperts experts = experts_at(step);
+      sum.known = std::max(sum.known, experts.known);
+      sum.expected += experts.expected;
+      sum.least += experts.least;
+      sum.greatest += experts.greatest;
+    }
+    const auto count = static_cast<double>(steps.size());
+    return with(0, {sum.known, sum.expected / count, sum.least / count, sum.greatest / count});
+  }
+
+  const ExpertsConfig& experts_;
+  const Plan& plan_;
+  const Balancer& balancer_;
+  double logit_std_;
+  double flops_per_expert_;
+  double measured_top_k_;
+};
+
+/// The moment at which a token has most slots.
+int64_t step_of_largest_top_k(const ExpertsConfig& experts, const RunSizes& sizes) {
+  const std::vector<int64_t> steps = moments(sizes.steps);
+  return *std::ranges::max_element(steps, {}, [&](int64_t step) {
+    return experts.top_k_at(sizes.progress(step, step * sizes.tokens_per_step));
+  });
+}
+
 }  // namespace
 
 double Plan::flops_per_token(Phase phase) const {
@@ -33,6 +134,10 @@ double Plan::flops_per_token(Phase phase) const {
 }
 
 double Plan::flops_per_token() const { return cost.useful_flops() / static_cast<double>(tokens); }
+
+double Plan::mean_flops_per_token() const {
+  return activity ? activity->mean.flops_per_token : flops_per_token();
+}
 
 int64_t planned_vocab_size(const Recipe& recipe) {
   if (const auto* config =
@@ -56,12 +161,21 @@ Plan make_plan(const Recipe& recipe, int64_t vocab_size, int64_t train_tokens) {
   const Batch batch = full_batch(plan.sizes);
   plan.tokens = batch.num_tokens();
   // The first step makes gradients and moments; the second is like all that follow.
-  for (int64_t i = 0; i < 2; ++i) {
+  const auto run_at = [&](int64_t step_number) {
     step.meter().reset();
     pool.reset_peak();
-    (void)step.run(batch, plan.sizes.progress(i, i * plan.tokens));
-  }
+    (void)step.run(batch, plan.sizes.progress(step_number, step_number * plan.tokens));
+  };
+  run_at(0);
+  run_at(0);
   plan.cost = step.meter();
+  plan.peak = pool.peak();
+  if (routing->layers() == 0) return plan;
+  const auto& experts = dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts"));
+  const int64_t top_k = experts.top_k_at(plan.sizes.progress(0, 0));
+  plan.activity = ActivityPlanner(recipe, plan, *model, *routing, top_k).plan();
+  if (experts.top_k.is_constant()) return plan;
+  run_at(step_of_largest_top_k(experts, plan.sizes));
   plan.peak = pool.peak();
   return plan;
 }

@@ -3,13 +3,32 @@
 // is the code that runs.
 
 #include <cstdint>
+#include <optional>
 
 #include "autograd/core/cost.h"
 #include "autograd/support/pool.h"
+#include "layers/active_experts.h"
 #include "train/build.h"
 #include "train/parameter_count.h"
 
 namespace sluice {
+
+/// What a token uses and costs at one moment of a run, or on average over it.
+struct PlannedActivity {
+  int64_t step = 0;       // steps done before; of the average 0
+  ActiveExperts experts;  // routed experts per token and expert layer
+  double active_parameters = 0.0;
+  double flops_per_token = 0.0;  // forward and backward
+};
+
+/// How the number of experts per token goes over the run, by its schedules (top_k, temperature,
+/// threshold, capacity). A router that has learned may differ from `expected` within the bounds.
+struct PlannedActivities {
+  PlannedActivity start;
+  PlannedActivity middle;
+  PlannedActivity end;   // the last step
+  PlannedActivity mean;  // over the steps
+};
 
 struct Plan {
   ParameterCount parameters;
@@ -18,13 +37,19 @@ struct Plan {
   /// direction.
   CostMeter cost;
   int64_t tokens = 0;  // of that step
-  /// High-water mark of the tensor pool and its split, with experts evenly loaded.
+  /// High-water mark of the tensor pool and its split, with experts evenly loaded, where top_k is
+  /// largest and no slot is left empty.
   MemoryUse peak;
+  /// Nothing for a model without routed experts.
+  std::optional<PlannedActivities> activity;
 
-  /// Matrix-product FLOPs of forward and backward, without extra forwards, per token of the step.
+  /// Matrix-product FLOPs of forward and backward, without extra forwards, per token of the step:
+  /// with the top_k experts of the run's start.
   [[nodiscard]] double flops_per_token() const;
   /// The same for one phase.
   [[nodiscard]] double flops_per_token(Phase phase) const;
+  /// On average over the run, with the experts that are expected.
+  [[nodiscard]] double mean_flops_per_token() const;
 };
 
 /// `vocab_size` is that of the tokenizer; `train_tokens` as in derive_sizes.

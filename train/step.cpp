@@ -22,7 +22,8 @@ double unsigned_nan(double value) { return std::isnan(value) ? std::abs(value) :
 /// Balancers may learn while they route; a skipped update takes that back.
 class RoutingState {
  public:
-  explicit RoutingState(RoutingSession& session) : session_(session) {
+  RoutingState(RoutingSession& session, CostMeter* clock) : session_(session) {
+    const PhaseTimer timer(clock, Phase::balancing, Direction::forward);
     SaveVisitor save;
     session.visit_state(save);
     state_ = save.take();
@@ -63,7 +64,7 @@ StepResult TrainingStep::run(const Batch& batch, const Progress& progress, const
   const auto micro_batches = split_into_micro_batches(batch, options_.micro_batch_tokens);
   result.micro_batches = static_cast<int64_t>(micro_batches.size());
   parts_.routing.begin_step(result.micro_batches, parts_.communicator.size());
-  const RoutingState before(parts_.routing);
+  const RoutingState before(parts_.routing, clock());
   if (parts_.routing.needs_counting_pass()) run_counting_pass(micro_batches, counts, progress);
   {
     RouterMonitor monitor(parts_.routing.layers());
@@ -104,6 +105,8 @@ ForwardContext TrainingStep::context_for(const SequenceLayout& layout, const Glo
 
 void TrainingStep::run_counting_pass(const std::vector<Batch>& micro_batches,
                                      const GlobalCounts& counts, const Progress& progress) {
+  // Whatever no kernel accounts for.
+  const PhaseTimer timer(clock(), Phase::balancing, Direction::extra);
   const NoGrad no_grad(tape_);
   const ExtraForward extra(tape_);
   parts_.routing.begin_counting();
@@ -135,7 +138,10 @@ void TrainingStep::run_micro_batches(const std::vector<Batch>& micro_batches,
 
 void TrainingStep::sum_over_ranks(StepResult& result) {
   Communicator& communicator = parts_.communicator;
-  parts_.routing.finish_loads(communicator);
+  {
+    const PhaseTimer timer(clock(), Phase::balancing, Direction::forward);
+    parts_.routing.finish_loads(communicator);
+  }
   if (communicator.size() == 1) return;
   communicator.sum(std::span<double>(&result.loss, 1));
   communicator.sum(std::span<double>(result.auxiliary));
@@ -153,12 +159,16 @@ void TrainingStep::apply(const Progress& progress, const StepWatch& watch, doubl
   if (watch.experts) watching.emplace(parameters_, parts_.pool);
   parts_.optimizer.step(progress, clip_scale(norm, parts_.optimizer.clip_norm()));
   if (watching) result.experts = watching->finish();
-  parts_.routing.end_step(progress);
+  {
+    const PhaseTimer learning(clock(), Phase::balancing, Direction::forward);
+    parts_.routing.end_step(progress);
+  }
+  const PhaseTimer learning(clock(), Phase::routing, Direction::forward);
   parts_.model.end_step(parts_.routing, progress);
 }
 
 void TrainingStep::update(const Progress& progress, const StepWatch& watch, StepResult& result) {
-  const auto start = Clock::now();
+  const PhaseTimer timer(clock(), Phase::optimizer, Direction::forward);
   const GradientNorm norm = gradient_norm(parameters_, parts_.communicator);
   result.grad_norm = norm.value;
   double total = result.loss;
@@ -173,7 +183,6 @@ void TrainingStep::update(const Progress& progress, const StepWatch& watch, Step
       result.problem += ", first in " + norm.first_non_finite->name;
     }
   }
-  meter_.add(Phase::optimizer, Direction::forward, {}, seconds_since(start));
 }
 
 }  // namespace sluice

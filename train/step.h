@@ -98,6 +98,8 @@ class TrainingStep {
   [[nodiscard]] ForwardContext context_for(const SequenceLayout& layout, const GlobalCounts& counts,
                                            const Progress& progress);
   void sum_over_ranks(StepResult& result);
+  /// The meter for work that no kernel does; null on a pool for shapes only.
+  [[nodiscard]] CostMeter* clock() { return parts_.pool.shapes_only() ? nullptr : &meter_; }
   void update(const Progress& progress, const StepWatch& watch, StepResult& result);
   void apply(const Progress& progress, const StepWatch& watch, double norm, StepResult& result);
 

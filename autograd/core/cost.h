@@ -4,6 +4,7 @@
 // time beside them.
 
 #include <array>
+#include <chrono>
 #include <cstdint>
 #include <string_view>
 
@@ -16,10 +17,12 @@ enum class Phase : uint8_t {
   attention,
   feed_forward,
   experts,
-  routing,
+  routing,    // scores, the choice, dispatch and combine
+  balancing,  // what a balancing method adds to that: prices, plans, losses and their backward,
+              // combine weights of its own, what it learns at the end of a step
   optimizer
 };
-inline constexpr int kPhases = 7;
+inline constexpr int kPhases = 8;
 [[nodiscard]] std::string_view name_of(Phase phase);
 
 /// `extra`: a forward computed another time, for recomputation or to count loads beforehand.
@@ -45,6 +48,8 @@ class CostMeter {
   };
 
   void add(Phase phase, Direction direction, const KernelCost& cost, double seconds);
+  /// Seconds without a kernel call.
+  void add_seconds(Phase phase, Direction direction, double seconds);
   [[nodiscard]] const Entry& at(Phase phase, Direction direction) const {
     return entries_[static_cast<size_t>(phase)][static_cast<size_t>(direction)];
   }
@@ -55,10 +60,31 @@ class CostMeter {
   [[nodiscard]] Entry total() const;
   /// FLOPs of the forward and backward that a step needs: all but the extra ones.
   [[nodiscard]] double useful_flops() const;
+  /// Seconds added so far; grows only, reset() leaves it.
+  [[nodiscard]] double seconds_added() const { return seconds_added_; }
   void reset() { entries_ = {}; }
 
  private:
   std::array<std::array<Entry, kDirections>, kPhases> entries_{};
+  double seconds_added_ = 0.0;
+};
+
+/// Attributes the time that passes while it lives, apart from what kernel calls and inner timers
+/// already account for, to a phase: work on the host between kernels. Without a meter it does
+/// nothing.
+class PhaseTimer {
+ public:
+  PhaseTimer(CostMeter* meter, Phase phase, Direction direction);
+  ~PhaseTimer();
+  PhaseTimer(const PhaseTimer&) = delete;
+  PhaseTimer& operator=(const PhaseTimer&) = delete;
+
+ private:
+  CostMeter* meter_;
+  Phase phase_;
+  Direction direction_;
+  double added_before_ = 0.0;
+  std::chrono::steady_clock::time_point start_;
 };
 
 }  // namespace sluice

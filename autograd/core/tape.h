@@ -88,11 +88,15 @@ class Tape {
   [[nodiscard]] bool recomputing() const { return recomputing_; }
   [[nodiscard]] Pool& pool() const { return pool_; }
   [[nodiscard]] CostMeter* meter() const { return meter_; }
+  /// What a kernel call outside a backward counts as.
+  [[nodiscard]] Direction direction() const {
+    return recomputing_ || extra_ ? Direction::extra : Direction::forward;
+  }
 
   /// Runs a kernel call: timed when there is a meter, skipped when only shapes are wanted.
   template <class F>
   void run(const OpInfo& op, const KernelCost& cost, F&& kernel) {
-    run_as(recomputing_ || extra_ ? Direction::extra : Direction::forward, op, cost, kernel);
+    run_as(direction(), op, cost, kernel);
   }
 
   /// Notes that `outputs` were computed from `inputs`, when recording and some input wants
@@ -286,6 +290,18 @@ class PhaseScope {
  private:
   Tape& tape_;
   Phase outer_;
+};
+
+/// The same, with the time between the kernels (PhaseTimer).
+class TimedPhaseScope {
+ public:
+  TimedPhaseScope(Tape& tape, Phase phase)
+      : scope_(tape, phase),
+        timer_(tape.shapes_only() ? nullptr : tape.meter(), phase, tape.direction()) {}
+
+ private:
+  PhaseScope scope_;
+  PhaseTimer timer_;
 };
 
 }  // namespace sluice

@@ -15,6 +15,10 @@ constexpr int64_t kRowsPerTile = 256;
 /// rows again for each costs up to a tenth).
 constexpr int64_t kEnoughTiles = 64;
 constexpr int64_t kLeastColumns = 128;
+/// Below this many tiles even so (the weight gradient of one expert that has all rows), rows are cut
+/// smaller, down to kLeastRows.
+constexpr int64_t kFewTiles = 8;
+constexpr int64_t kLeastRows = 64;
 
 /// A piece of work: rows x columns of one expert's result.
 struct Tile {
@@ -34,21 +38,34 @@ struct Tile {
 /// short.
 template <class Rows, class Depth, class Body>
 void for_each_tile(int64_t E, int64_t columns, Rows&& rows_of, Depth&& depth_of, Body&& body) {
-  int64_t row_tiles = 0;
-  for (int64_t e = 0; e < E; ++e) row_tiles += ceil_div(rows_of(e), kRowsPerTile);
-  if (row_tiles == 0 || columns == 0) return;
-  const int64_t column_tiles = std::clamp<int64_t>(ceil_div(kEnoughTiles, row_tiles), 1,
+  // An expert whose result exists but sums over nothing (depth 0) is filled with zeros: no work.
+  const auto tiles_of = [&](int64_t rows_per_tile, bool with_work) {
+    int64_t tiles = 0;
+    for (int64_t e = 0; e < E; ++e) {
+      if (!with_work || depth_of(e) > 0) tiles += ceil_div(rows_of(e), rows_per_tile);
+    }
+    return tiles;
+  };
+  int64_t rows_per_tile = kRowsPerTile;
+  if (tiles_of(rows_per_tile, false) == 0 || columns == 0) return;
+  const int64_t working = std::max<int64_t>(1, tiles_of(rows_per_tile, true));
+  const int64_t column_tiles = std::clamp<int64_t>(ceil_div(kEnoughTiles, working), 1,
                                                    std::max<int64_t>(1, columns / kLeastColumns));
   const int64_t step = ceil_div(columns, column_tiles);
+  while (rows_per_tile > kLeastRows &&
+         tiles_of(rows_per_tile, true) * ceil_div(columns, step) < kFewTiles) {
+    rows_per_tile /= 2;
+  }
+  const int64_t row_tiles = tiles_of(rows_per_tile, false);
   ArenaScope scratch(thread_arena());
   Tile* tiles = scratch.allocate<Tile>(row_tiles * ceil_div(columns, step));
   int64_t count = 0;
   for (int64_t e = 0; e < E; ++e) {
-    for (int64_t row = 0; row < rows_of(e); row += kRowsPerTile) {
+    for (int64_t row = 0; row < rows_of(e); row += rows_per_tile) {
       for (int64_t column = 0; column < columns; column += step) {
         Tile tile{e,
                   row,
-                  std::min(rows_of(e), row + kRowsPerTile),
+                  std::min(rows_of(e), row + rows_per_tile),
                   column,
                   std::min(columns, column + step),
                   0};

@@ -44,16 +44,16 @@ enum class Over : uint8_t { experts, tokens };
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 struct ExpertChoiceConfig final : Configurable {
-  std::optional<double> capacity_factor;
+  std::optional<Scheduled> capacity_factor;
   Over over = Over::experts;
   Scheduled coverage = 0.0;
   double decay = 0.9;
 
   void fields(FieldVisitor& v) override {
-    v.optional_number({"capacity_factor",
-                       "mean number of experts per token, which sets what an expert takes; auto: "
-                       "top_k (paper: 2)"},
-                      capacity_factor, {.min = 0.0, .exclusive_min = true}, "auto");
+    v.optional_scheduled({"capacity_factor",
+                          "mean number of experts per token, which sets what an expert takes; "
+                          "auto: top_k (paper: 2)"},
+                         capacity_factor, {.min = 0.0, .exclusive_min = true}, "auto");
     v.enumeration({"over",
                    "scores are a softmax over the experts of a token, or over the tokens of the "
                    "micro-batch (Mesh TensorFlow)"},
@@ -84,6 +84,13 @@ class ExpertChoice final : public Balancer {
 
   [[nodiscard]] BalancerTraits traits() const override {
     return {.selects = true, .batch_dependent = true, .varies_k = true};
+  }
+
+  /// Each of E experts takes T c / E of T tokens.
+  [[nodiscard]] ActiveExperts active_experts(const ActiveExpertsQuery& query,
+                                             const ActiveExperts& /*of_router*/) const override {
+    return ActiveExperts::exactly(std::min(experts_per_token(query.top_k, query.progress),
+                                           static_cast<double>(query.num_experts)));
   }
 
   void route(const RouterInput& input, Selection& selection) override {
@@ -154,6 +161,11 @@ class ExpertChoice final : public Balancer {
   }
 
  private:
+  [[nodiscard]] double experts_per_token(int64_t top_k, const Progress& progress) const {
+    return config_.capacity_factor ? config_.capacity_factor->at(progress)
+                                   : static_cast<double>(top_k);
+  }
+
   /// What the experts rank the tokens by. For `over: tokens` the logits rank as their softmax does.
   [[nodiscard]] const Tensor& ranked(const RouterInput& input) const {
     return config_.over == Over::experts ? input.router.scores : input.router.logits;
@@ -215,7 +227,7 @@ class ExpertChoice final : public Balancer {
                           Selection& selection) {
     const auto count = static_cast<int64_t>(tokens.size());
     const int64_t experts = input.router.logits.dim(1);
-    const double factor = config_.capacity_factor.value_or(static_cast<double>(input.top_k));
+    const double factor = experts_per_token(input.top_k, input.progress);
     const int64_t capacity =
         std::min(count, static_cast<int64_t>(std::floor(static_cast<double>(count) * factor /
                                                         static_cast<double>(experts))));

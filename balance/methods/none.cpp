@@ -19,7 +19,7 @@ class None final : public Balancer {
 
 const BalancerEntry none_balancer = {
     .name = "none",
-    .doc = "no balancing",
+    .doc = "no balancing: the baseline of every paper",
     .make_config = make_balancer_config<NoneConfig>,
     .make = make_balancer_method<None, NoneConfig>,
 };

@@ -42,6 +42,12 @@ class Sinkhorn final : public Balancer {
     return {.selects = true, .batch_dependent = true};
   }
 
+  /// The plan gives every token k experts, whatever the router would.
+  [[nodiscard]] ActiveExperts active_experts(const ActiveExpertsQuery& query,
+                                             const ActiveExperts& /*of_router*/) const override {
+    return ActiveExperts::exactly(static_cast<double>(query.top_k));
+  }
+
   void route(const RouterInput& input, Selection& selection) override {
     const Tensor& z = input.router.logits;
     std::vector<double> shift;

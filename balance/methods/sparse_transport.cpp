@@ -41,7 +41,7 @@ enum class Weights : uint8_t { differentiable, constant };
 
 struct SparseTransportConfig final : Configurable {
   double gamma = 1.0;
-  double capacity_factor = 1.0;
+  Scheduled capacity_factor = 1.0;
   Weights weights = Weights::differentiable;
   double tolerance = 1e-3;
   int64_t max_iterations = 500;
@@ -49,8 +49,8 @@ struct SparseTransportConfig final : Configurable {
   void fields(FieldVisitor& v) override {
     v.number({"gamma", "weight of the squared plan: larger spreads a token over more experts"},
              gamma, {.min = 0.0, .exclusive_min = true});
-    v.number({"capacity_factor", "an expert takes at most ceil(this * tokens * k / E) tokens"},
-             capacity_factor, {.min = 0.0, .exclusive_min = true});
+    v.scheduled({"capacity_factor", "an expert takes at most ceil(this * tokens * k / E) tokens"},
+                capacity_factor, {.min = 0.0, .exclusive_min = true});
     v.enumeration({"weights",
                    "gradient of the combine weights: differentiable (with the prices constant) or "
                    "constant"},
@@ -70,6 +70,14 @@ class SparseTransport final : public Balancer {
 
   [[nodiscard]] BalancerTraits traits() const override {
     return {.selects = true, .batch_dependent = true, .varies_k = true};
+  }
+
+  /// At most kappa tokens per expert; a token may get nothing.
+  [[nodiscard]] ActiveExperts active_experts(const ActiveExpertsQuery& query,
+                                             const ActiveExperts& /*of_router*/) const override {
+    return ActiveExperts::within_bounds(
+        0.0, std::min(config_.capacity_factor.at(query.progress) * static_cast<double>(query.top_k),
+                      static_cast<double>(query.num_experts)));
   }
 
   void route(const RouterInput& input, Selection& selection) override {
@@ -127,8 +135,8 @@ class SparseTransport final : public Balancer {
     const SparseTransportProblem problem = {
         .tokens = count,
         .experts = experts,
-        .kappa = std::max<int64_t>(
-            1, expert_capacity(config_.capacity_factor, count, input.top_k, experts)),
+        .kappa = std::max<int64_t>(1, expert_capacity(config_.capacity_factor.at(input.progress),
+                                                      count, input.top_k, experts)),
         .gamma = config_.gamma,
         .row_mass = 1.0,
         .affinity = affinity};

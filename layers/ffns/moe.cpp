@@ -60,6 +60,21 @@ int64_t ExpertsConfig::top_k_at(const Progress& progress) const {
   return rounded_top_k(top_k.at(progress));
 }
 
+ActiveExperts ExpertsConfig::active_experts(const ActiveExpertsQuery& query) const {
+  return dynamic_cast<const RouterConfig&>(*router.config).active_experts(query);
+}
+
+ActiveExperts ExpertsConfig::with_capacity(const ActiveExpertsQuery& query,
+                                           const ActiveExperts& chosen) const {
+  if (!capacity_factor) return chosen;
+  // An expert takes f k / E of the tokens. At best all of that is used; at worst all tokens want
+  // the same experts.
+  const double total = capacity_factor->at(query.progress) * static_cast<double>(query.top_k);
+  const double of_expert = total / static_cast<double>(query.num_experts);
+  if (of_expert >= 1.0) return chosen;
+  return ActiveExperts::within_bounds(chosen.least * of_expert, std::min(chosen.greatest, total));
+}
+
 int64_t ExpertsConfig::largest_top_k() const { return rounded_top_k(top_k.extremes().greatest); }
 
 int64_t ExpertsConfig::rounded_top_k(double k) const {
@@ -114,9 +129,10 @@ class MoeFeedForward final : public FeedForward {
     Tensor weights;
     Tensor rows;
     {
-      const PhaseScope phase(tape, Phase::routing);
+      const TimedPhaseScope phase(tape, Phase::routing);
       const RouterScores scores = router_->score(context, x);
       const auto choose = [&](std::span<const double> shift, Selection& chosen) {
+        const TimedPhaseScope choosing(tape, Phase::routing);
         router_->choose(context, scores, shift, config_.top_k_at(context.progress), chosen);
         chosen.shifted = !shift.empty();
       };
@@ -169,12 +185,14 @@ class MoeFeedForward final : public FeedForward {
                          if (tape.shapes_only()) {
                            input.choose({}, made);
                          } else {
+                           const TimedPhaseScope phase(tape, Phase::balancing);
                            balancer.route(input, made);
                          }
                          made.count_load(context.layout.counted);
                          if (context.training) drop_overflow(context, input, made);
                        });
     if (context.training && !session.counting()) {
+      const TimedPhaseScope phase(tape, Phase::balancing);
       std::vector<AuxiliaryLoss> losses;
       session.balancer(layer_).add_losses(tape, input, selection, session.global_load(layer_),
                                           losses);
@@ -196,8 +214,11 @@ class MoeFeedForward final : public FeedForward {
   /// The balancer's weights where it sets them, else the router's.
   [[nodiscard]] Tensor combine_weights(const ForwardContext& context, const RouterInput& input,
                                        const Selection& selection) const {
-    Tensor weights =
-        context.routing->balancer(layer_).combine_weights(context.tape, input, selection);
+    Tensor weights;
+    {
+      const TimedPhaseScope phase(context.tape, Phase::balancing);
+      weights = context.routing->balancer(layer_).combine_weights(context.tape, input, selection);
+    }
     return weights.defined() ? weights : router_->combine_weights(context, input.router, selection);
   }
 

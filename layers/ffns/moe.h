@@ -13,6 +13,7 @@
 
 #include "autograd/support/fields.h"
 #include "autograd/support/scheduled.h"
+#include "layers/active_experts.h"
 
 namespace sluice {
 
@@ -38,6 +39,11 @@ struct ExpertsConfig final : Configurable {
 
   /// Experts per token at this point of the run: the scheduled number, rounded, at least 1.
   [[nodiscard]] int64_t top_k_at(const Progress& progress) const;
+  /// How many experts a token uses in training under the router's own choice, and after
+  /// `with_capacity` how many of them have room for it.
+  [[nodiscard]] ActiveExperts active_experts(const ActiveExpertsQuery& query) const;
+  [[nodiscard]] ActiveExperts with_capacity(const ActiveExpertsQuery& query,
+                                            const ActiveExperts& chosen) const;
   /// The most that any point of any run has.
   [[nodiscard]] int64_t largest_top_k() const;
 

@@ -25,6 +25,7 @@
 #include "autograd/support/parallel.h"
 #include "layers/router.h"
 #include "layers/routers/choose.h"
+#include "layers/routers/initial_logits.h"
 
 namespace sluice {
 namespace {
@@ -32,10 +33,13 @@ namespace {
 enum class Weights : uint8_t { softmax, gate };
 enum class Evaluation : uint8_t { best, threshold };
 
+/// Gumbel(0, 1) from Uniform(0, 1); at 0 the logarithm is not finite.
+double gumbel(double u) { return -std::log(-std::log(std::max(u, 0x1p-54))); }
+
 struct DenseToSparseConfig final : RouterConfig {
   Scheduled temperature = 1.0;
   Scheduled noise = 1.0;
-  double threshold = 1e-3;
+  Scheduled threshold = 1e-3;
   Weights weights = Weights::softmax;
   std::optional<Duration> one_expert_after;
   Evaluation evaluation = Evaluation::best;
@@ -45,8 +49,8 @@ struct DenseToSparseConfig final : RouterConfig {
                 temperature, {.min = 0.0, .exclusive_min = true});
     v.scheduled({"noise", "factor on the Gumbel noise, in training (paper: 1)"}, noise,
                 {.min = 0.0});
-    v.number({"threshold", "kappa: experts take part whose gate is above it"}, threshold,
-             {.min = 0.0, .max = 1.0});
+    v.scheduled({"threshold", "kappa: experts take part whose gate is above it"}, threshold,
+                {.min = 0.0, .max = 1.0});
     v.enumeration({"weights", "softmax: of the logits without noise and temperature; gate: g"},
                   weights, {{"softmax", Weights::softmax}, {"gate", Weights::gate}});
     v.optional_duration({"one_expert_after",
@@ -55,6 +59,28 @@ struct DenseToSparseConfig final : RouterConfig {
                         one_expert_after, "none");
     v.enumeration({"evaluation", "best: one expert (paper); threshold: those above the threshold"},
                   evaluation, {{"best", Evaluation::best}, {"threshold", Evaluation::threshold}});
+  }
+  /// Counts as `choose` does, on initial logits and noise.
+  [[nodiscard]] ActiveExperts active_experts(const ActiveExpertsQuery& query) const override {
+    const Progress& progress = query.progress;
+    if (one_expert_after && one_expert_after->elapsed(progress) >= one_expert_after->count) {
+      return ActiveExperts::exactly(1.0);
+    }
+    const double factor = noise.at(progress);
+    const double tau = temperature.at(progress);
+    const double kappa = threshold.at(progress);
+    const auto greatest = static_cast<double>(query.top_k);
+    const double expected = mean_over_initial_logits(
+        query.num_experts, query.initial_logit_std, [&](std::span<double> g, uint64_t sample) {
+          for (size_t e = 0; e < g.size(); ++e) {
+            const double u = uniform(kInitialLogitsKey, sample + (uint64_t{1} << 32), e);
+            g[e] = (g[e] + factor * gumbel(u)) / tau;
+          }
+          softmax_inplace(g);
+          const auto above = std::ranges::count_if(g, [&](double x) { return x > kappa; });
+          return std::clamp(static_cast<double>(above), 1.0, greatest);
+        });
+    return ActiveExperts::at_initial_values(expected, 1.0, greatest);
   }
   [[nodiscard]] std::string check_against(int64_t /*num_experts*/,
                                           int64_t /*top_k*/) const override {
@@ -77,11 +103,8 @@ Tensor gumbel_noise(const ForwardContext& context, const Tensor& like, int64_t l
       const int64_t begin = layout.sequence_offsets[sequence] * experts;
       const int64_t end = layout.sequence_offsets[sequence + 1] * experts;
       for (int64_t i = begin; i < end; ++i) {
-        // At 0 the logarithm is not finite.
-        const double u = std::max(
-            uniform(key, layout.global_samples[sequence], static_cast<uint64_t>(i - begin)),
-            0x1p-54);
-        values[i] = static_cast<T>(-std::log(-std::log(u)));
+        values[i] = static_cast<T>(gumbel(
+            uniform(key, layout.global_samples[sequence], static_cast<uint64_t>(i - begin))));
       }
     });
   });
@@ -115,12 +138,13 @@ class DenseToSparseRouter final : public Router {
       keep_first(selection, [](int64_t, std::span<const int32_t>) -> int64_t { return 1; });
       return;
     }
+    const double threshold = config_.threshold.at(context.progress);
     dispatch_float(scores.scores.dtype(), [&]<class T>() {
       const T* gate = scores.scores.data<T>();
       keep_first(selection, [&](int64_t token, std::span<const int32_t>) {
         int64_t above = 0;
         for (int64_t e = token * selection.experts; e < (token + 1) * selection.experts; ++e) {
-          above += static_cast<double>(gate[e]) > config_.threshold ? 1 : 0;
+          above += static_cast<double>(gate[e]) > threshold ? 1 : 0;
         }
         return std::clamp<int64_t>(above, 1, selection.top_k);
       });

@@ -14,6 +14,7 @@
 // refused.
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "autograd/ops/top_k.h"
@@ -52,6 +53,14 @@ struct HashConfig final : RouterConfig {
                  : "frequencies: found some, allowed for by: balanced only";
     }
     return {};
+  }
+  /// k experts drawn at random are E (1 - (1 - 1/E)^k) different ones on average.
+  [[nodiscard]] ActiveExperts active_experts(const ActiveExpertsQuery& query) const override {
+    const auto k = static_cast<double>(query.top_k);
+    if (by != HashOf::token_id) return ActiveExperts::within_bounds(1.0, k);
+    const auto experts = static_cast<double>(query.num_experts);
+    return ActiveExperts::at_initial_values(experts * (1.0 - std::pow(1.0 - 1.0 / experts, k)), 1.0,
+                                            k);
   }
   [[nodiscard]] std::string check_against(int64_t /*num_experts*/,
                                           int64_t /*top_k*/) const override {

@@ -9,6 +9,8 @@
 // true experts only (their scores p, their probabilities p over the true sum). A balancer's shift
 // moves the true experts. `num_null_experts: 0` is the plain router.
 
+#include <algorithm>
+
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/reshape.h"
 #include "autograd/ops/softmax.h"
@@ -29,6 +31,14 @@ struct NullExpertsConfig final : TopKRouterConfig {
     TopKRouterConfig::fields(v);
     v.integer({"num_null_experts", "experts Z that do nothing, beside the true ones"},
               num_null_experts, {.min = 0, .max = 65536});
+  }
+  /// At first any k of the E + Z are equally likely; so they are at balance.
+  [[nodiscard]] ActiveExperts active_experts(const ActiveExpertsQuery& query) const override {
+    const auto k = static_cast<double>(query.top_k);
+    const auto true_experts = static_cast<double>(query.num_experts);
+    const auto null_experts = static_cast<double>(num_null_experts);
+    return ActiveExperts::at_initial_values(k * true_experts / (true_experts + null_experts),
+                                            std::max(0.0, k - null_experts), k);
   }
   [[nodiscard]] std::string check() const override {
     if (scores != "softmax") {

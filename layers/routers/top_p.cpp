@@ -12,7 +12,11 @@
 // sums to the mean k_t, ours to 1, so its coefficient takes that factor) and the mean entropy of p
 // with weight 1e-4 (entropy_loss), without which the router flattens p to use more experts.
 
+#include <algorithm>
+#include <functional>
+
 #include "layers/routers/choose.h"
+#include "layers/routers/initial_logits.h"
 #include "layers/routers/top_k.h"
 
 namespace sluice {
@@ -26,6 +30,22 @@ struct TopPConfig final : TopKRouterConfig {
     TopKRouterConfig::fields(v);
     v.scheduled({"threshold", "p*: experts are added until their probabilities sum to more"},
                 threshold, {.min = 0.0, .max = 1.0});
+  }
+  /// Counts as `choose` does, on initial logits.
+  [[nodiscard]] ActiveExperts active_experts(const ActiveExpertsQuery& query) const override {
+    const auto greatest = static_cast<double>(query.top_k);
+    const double sum_wanted = threshold.at(query.progress);
+    if (sum_wanted >= 1.0) return ActiveExperts::exactly(greatest);
+    const double expected = mean_over_initial_logits(
+        query.num_experts, query.initial_logit_std, [&](std::span<double> p, uint64_t) {
+          softmax_inplace(p);
+          std::sort(p.begin(), p.end(), std::greater<>());
+          double sum = 0.0;
+          size_t count = 0;
+          while (count < p.size() && sum <= sum_wanted) sum += p[count++];
+          return std::min(static_cast<double>(count), greatest);
+        });
+    return ActiveExperts::at_initial_values(expected, 1.0, greatest);
   }
   [[nodiscard]] std::string check() const override {
     if (scores != "softmax") {

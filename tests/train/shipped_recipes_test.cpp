@@ -8,8 +8,11 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <set>
 #include <sstream>
 
+#include "layers/ffns/moe.h"
+#include "layers/router.h"
 #include "train/compare/comparison.h"
 #include "train/plan.h"
 #include "train/run.h"
@@ -22,7 +25,8 @@ namespace fs = std::filesystem;
 
 std::vector<fs::path> shipped(bool comparisons) {
   std::vector<fs::path> files;
-  for (const auto& entry : fs::directory_iterator(fs::path(SLUICE_SOURCE_DIR) / "recipes")) {
+  for (const auto& entry :
+       fs::recursive_directory_iterator(fs::path(SLUICE_SOURCE_DIR) / "recipes")) {
     const bool is_yaml = entry.path().extension() == ".yaml";
     if (is_yaml && is_comparison_file(entry.path()) == comparisons) files.push_back(entry.path());
   }
@@ -43,7 +47,8 @@ class ShippedRecipe : public testing::TestWithParam<fs::path> {};
 TEST_P(ShippedRecipe, OpensWithTheCommandsThatRunIt) {
   const std::string text = text_of(GetParam());
   EXPECT_EQ(text.substr(0, 2), "# ");
-  EXPECT_NE(text.find("sluice train recipes/" + GetParam().filename().string()), std::string::npos);
+  const std::string place = fs::relative(GetParam(), SLUICE_SOURCE_DIR).string();
+  EXPECT_NE(text.find("sluice train " + place), std::string::npos);
 }
 
 TEST_P(ShippedRecipe, RunsTwoStepsOfItsModelOnItsText) {
@@ -59,6 +64,32 @@ TEST_P(ShippedRecipe, RunsTwoStepsOfItsModelOnItsText) {
     const StepResult result = run.step();
     EXPECT_TRUE(result.applied) << result.problem;
     EXPECT_NEAR(result.loss, std::log(257.0), 1.0);
+  }
+}
+
+/// The router of a recipe; empty for a dense model.
+std::string router_of(const Recipe& recipe) {
+  const auto* experts = dynamic_cast<const ExpertsConfig*>(&recipe.model.section("experts"));
+  return recipe.model.pattern.find('E') == std::string::npos || experts == nullptr
+             ? ""
+             : experts->router.type;
+}
+
+TEST(ShippedRecipes, ShowEveryRouter) {
+  std::set<std::string> shown;
+  for (const fs::path& file : recipes())
+    shown.insert(router_of(load_recipe({{file.string()}, {}})));
+  for (const Choice& choice : router_choices()) {
+    EXPECT_TRUE(shown.contains(std::string(choice.name)))
+        << "no recipe shows router " << choice.name << "; add recipes/routers/" << choice.name
+        << ".yaml";
+  }
+}
+
+TEST(ShippedRecipes, HaveNamesOfTheirOwn) {
+  std::set<std::string> names;
+  for (const fs::path& file : recipes()) {
+    EXPECT_TRUE(names.insert(file.stem().string()).second) << file;
   }
 }
 

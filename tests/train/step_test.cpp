@@ -286,6 +286,135 @@ TEST(TrainingStep, IsNotChangedByWatching) {
   EXPECT_EQ(plain.pool.peak().total(), watched.pool.peak().total());
 }
 
+// --- the exact global-batch loss ------------------------------------------------------------------
+
+/// The gradient that the auxiliary loss alone gives every parameter: of a step with a coefficient,
+/// less that of the same step without.
+class AuxiliaryGradient {
+ public:
+  explicit AuxiliaryGradient(std::string form) : form_(std::move(form)) {}
+
+  [[nodiscard]] std::vector<std::vector<double>> of(const Batch& batch, int64_t micro_batch_tokens,
+                                                    Communicator& communicator) const {
+    auto with = gradients(1.0, batch, micro_batch_tokens, communicator);
+    const auto without = gradients(0.0, batch, micro_batch_tokens, communicator);
+    for (size_t p = 0; p < with.size(); ++p) {
+      for (size_t i = 0; i < with[p].size(); ++i) with[p][i] -= without[p][i];
+    }
+    return with;
+  }
+  [[nodiscard]] Recipe recipe(double coefficient) const {
+    // Weights so large that routing is far from even and differs from token to token.
+    Recipe recipe = tiny_recipe(
+        fmt::format("model: {{dtype: f64}}\nbalance: {{{}, coefficient: {}}}", form_, coefficient));
+    recipe.model.init.std = 0.2;
+    return recipe;
+  }
+
+ private:
+  [[nodiscard]] std::vector<std::vector<double>> gradients(double coefficient, const Batch& batch,
+                                                           int64_t micro_batch_tokens,
+                                                           Communicator& communicator) const {
+    Bench bench(recipe(coefficient), micro_batch_tokens, communicator);
+    EXPECT_TRUE(bench.step.run(batch, {}).applied);
+    std::vector<std::vector<double>> result;
+    for (Parameter* p : bench.model->parameters()) {
+      const auto values = p->grad.span<double>();
+      result.emplace_back(values.begin(), values.end());
+    }
+    return result;
+  }
+  std::string form_;
+};
+
+/// ||a - b|| / ||b|| over all parameters together.
+double distance(const std::vector<std::vector<double>>& a,
+                const std::vector<std::vector<double>>& b) {
+  double difference = 0.0;
+  double size = 0.0;
+  for (size_t p = 0; p < b.size(); ++p) {
+    for (size_t i = 0; i < b[p].size(); ++i) {
+      difference += std::pow(a[p][i] - b[p][i], 2);
+      size += std::pow(b[p][i], 2);
+    }
+  }
+  EXPECT_GT(size, 0.0);
+  return std::sqrt(difference / size);
+}
+
+/// Share of every expert in each micro-batch of the last step, [micro-batch][expert], of one layer.
+std::vector<std::vector<double>> loads_of_micro_batches(const Bench& bench, int64_t parts,
+                                                        int64_t layer) {
+  std::vector<std::vector<double>> shares;
+  for (int64_t i = 0; i < parts; ++i) {
+    bench.routing->begin_micro_batch(i);
+    const Selection& selection =
+        bench.routing->select(layer, /*replay=*/true, 0, [](Balancer&, Selection&) {});
+    double total = 0.0;
+    for (const int64_t count : selection.load) total += static_cast<double>(count);
+    shares.emplace_back();
+    for (const int64_t count : selection.load) {
+      shares.back().push_back(static_cast<double>(count) / total);
+    }
+  }
+  return shares;
+}
+
+constexpr const char* kExact = "type: global_aux_loss, counts: exact";
+
+TEST(ExactGlobalLoss, IsTestedWithRoutingThatDiffersBetweenMicroBatches) {
+  const Recipe recipe = AuxiliaryGradient(kExact).recipe(1.0);
+  for (const int64_t parts : {2, 4, 8}) {
+    Bench bench(recipe, 160 / parts);
+    ASSERT_EQ(bench.step.run(uneven_batch(), {}).micro_batches, parts);
+    for (int64_t layer = 0; layer < bench.routing->layers(); ++layer) {
+      const auto shares = loads_of_micro_batches(bench, parts, layer);
+      for (size_t i = 1; i < shares.size(); ++i) {
+        double greatest = 0.0;
+        for (size_t e = 0; e < shares[i].size(); ++e) {
+          greatest = std::max(greatest, std::abs(shares[i][e] - shares[0][e]));
+        }
+        EXPECT_GT(greatest, 0.01) << "layer " << layer << ", micro-batch " << i << " of " << parts;
+      }
+    }
+  }
+}
+
+TEST(ExactGlobalLoss, HasTheSameGradientForOneTwoFourAndEightMicroBatches) {
+  SingleRank alone;
+  const AuxiliaryGradient exact(kExact);
+  const AuxiliaryGradient local("type: aux_loss");
+  const Batch batch = uneven_batch();
+  const auto whole = exact.of(batch, 1 << 20, alone);
+  for (const int64_t parts : {1, 2, 4, 8}) {
+    EXPECT_LE(distance(exact.of(batch, 160 / parts, alone), whole), 1e-12) << parts;
+    // The loss per micro-batch would not do: the cut matters.
+    if (parts > 1) {
+      EXPECT_GT(distance(local.of(batch, 160 / parts, alone), whole), 1e-2) << parts;
+    }
+  }
+}
+
+TEST(ExactGlobalLoss, HasTheSameGradientOnTwoAndFourRanks) {
+  SingleRank alone;
+  const AuxiliaryGradient exact(kExact);
+  const Batch batch = uneven_batch();
+  const auto whole = exact.of(batch, 1 << 20, alone);
+  // Unequal shares, each in one or several micro-batches.
+  const std::vector<std::vector<int64_t>> cuts = {{0, 3, 8}, {0, 1, 2, 5, 8}};
+  for (const std::vector<int64_t>& cut : cuts) {
+    const auto ranks = static_cast<int>(cut.size()) - 1;
+    for (const int64_t micro_batch_tokens : {20, 45, 1 << 20}) {
+      testing::ThreadRanks::run(ranks, [&](Communicator& communicator) {
+        const auto rank = static_cast<size_t>(communicator.rank());
+        const Batch share = batch.slice_sequences(cut[rank], cut[rank + 1]);
+        EXPECT_LE(distance(exact.of(share, micro_batch_tokens, communicator), whole), 1e-12)
+            << ranks << " ranks, " << micro_batch_tokens << " tokens a micro-batch, rank " << rank;
+      });
+    }
+  }
+}
+
 TEST(TrainingStep, ReplaysSelectionsWhenItRecomputes) {
   const Batch batch = uneven_batch();
   for (const std::string router : {"{type: top_k}", kNoise}) {
@@ -356,6 +485,29 @@ TEST(TrainingStep, CountsItsWorkByPhase) {
   EXPECT_GT(meter.phase_total(Phase::experts).flops, 0.0);
   EXPECT_GT(meter.phase_total(Phase::embedding_and_loss).flops, 0.0);
   EXPECT_GT(meter.phase_total(Phase::optimizer).seconds, 0.0);
+}
+
+TEST(TrainingStep, CountsTheTimeOfBalancingApart) {
+  const auto meter_of = [](const std::string& balance, int64_t micro_batch_tokens) {
+    Bench bench(tiny_recipe("balance: " + balance), micro_batch_tokens);
+    (void)bench.step.run(uneven_batch(), {});
+    return bench.step.meter();
+  };
+  const CostMeter exact = meter_of("{type: global_aux_loss}", 40);
+  EXPECT_GT(exact.at(Phase::balancing, Direction::forward).seconds, 0.0);
+  EXPECT_GT(exact.at(Phase::balancing, Direction::backward).seconds, 0.0);
+  // The counting pass: what every part of the model does forward, again.
+  EXPECT_EQ(exact.at(Phase::experts, Direction::extra).flops,
+            exact.at(Phase::experts, Direction::forward).flops);
+  EXPECT_GT(exact.at(Phase::experts, Direction::extra).flops, 0.0);
+  // None when the step is one micro-batch.
+  const CostMeter whole = meter_of("{type: global_aux_loss}", 1 << 20);
+  EXPECT_EQ(whole.direction_total(Direction::extra).seconds, 0.0);
+  EXPECT_EQ(whole.direction_total(Direction::extra).calls, 0);
+  // A method that only routes has no backward.
+  const CostMeter bip = meter_of("{type: bip}", 40);
+  EXPECT_GT(bip.at(Phase::balancing, Direction::forward).seconds, 0.0);
+  EXPECT_EQ(bip.at(Phase::balancing, Direction::backward).calls, 0);
 }
 
 TEST(TrainingStep, RunsOnAPoolForShapesOnly) {

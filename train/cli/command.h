@@ -58,7 +58,7 @@ struct RecipeFlags {
 
 /// A shipped recipe's file, by its name without ".yaml"; empty when there is none.
 [[nodiscard]] std::filesystem::path find_shipped_recipe(std::string_view name);
-/// All shipped recipes, by name.
+/// All shipped recipes, by folder and name.
 [[nodiscard]] std::vector<std::filesystem::path> shipped_recipes();
 
 }  // namespace sluice

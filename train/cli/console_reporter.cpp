@@ -42,16 +42,23 @@ void print_model(std::FILE* out, const RunOverview& run, const Plan& plan) {
        with_commas(run.sizes.steps),
        in_millions(static_cast<double>(run.sizes.steps * run.sizes.tokens_per_step)));
   for (const std::string& choice : run.sizes.choices) line(out, "chosen", "{}", choice);
+  if (plan.activity) {
+    const PlannedActivities& activity = *plan.activity;
+    line(out, "experts", "{:.4g} of a token at the start, {:.4g} at the end, {:.4g} on average{}",
+         activity.start.experts.expected, activity.end.experts.expected,
+         activity.mean.experts.expected,
+         activity.mean.experts.known == ActiveExperts::Known::exactly ? "" : ", as planned");
+  }
   // Whole steps run at 55 to 85 % of the rate of large products; a run prints what it reaches beside
   // this.
   constexpr double kUsualShareOfPeak = 0.5;
   const double seconds =
-      plan.flops_per_token() *
+      plan.mean_flops_per_token() *
       static_cast<double>((run.sizes.steps - run.first_step) * run.sizes.tokens_per_step) /
       (kUsualShareOfPeak * run.gemm_peak);
   line(out, "predicted",
        "{}FLOP per token (forward and backward), {} of tensors, about {} at half of the peak",
-       in_millions(plan.flops_per_token()), in_bytes(static_cast<double>(plan.peak.total())),
+       in_millions(plan.mean_flops_per_token()), in_bytes(static_cast<double>(plan.peak.total())),
        in_time(seconds));
 }
 

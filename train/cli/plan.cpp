@@ -1,6 +1,7 @@
 #include "train/plan.h"
 
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <memory>
 
 #include "train/cli/command.h"
@@ -40,6 +41,49 @@ void print_flops(const Plan& plan) {
   }
 }
 
+/// Digits enough to tell 1.5 from 1.53.
+std::string in_experts(double count) { return fmt::format("{:.4g}", count); }
+
+/// What the number is, where it is not simply given.
+std::string_view basis(const ActiveExperts& experts) {
+  switch (experts.known) {
+    case ActiveExperts::Known::exactly:
+      return "";
+    case ActiveExperts::Known::at_initial_values:
+      return "of a router at its initial values";
+    case ActiveExperts::Known::within_bounds:
+      return "at most: the data decides";
+  }
+  return "";
+}
+
+void print_activity(const PlannedActivities& activity) {
+  fmt::print("experts per token in training, and what follows for a token\n");
+  fmt::print("  {:<22}{:>16}{:>20}{:>16}\n", "", "routed experts", "active parameters", "FLOPs");
+  const auto row = [](const std::string& when, const PlannedActivity& at) {
+    const ActiveExperts& experts = at.experts;
+    std::string note;
+    if (experts.known != ActiveExperts::Known::exactly) {
+      note = fmt::format("  {} ({} to {})", basis(experts), in_experts(experts.least),
+                         in_experts(experts.greatest));
+    }
+    fmt::print("  {:<22}{:>16}{:>20}{:>16}{}\n", when, in_experts(experts.expected),
+               with_commas(std::llround(at.active_parameters)),
+               with_commas(std::llround(at.flops_per_token)), note);
+  };
+  const auto at_step = [](std::string_view name, const PlannedActivity& at) {
+    return fmt::format("{}, step {}", name, with_commas(at.step + 1));
+  };
+  if (activity.start.experts == activity.mean.experts) {
+    row("every step", activity.mean);
+    return;
+  }
+  row(at_step("start", activity.start), activity.start);
+  row(at_step("middle", activity.middle), activity.middle);
+  row(at_step("end", activity.end), activity.end);
+  row("mean of the run", activity.mean);
+}
+
 void print_memory(const MemoryUse& peak) {
   fmt::print("memory of tensors at the peak of a step\n");
   for (int i = 0; i < kMemoryKinds; ++i) {
@@ -54,17 +98,19 @@ int print_plan(const Recipe& recipe) {
   const Plan plan = make_plan(recipe, planned_vocab_size(recipe), 0);
   print_parameters(plan.parameters);
   print_flops(plan);
+  if (plan.activity) print_activity(*plan.activity);
   print_memory(plan.peak);
   const double tokens =
       static_cast<double>(plan.sizes.steps) * static_cast<double>(plan.sizes.tokens_per_step);
   use_threads(recipe);
   const double peak = measure_gemm_peak();
-  const double seconds = plan.flops_per_token() * tokens / peak;
+  const double flops = plan.mean_flops_per_token() * tokens;
+  const double seconds = flops / peak;
   fmt::print("run\n");
   fmt::print("  {:<22}{:>16}\n", "steps", with_commas(plan.sizes.steps));
   fmt::print("  {:<22}{:>16}\n", "tokens per step", with_commas(plan.sizes.tokens_per_step));
   fmt::print("  {:<22}{:>16}\n", "tokens", with_commas(static_cast<int64_t>(tokens)));
-  fmt::print("  {:<22}{:>16}\n", "FLOPs", in_millions(plan.flops_per_token() * tokens));
+  fmt::print("  {:<22}{:>16}\n", "FLOPs", in_millions(flops));
   fmt::print(
       "  {:<22}{:>16}  at {:.0f} GFLOP/s, this machine's matrix products; runs reach 55 to 85 % "
       "of it\n",

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <sstream>
+#include <utility>
 
 #include "autograd/support/error.h"
 #include "autograd/support/registry.h"
@@ -33,10 +34,13 @@ std::vector<fs::path> recipe_folders() {
 std::vector<fs::path> shipped_recipes() {
   for (const fs::path& folder : recipe_folders()) {
     std::vector<fs::path> recipes;
-    for (const auto& entry : fs::directory_iterator(folder)) {
+    for (const auto& entry : fs::recursive_directory_iterator(folder)) {
       if (entry.path().extension() == ".yaml") recipes.push_back(entry.path());
     }
-    std::ranges::sort(recipes);
+    // Those of a subfolder after those of the folder.
+    std::ranges::sort(recipes, {}, [](const fs::path& recipe) {
+      return std::pair(recipe.parent_path(), recipe.stem());
+    });
     if (!recipes.empty()) return recipes;
   }
   return {};

@@ -1,4 +1,5 @@
-// `sluice recipes ls | cat NAME | cp NAME [FILE]`: the shipped recipes.
+// `sluice recipes ls | cat NAME | cp NAME [FILE]`: the shipped recipes, and the methods that a recipe
+// can name.
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
@@ -6,9 +7,14 @@
 #include <iterator>
 #include <memory>
 #include <regex>
+#include <span>
+#include <utility>
+#include <vector>
 
 #include "autograd/support/error.h"
 #include "autograd/support/registry.h"
+#include "balance/make.h"
+#include "layers/router.h"
 #include "train/cli/command.h"
 #include "train/compare/comparison.h"
 #include "train/recipe.h"
@@ -41,12 +47,46 @@ fs::path require_recipe(const std::string& name) {
   throw ConfigError(unknown_name("recipe", name, views));
 }
 
-int list_recipes() {
-  size_t width = 0;
-  for (const fs::path& recipe : shipped_recipes())
-    width = std::max(width, recipe.stem().string().size());
+/// A table of names and what they are.
+struct Listing {
+  std::string title;
+  std::vector<std::pair<std::string, std::string>> lines;
+};
+
+/// One listing per folder of recipes.
+std::vector<Listing> recipe_listings() {
+  std::vector<Listing> listings;
+  fs::path folder;
   for (const fs::path& recipe : shipped_recipes()) {
-    fmt::print("{:{}}  {}\n", recipe.stem().string(), width, headline(recipe));
+    if (listings.empty() || recipe.parent_path() != folder) {
+      folder = recipe.parent_path();
+      const std::string of = listings.empty() ? "" : ": " + folder.filename().string();
+      listings.push_back({"recipes" + of, {}});
+    }
+    listings.back().lines.emplace_back(recipe.stem().string(), headline(recipe));
+  }
+  return listings;
+}
+
+/// The registry's own words, which end in the paper.
+Listing method_listing(std::string title, std::span<const Choice> choices) {
+  Listing listing{std::move(title), {}};
+  for (const Choice& choice : choices) listing.lines.emplace_back(choice.name, choice.doc);
+  return listing;
+}
+
+int list_recipes() {
+  std::vector<Listing> listings = recipe_listings();
+  listings.push_back(method_listing("balancing methods, balance: {type: ...}", balance_choices()));
+  listings.push_back(
+      method_listing("routers, model.experts.router: {type: ...}", router_choices()));
+  size_t width = 0;
+  for (const Listing& listing : listings) {
+    for (const auto& [name, text] : listing.lines) width = std::max(width, name.size());
+  }
+  for (const Listing& listing : listings) {
+    fmt::print("{}{}\n", &listing == listings.data() ? "" : "\n", listing.title);
+    for (const auto& [name, text] : listing.lines) fmt::print("  {:{}}  {}\n", name, width, text);
   }
   return 0;
 }
@@ -110,7 +150,8 @@ const Command recipes_command = {
       };
       auto flags = std::make_shared<Flags>();
       app.require_subcommand(1);
-      CLI::App* list = app.add_subcommand("ls", "One line per shipped recipe");
+      CLI::App* list =
+          app.add_subcommand("ls", "One line per shipped recipe, balancing method and router");
       CLI::App* cat = app.add_subcommand("cat", "Print a recipe");
       cat->add_option("name", flags->name, "name of a shipped recipe")->required();
       cat->add_flag("--resolved", flags->resolved, "with every key and its default");

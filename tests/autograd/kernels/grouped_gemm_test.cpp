@@ -31,7 +31,8 @@ std::vector<Case> cases() {
           {{0, 0, 0}, 4, 4},                   // no row at all
           {{0, 600, 600, 601}, 16, 40},        // one expert with nearly all
           {{0, 1, 17, 80, 81, 337}, 32, 130},  // all sizes
-          {{0, 5, 20}, 270, 390}};             // few rows: columns are cut
+          {{0, 5, 20}, 270, 390},              // few rows: columns are cut
+          {{0, 0, 300, 300}, 100, 200}};       // one expert with all: its rows are cut smaller
 }
 
 TYPED_TEST(GroupedGemm, EqualsTheReferenceForwardAndBackward) {

@@ -1,0 +1,110 @@
+// What `plan` says about the experts per token over a run. Its counts of parameters and FLOPs
+// against formulas are with the shipped recipes.
+
+#include "train/plan.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/support/tiny_run.h"
+
+namespace sluice {
+namespace {
+
+using testing::tiny_recipe;
+
+constexpr int64_t kVocab = 257;
+
+Plan plan_of(std::string_view changes) { return make_plan(tiny_recipe(changes), kVocab, 0); }
+
+Plan plan_of_top_k(int64_t k) {
+  return plan_of(fmt::format("model: {{experts: {{top_k: {}}}}}\ntrain: {{steps: 101}}", k));
+}
+
+TEST(PlannedActivity, FollowsAScheduleOverSteps) {
+  // From 4 to 2 experts over the first 50 of 101 steps.
+  const Plan plan = plan_of(
+      "model: {experts: {top_k: {type: linear, from: 4, to: 2, over: 50 steps}}}\n"
+      "train: {steps: 101}");
+  ASSERT_TRUE(plan.activity.has_value());
+  const PlannedActivities& activity = *plan.activity;
+  EXPECT_EQ(activity.start.step, 0);
+  EXPECT_EQ(activity.middle.step, 50);
+  EXPECT_EQ(activity.end.step, 100);
+  EXPECT_EQ(activity.start.experts, ActiveExperts::exactly(4.0));
+  EXPECT_EQ(activity.middle.experts, ActiveExperts::exactly(2.0));
+  EXPECT_EQ(activity.end.experts, ActiveExperts::exactly(2.0));
+  // 2 for half of the run, and 4, 3 and 2 (rounded) for a quarter, a half and a quarter of the rest.
+  EXPECT_NEAR(activity.mean.experts.expected, 2.5, 0.05);
+}
+
+TEST(PlannedActivity, FollowsAScheduleOverTokens) {
+  // 128 tokens a step: 6400 tokens are 50 steps.
+  const Plan by_tokens = plan_of(
+      "model: {experts: {top_k: {type: linear, from: 4, to: 2, over: 6400 tokens}}}\n"
+      "train: {steps: 101}");
+  const Plan by_steps = plan_of(
+      "model: {experts: {top_k: {type: linear, from: 4, to: 2, over: 50 steps}}}\n"
+      "train: {steps: 101}");
+  EXPECT_EQ(by_tokens.activity->mean.experts, by_steps.activity->mean.experts);
+  EXPECT_EQ(by_tokens.activity->middle.experts, by_steps.activity->middle.experts);
+}
+
+TEST(PlannedActivity, CostsWhatAConstantNumberOfExpertsCosts) {
+  const Plan plan = plan_of(
+      "model: {experts: {top_k: {type: linear, from: 4, to: 1, over: 100 steps}, "
+      "router: {type: top_k, weights: as_is}}}\ntrain: {steps: 101}");
+  for (const PlannedActivity& at :
+       {plan.activity->start, plan.activity->middle, plan.activity->end}) {
+    const Plan constant = plan_of(
+        fmt::format("model: {{experts: {{top_k: {}, router: {{type: top_k, weights: as_is}}}}}}\n"
+                    "train: {{steps: 101}}",
+                    at.experts.expected));
+    EXPECT_DOUBLE_EQ(at.flops_per_token, constant.flops_per_token());
+    EXPECT_DOUBLE_EQ(at.active_parameters, static_cast<double>(constant.parameters.active));
+  }
+}
+
+TEST(PlannedActivity, OfAConstantIsThatAtEveryStep) {
+  const Plan plan = plan_of_top_k(2);
+  EXPECT_EQ(plan.activity->start.experts, ActiveExperts::exactly(2.0));
+  EXPECT_EQ(plan.activity->mean.experts, ActiveExperts::exactly(2.0));
+  EXPECT_DOUBLE_EQ(plan.mean_flops_per_token(), plan.flops_per_token());
+}
+
+TEST(PlannedActivity, CountsFrozenExpertsWithoutTheirWeightGradients) {
+  const std::string frozen = "\ntrain: {steps: 10, freeze: [\"*.experts.w_*\"]}";
+  const Plan falling =
+      plan_of("model: {experts: {top_k: {type: linear, from: 4, to: 2, over: 5 steps}}}" + frozen);
+  const Plan constant = plan_of("model: {experts: {top_k: 2}}" + frozen);
+  EXPECT_DOUBLE_EQ(falling.activity->end.flops_per_token, constant.flops_per_token());
+}
+
+TEST(PlannedActivity, SaysWhatItIsWhereTheDataDecides) {
+  const Plan plan = plan_of(
+      "model: {experts: {top_k: 4, router: {type: dense_to_sparse, threshold: 0.2, "
+      "temperature: {type: linear, from: 4.0, to: 0.1, over: 100 steps}}}}\ntrain: {steps: 101}");
+  const PlannedActivities& activity = *plan.activity;
+  EXPECT_EQ(activity.mean.experts.known, ActiveExperts::Known::at_initial_values);
+  EXPECT_GT(activity.start.experts.expected, activity.middle.experts.expected);
+  EXPECT_GT(activity.middle.experts.expected, activity.end.experts.expected);
+  EXPECT_GT(activity.start.experts.expected, activity.mean.experts.expected);
+  EXPECT_GT(activity.mean.experts.expected, activity.end.experts.expected);
+  EXPECT_LT(activity.end.flops_per_token, activity.start.flops_per_token);
+}
+
+TEST(Plan, FindsThePeakWhereMostExpertsAreUsed) {
+  const Plan growing = plan_of(
+      "model: {experts: {top_k: {type: linear, from: 2, to: 4, over: 100 steps}}}\n"
+      "train: {steps: 101}");
+  EXPECT_EQ(growing.peak.total(), plan_of_top_k(4).peak.total());
+  EXPECT_GT(growing.peak.total(), plan_of_top_k(2).peak.total());
+}
+
+TEST(Plan, OfADenseModelHasNoActivity) {
+  const Plan plan = make_plan(testing::tiny_dense_recipe(), kVocab, 0);
+  EXPECT_FALSE(plan.activity.has_value());
+  EXPECT_EQ(plan.mean_flops_per_token(), plan.flops_per_token());
+}
+
+}  // namespace
+}  // namespace sluice
