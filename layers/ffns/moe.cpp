@@ -9,8 +9,8 @@
 #include "layers/capacity.h"
 #include "layers/experts.h"
 #include "layers/ffns/dense.h"
-#include "layers/ffns/momentum.h"
 #include "layers/model.h"
+#include "layers/momentum.h"
 #include "layers/router.h"
 
 namespace sluice {

@@ -1,4 +1,4 @@
-#include "layers/ffns/momentum.h"
+#include "layers/momentum.h"
 
 #include "autograd/ops/elementwise.h"
 #include "autograd/support/error.h"
