@@ -149,7 +149,7 @@ TEST_F(DocumentPool, StaysAsItIsAfterThePrefix) {
 }
 
 TEST_F(DocumentPool, DecodesInChunksWhatItEvaluates) {
-  for (const nlohmann::json options :
+  for (const nlohmann::json& options :
        {nlohmann::json{{"evaluation_size", 3}}, {{"evaluation_size", 3}, {"prefix", 6}}}) {
     make_of_logits("document_pool", options, {.experts = 8});
     const Tensor x = random_rows(20, 8);

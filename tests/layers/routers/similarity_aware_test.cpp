@@ -52,9 +52,9 @@ TEST_F(SimilarityAware, RoutesIdenticalTokensAlike) {
 }
 
 TEST_F(SimilarityAware, GradientAgreesWithDifferences) {
-  for (const nlohmann::json options : {nlohmann::json{{"temperature", 0.5}},
-                                       {{"metric", "learned"}, {"temperature", 0.5}},
-                                       {{"scores", "sigmoid"}, {"temperature", 0.5}}}) {
+  for (const nlohmann::json& options : {nlohmann::json{{"temperature", 0.5}},
+                                        {{"metric", "learned"}, {"temperature", 0.5}},
+                                        {{"scores", "sigmoid"}, {"temperature", 0.5}}}) {
     make("similarity_aware", options, {.experts = 6, .hidden_size = 4});
     expect_gradient(random_rows(7, 4), 2);
   }
