@@ -12,7 +12,7 @@ namespace sluice::testing_support {
 
 /// Three elements of every trainable parameter against central differences of the language-model
 /// loss, on two packed documents. `config` is in f64 and has nothing random.
-inline void expect_model_gradients(const ModelConfig& config) {
+inline void expect_model_gradients(const ModelConfig& config, double step = 1e-5) {
   Pool pool;
   const Model model(pool, config, 1);
   const TinyBatch batch = tiny_batch(pool, {{6, 5}});
@@ -23,7 +23,6 @@ inline void expect_model_gradients(const ModelConfig& config) {
     tape.backward(
         model.loss(training_context(tape, batch, session), batch.tokens, batch.targets).total);
   }
-  constexpr double kStep = 1e-5;
   for (Parameter* parameter : model.parameters()) {
     if (!parameter->trainable) continue;
     parameter->materialise_grad();
@@ -39,7 +38,7 @@ inline void expect_model_gradients(const ModelConfig& config) {
         const ForwardContext context = training_context(tape, batch, session);
         return model.loss(context, batch.tokens, batch.targets).language_model;
       };
-      const double numeric = (loss_at(original + kStep) - loss_at(original - kStep)) / (2 * kStep);
+      const double numeric = (loss_at(original + step) - loss_at(original - step)) / (2 * step);
       x[i] = original;
       EXPECT_NEAR(element(parameter->grad, i), numeric, 1e-8 + 1e-6 * std::abs(numeric))
           << parameter->name << " " << i;
