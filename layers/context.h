@@ -11,6 +11,14 @@
 
 namespace sluice {
 
+struct AttentionMap;
+
+/// What a feed-forward keeps of earlier tokens between decoding steps, for a router that looks back.
+class FeedForwardState {
+ public:
+  virtual ~FeedForwardState() = default;
+};
+
 /// Which blocks are computed twice to save memory.
 enum class Recompute : uint8_t { none, experts, all };
 
@@ -29,11 +37,17 @@ struct ForwardContext {
   /// [N]: the token ids, for routers that go by them. The model sets it where its forward pass
   /// starts; empty when only shapes are wanted. The caller's tokens own the memory.
   std::span<const int32_t> token_ids = {};
+  /// For routers that read it: the attention of the last attention layer before this one. Set by the
+  /// expert layer.
+  const AttentionMap* attention = nullptr;
+  /// When decoding: what this layer kept of the sequence's earlier tokens, to be brought up to date
+  /// by the pass; null in passes over whole documents and for layers that keep nothing.
+  FeedForwardState* memory = nullptr;
 
   /// The same pass on another tape (recomputation).
   [[nodiscard]] ForwardContext on(Tape& other) const {
-    return {other, layout,   routing,      training,         recompute,
-            seed,  progress, valid_tokens, global_sequences, token_ids};
+    return {other,    layout,       routing,          training,  recompute, seed,
+            progress, valid_tokens, global_sequences, token_ids, attention, memory};
   }
   /// The same pass with the ids of its tokens, [N] i32.
   [[nodiscard]] ForwardContext with_tokens(const Tensor& tokens) const {

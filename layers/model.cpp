@@ -115,6 +115,9 @@ Model::Model(Pool& pool, const ModelConfig& config, uint64_t seed)
     sublayers_.push_back(&sublayer);
     ++place.index;
     place.expert_layer += sublayer.routes ? 1 : 0;
+    AttentionSource* attention =
+        sublayer.mixer != nullptr ? sublayer.mixer->attention_source() : nullptr;
+    if (attention != nullptr) place.attention = attention;
   }
   final_norm_ =
       &child(std::make_unique<Norm>(b.child("final_norm"), config.norm, config.hidden_size));
@@ -234,23 +237,31 @@ void Model::end_step(RoutingSession& session, const Progress& progress) {
 DecodeState Model::start_decoding(Pool& pool, int64_t capacity) const {
   DecodeState state;
   for (const Sublayer* sublayer : sublayers_) {
-    if (sublayer->mixer != nullptr)
+    if (sublayer->mixer != nullptr) {
       state.mixers.push_back(sublayer->mixer->make_state(pool, dtype_, capacity));
+    } else {
+      state.feed_forwards.push_back(sublayer->feed_forward->make_state(pool, dtype_, capacity));
+    }
   }
   return state;
 }
 
 Tensor Model::decode(const ForwardContext& caller, const Tensor& tokens, DecodeState& state) const {
-  const ForwardContext context = caller.with_tokens(tokens);
+  ForwardContext context = caller.with_tokens(tokens);
   const NoGrad no_grad(context.tape);
   BlockState block;
   block.hidden = embed(context, tokens);
   size_t mixer = 0;
+  size_t feed_forward = 0;
   for (const Sublayer* sublayer : sublayers_) {
     const Tensor x = sublayer->norm->forward(context, block.hidden);
-    const Tensor y = sublayer->mixer != nullptr
-                         ? sublayer->mixer->decode(context, x, *state.mixers[mixer++])
-                         : sublayer->feed_forward->forward(context, x, block);
+    Tensor y;
+    if (sublayer->mixer != nullptr) {
+      y = sublayer->mixer->decode(context, x, block, *state.mixers[mixer++]);
+    } else {
+      context.memory = state.feed_forwards[feed_forward++].get();
+      y = sublayer->feed_forward->forward(context, x, block);
+    }
     block.hidden = add(context.tape, block.hidden, y);
   }
   state.length += tokens.numel();

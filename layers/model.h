@@ -56,9 +56,10 @@ struct ModelConfig final : Configurable {
   std::vector<std::pair<std::string, std::shared_ptr<Configurable>>> sections_;
 };
 
-/// Key/value caches and recurrent states of one sequence, one per mixer.
+/// What the layers keep of one sequence while it is decoded.
 struct DecodeState {
-  std::vector<std::unique_ptr<MixerState>> mixers;
+  std::vector<std::unique_ptr<MixerState>> mixers;  // key/value caches, recurrent states
+  std::vector<std::unique_ptr<FeedForwardState>> feed_forwards;  // null where nothing is kept
   int64_t length = 0;
 };
 

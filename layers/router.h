@@ -40,6 +40,14 @@ class Router : public Module {
                                                const RouterScores& scores,
                                                const Selection& selection) const = 0;
 
+  /// For a router that looks at earlier tokens of the document: the memory that ForwardContext holds
+  /// when decoding. Null: each token's scores are its own.
+  [[nodiscard]] virtual std::unique_ptr<FeedForwardState> make_state(Pool& /*pool*/,
+                                                                     DType /*dtype*/,
+                                                                     int64_t /*capacity*/) const {
+    return nullptr;
+  }
+
   // --- for a router that learns from its own choices, not by gradients --------------------------
 
   /// How many sums over the tokens of a global batch it learns from.
@@ -67,6 +75,10 @@ struct RouterConfig : Configurable {
   [[nodiscard]] virtual bool varies_k() const { return false; }
   /// True for a router that excludes experts whatever their scores (groups).
   [[nodiscard]] virtual bool restricts() const { return false; }
+  /// True for a router that wants ForwardContext::attention.
+  [[nodiscard]] virtual bool reads_attention() const { return false; }
+  /// True when, by design, a token's experts depend in training on later tokens of its document.
+  [[nodiscard]] virtual bool looks_ahead() const { return false; }
 };
 
 /// A line of routers.def.

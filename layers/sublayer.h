@@ -11,6 +11,7 @@
 
 namespace sluice {
 
+class AttentionSource;
 struct ModelConfig;
 
 /// What a sequence mixer keeps between decoding steps (a key/value cache, a recurrent state).
@@ -32,19 +33,29 @@ class Mixer : public Module {
   [[nodiscard]] virtual std::unique_ptr<MixerState> make_state(Pool& pool, DType dtype,
                                                                int64_t capacity) const = 0;
   /// x [n, D]: the next n tokens of one sequence, context.layout.positions continuing at
-  /// state.length(). Equals the rows of the full forward. Advances the state; never records.
+  /// state.length(). Equals the rows of the full forward. Advances the state; never records. May
+  /// read and write block.side, as forward.
   [[nodiscard]] virtual Tensor decode(const ForwardContext& context, const Tensor& x,
-                                      MixerState& state) const = 0;
+                                      BlockState& block, MixerState& state) const = 0;
+  /// For layers behind it that read its attention; null when it has none.
+  [[nodiscard]] virtual AttentionSource* attention_source() { return nullptr; }
 };
 
-/// Works on each token alone: dense or sparse.
+/// Works on each token alone, dense or sparse; a router may look at others to choose experts.
 class FeedForward : public Module {
  public:
-  /// x [N, D], normalised -> [N, D]. Auxiliary losses go to `state`.
+  /// x [N, D], normalised -> [N, D], to be added to the residual stream. Auxiliary losses go to
+  /// `state`. When decoding, context.memory is what make_state gave.
   [[nodiscard]] virtual Tensor forward(const ForwardContext& context, const Tensor& x,
                                        BlockState& state) const = 0;
   /// Experts per layer and the expert layer's number; {0, ...} for a dense one.
   [[nodiscard]] virtual int64_t num_experts() const { return 0; }
+  /// Memory for decoding one sequence of at most `capacity` tokens; null for none.
+  [[nodiscard]] virtual std::unique_ptr<FeedForwardState> make_state(Pool& /*pool*/,
+                                                                     DType /*dtype*/,
+                                                                     int64_t /*capacity*/) const {
+    return nullptr;
+  }
   /// Once per applied optimizer step: lets a router learn that does not learn by gradients.
   virtual void end_step(RoutingSession& /*session*/, const Progress& /*progress*/) {}
 };
@@ -53,6 +64,8 @@ class FeedForward : public Module {
 struct SublayerPlace {
   int64_t index;         // among all sublayers
   int64_t expert_layer;  // among layers that route
+  /// The last attention layer before it; null for none. Outlives the sublayer's use.
+  AttentionSource* attention = nullptr;
 };
 
 /// A line of mixers.def or ffns.def. `section` is the recipe key below `model` that configures it.
@@ -66,6 +79,7 @@ struct MixerEntry {
   std::string (*check)(const ModelConfig&, const Configurable&);
   std::unique_ptr<Mixer> (*make)(const Builder&, const ModelConfig&, const Configurable&,
                                  SublayerPlace);
+  bool attends = false;  // has an attention_source()
 };
 
 struct FeedForwardEntry {

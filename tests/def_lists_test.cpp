@@ -35,7 +35,7 @@ const std::vector<DefList>& def_lists() {
       {"autograd/ops/ops.def", "autograd/ops/", {"table"}},
       {"layers/mixers.def", "layers/mixers/", {}},
       {"layers/ffns.def", "layers/ffns/", {}},
-      {"layers/routers.def", "layers/routers/", {"choose", "initial_logits", "unit_rows"}},
+      {"layers/routers.def", "layers/routers/", {"choose", "initial_logits", "mixed_scores", "unit_rows"}},
       {"balance/methods.def", "balance/methods/", {}},
       {"optim/optimizers.def", "optim/optimizers/", {}},
       {"optim/schedules.def", "optim/schedules/", {}},

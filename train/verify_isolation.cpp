@@ -8,6 +8,7 @@
 
 #include "balance/make.h"
 #include "layers/ffns/moe.h"
+#include "layers/router.h"
 #include "train/model_input.h"
 
 namespace sluice {
@@ -132,6 +133,12 @@ std::vector<std::string> declared_dependences(const Recipe& recipe, const Model&
   const auto& experts = dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts"));
   const BalancerSetup setup{
       .layer = 0, .experts = model.experts_per_layer().front(), .top_k = experts.largest_top_k()};
+  const auto* router = dynamic_cast<const RouterConfig*>(experts.router.config.get());
+  if (router != nullptr && router->looks_ahead()) {
+    declared.push_back(fmt::format(
+        "model.experts.router: {} chooses experts for a whole document together, in training",
+        experts.router.type));
+  }
   for (const Tagged& method : recipe.balance) {
     if (!make_balancer(std::span(&method, 1), setup)->traits().batch_dependent) continue;
     declared.push_back(fmt::format(

@@ -91,13 +91,16 @@ Tensor concat(Tape& tape, const OpInfo& op, std::span<const Tensor> parts, const
       }
     });
   });
+  // Constant parts have no shape on the tape: tensors without elements carry the sizes.
+  std::vector<Tensor> sizes;
+  for (const Tensor& part : parts) sizes.push_back(tape.empty({part.dim(axis), 0}, DType::i32));
   Tensor* output = &y;
   const auto count = static_cast<int>(parts.size());
-  tape.record(op, parts, {&output, 1}, {}, [count, axis, block_of](Backward& b) {
+  tape.record(op, parts, {&output, 1}, sizes, [count, block_of](Backward& b) {
     const Tensor grad_y = b.grad(0);
     int64_t begin = 0;
     for (int i = 0; i < count; ++i) {
-      const int64_t size = b.input_shape(i)[axis];
+      const int64_t size = b.saved(i).dim(0);
       const Block block = block_of(grad_y.shape(), begin, size);
       begin += size;
       if (!b.needs(i)) continue;
@@ -237,8 +240,14 @@ const OpInfo& concat_columns_info() {
   static constexpr OpInfo kInfo{
       "concat_columns", "y = [parts[0], parts[1], ...]",
       [](SampleFactory& make) -> std::vector<OpSample> {
+        OpSample constants = sample("two constants of four",
+                                    {make.uniform({2, 2}), make.uniform({2, 3}),
+                                     make.uniform({2, 1}), make.uniform({2, 2})},
+                                    concat_columns);
+        constants.differentiable = {false, true, false, true};
         return {sample("three", {make.uniform({2, 3}), make.uniform({2, 0}), make.uniform({2, 4})},
-                       concat_columns)};
+                       concat_columns),
+                std::move(constants)};
       },
       [](SampleFactory& make) -> std::vector<OpSample> {
         return {

@@ -28,6 +28,7 @@ enum class RandomPurpose : uint32_t {
   transport_draw = 12,
   transport_noise = 13,
   router_choice = 14,
+  expert_pool = 15,
 };
 
 struct RandomKey {

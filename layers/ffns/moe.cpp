@@ -5,10 +5,12 @@
 
 #include "autograd/ops/dispatch_combine.h"
 #include "autograd/ops/elementwise.h"
+#include "layers/attention_map.h"
 #include "layers/capacity.h"
 #include "layers/experts.h"
 #include "layers/ffns/dense.h"
 #include "layers/model.h"
+#include "layers/momentum.h"
 #include "layers/router.h"
 
 namespace sluice {
@@ -40,6 +42,11 @@ void ExpertsConfig::fields(FieldVisitor& v) {
   v.word({"drop_policy",
           "who stays: position (first choices first, tokens in order) or weight (largest weights)"},
          drop_policy, kPolicies);
+  v.optional_object(
+      {"momentum",
+       "the layer moves the residual stream by a momentum over expert layers (MomentumSMoE 2024); "
+       "none: by its output"},
+      momentum, [] { return std::make_shared<MomentumConfig>(); }, "none");
 }
 
 std::string ExpertsConfig::check() const {
@@ -93,22 +100,49 @@ std::vector<double> as_doubles(const Tensor& tensor) {
   });
 }
 
+bool reads_attention(const ExpertsConfig& config) {
+  const auto* router = dynamic_cast<const RouterConfig*>(config.router.config.get());
+  return router != nullptr && router->reads_attention();
+}
+
+/// A router that reads attention needs a layer of it before the first expert layer.
+std::string check_attention_before(const ModelConfig& model, const Configurable& section) {
+  const auto& config = dynamic_cast<const ExpertsConfig&>(section);
+  if (!reads_attention(config)) return {};
+  for (const char symbol : model.expanded_pattern()) {
+    for (const MixerEntry* entry : mixer_table()) {
+      if (entry->symbol == symbol && entry->attends) return {};
+    }
+    if (symbol == moe_feed_forward.symbol) break;
+  }
+  return fmt::format(
+      "experts.router: found type {}, which reads the attention of an earlier layer, but pattern "
+      "\"{}\" has none before its first expert layer (E); put an attention layer (A) before it",
+      config.router.type, model.pattern);
+}
+
 class MoeFeedForward final : public FeedForward {
  public:
   MoeFeedForward(const Builder& b, const ModelConfig& model, const ExpertsConfig& config,
-                 int64_t layer)
-      : config_(config), layer_(layer) {
+                 SublayerPlace place)
+      : config_(config), layer_(place.expert_layer) {
     const int64_t d = model.hidden_size;
     const RouterEntry& entry = router_registry().at(config.router.type);
     auto experts = std::make_unique<SwigluExperts>(b.child("experts"), config.num_experts, d,
                                                    config.intermediate_size);
     const RouterSetup setup{.hidden_size = d,
                             .num_experts = config.num_experts,
-                            .layer = layer,
+                            .layer = layer_,
                             .top_k = config.largest_top_k(),
                             .experts = experts.get()};
     router_ = &child(entry.make(b.child("router"), setup, *config.router.config));
     experts_ = &child(std::move(experts));
+    if (reads_attention(config)) {
+      attention_ = place.attention;
+      SLUICE_INTERNAL_CHECK(attention_ != nullptr, "expert layer {} has no attention before it",
+                            layer_);
+      attention_->share();
+    }
     if (const auto* shared = dynamic_cast<const SharedExpertsConfig*>(config.shared.get())) {
       DenseConfig dense;
       dense.intermediate_size = shared->num_experts * shared->intermediate_size;
@@ -123,8 +157,28 @@ class MoeFeedForward final : public FeedForward {
     if (size > 0) router_->end_step(session.router_sums(layer_, size), progress);
   }
 
+  [[nodiscard]] std::unique_ptr<FeedForwardState> make_state(Pool& pool, DType dtype,
+                                                             int64_t capacity) const override {
+    return router_->make_state(pool, dtype, capacity);
+  }
+
   Tensor forward(const ForwardContext& context, const Tensor& x, BlockState& state) const override {
-    Tape& tape = context.tape;
+    const Tensor y = output(context, x, state);
+    const auto* momentum = dynamic_cast<const MomentumConfig*>(config_.momentum.get());
+    if (momentum == nullptr) return y;
+    const PhaseScope phase(context.tape, Phase::experts);
+    return momentum_step(context, *momentum, layer_ == 0, y, state);
+  }
+
+ private:
+  /// y [N, D] of routed and shared experts.
+  [[nodiscard]] Tensor output(const ForwardContext& caller, const Tensor& x,
+                              BlockState& state) const {
+    Tape& tape = caller.tape;
+    ForwardContext context = caller;
+    const AttentionMap attention =
+        attention_ != nullptr ? attention_->attention(state) : AttentionMap{};
+    if (attention_ != nullptr) context.attention = &attention;
     DispatchPlan plan;
     Tensor weights;
     Tensor rows;
@@ -170,7 +224,6 @@ class MoeFeedForward final : public FeedForward {
     return add(tape, y, shared_->apply(context, x));
   }
 
- private:
   /// The layer's selection, made by the balancer or replayed, and the losses it brings.
   const Selection& select(const ForwardContext& context, const RouterInput& input,
                           BlockState& state) const {
@@ -241,6 +294,7 @@ class MoeFeedForward final : public FeedForward {
   int64_t layer_;
   Router* router_;
   Experts* experts_;
+  AttentionSource* attention_ = nullptr;  // what the router reads
   DenseFeedForward* shared_ = nullptr;
 };
 
@@ -255,11 +309,11 @@ const FeedForwardEntry moe_feed_forward = {
     .make_config = []() -> std::unique_ptr<Configurable> {
       return std::make_unique<ExpertsConfig>();
     },
-    .check = nullptr,
+    .check = check_attention_before,
     .make = [](const Builder& b, const ModelConfig& model, const Configurable& config,
                SublayerPlace place) -> std::unique_ptr<FeedForward> {
       return std::make_unique<MoeFeedForward>(b, model, dynamic_cast<const ExpertsConfig&>(config),
-                                              place.expert_layer);
+                                              place);
     },
 };
 

@@ -33,6 +33,7 @@ struct ExpertsConfig final : Configurable {
   Tagged router;
   std::optional<Scheduled> capacity_factor;
   std::string drop_policy = "position";
+  std::shared_ptr<Configurable> momentum;  // MomentumConfig, or null
   ExpertsConfig();
   void fields(FieldVisitor& v) override;
   [[nodiscard]] std::string check() const override;

@@ -7,8 +7,10 @@
 #include "autograd/ops/norm.h"
 #include "autograd/ops/reshape.h"
 #include "autograd/ops/rope.h"
+#include "layers/attention_map.h"
 #include "layers/linear.h"
 #include "layers/model.h"
+#include "layers/row_cache.h"
 
 namespace sluice {
 
@@ -102,32 +104,22 @@ RopeConfig rope_config(const AttentionConfig& config, int64_t head_dim) {
   return rope;
 }
 
+/// Queries and keys of the latest pass, for layers that read the attention.
+constexpr std::string_view kSharedQueries = "attention.q";
+constexpr std::string_view kSharedKeys = "attention.k";
+
 /// Keys after rotation and values of every token so far, in order.
 class KeyValueCache final : public MixerState {
  public:
   KeyValueCache(Pool& pool, const Shape& shape, DType dtype)
-      : keys(Tensor::empty(pool, shape, dtype)), values(Tensor::empty(pool, shape, dtype)) {}
-  [[nodiscard]] int64_t length() const override { return filled; }
+      : keys(pool, shape, dtype), values(pool, shape, dtype) {}
+  [[nodiscard]] int64_t length() const override { return keys.length(); }
 
-  void append(const Tensor& new_keys, const Tensor& new_values) {
-    SLUICE_CHECK(ShapeError, filled + new_keys.dim(0) <= keys.dim(0),
-                 "decoding: {} tokens do not fit a cache of {} that holds {}", new_keys.dim(0),
-                 keys.dim(0), filled);
-    const size_t start =
-        static_cast<size_t>(filled * keys.dim(1) * keys.dim(2) * size_of(keys.dtype()));
-    std::copy(new_keys.raw().begin(), new_keys.raw().end(),
-              keys.raw().begin() + static_cast<int64_t>(start));
-    std::copy(new_values.raw().begin(), new_values.raw().end(),
-              values.raw().begin() + static_cast<int64_t>(start));
-    filled += new_keys.dim(0);
-  }
-
-  Tensor keys;    // [capacity, K, P]
-  Tensor values;  // [capacity, K, P]
-  int64_t filled = 0;
+  RowCache keys;    // [capacity, K, P]
+  RowCache values;  // [capacity, K, P]
 };
 
-class Attention final : public Mixer {
+class Attention final : public Mixer, public AttentionSource {
  public:
   Attention(const Builder& b, const ModelConfig& model, const AttentionConfig& config)
       : heads_(config.num_heads),
@@ -157,9 +149,13 @@ class Attention final : public Mixer {
     }
   }
 
-  Tensor forward(const ForwardContext& context, const Tensor& x, BlockState&) const override {
+  Tensor forward(const ForwardContext& context, const Tensor& x, BlockState& state) const override {
     const PhaseScope phase(context.tape, Phase::attention);
     const Projections p = project(context, x);
+    if (is_shared_) {
+      state.side[kSharedQueries] = p.q;
+      state.side[kSharedKeys] = p.k;
+    }
     const Tensor mixed = causal_attention(context.tape, p.q, p.k, p.v,
                                           {context.layout.document_offsets, scale(), window_});
     return output(context, mixed);
@@ -169,14 +165,26 @@ class Attention final : public Mixer {
     return std::make_unique<KeyValueCache>(pool, Shape{capacity, kv_heads_, head_dim_}, dtype);
   }
 
-  Tensor decode(const ForwardContext& context, const Tensor& x, MixerState& state) const override {
+  Tensor decode(const ForwardContext& context, const Tensor& x, BlockState& block,
+                MixerState& state) const override {
     const PhaseScope phase(context.tape, Phase::attention);
     auto& cache = dynamic_cast<KeyValueCache&>(state);
     const Projections p = project(context, x);
-    cache.append(p.k, p.v);
-    const Tensor mixed = cached_attention(context.tape, p.q, cache.keys, cache.values, cache.filled,
-                                          scale(), window_);
+    cache.keys.append(p.k);
+    cache.values.append(p.v);
+    if (is_shared_) {
+      block.side[kSharedQueries] = p.q;
+      block.side[kSharedKeys] = cache.keys.filled(context.tape.pool());
+    }
+    const Tensor mixed = cached_attention(context.tape, p.q, cache.keys.rows(), cache.values.rows(),
+                                          cache.length(), scale(), window_);
     return output(context, mixed);
+  }
+
+  AttentionSource* attention_source() override { return this; }
+  void share() override { is_shared_ = true; }
+  AttentionMap attention(const BlockState& state) const override {
+    return {state.side.at(kSharedQueries), state.side.at(kSharedKeys), scale(), window_};
   }
 
  private:
@@ -219,6 +227,7 @@ class Attention final : public Mixer {
   std::optional<int64_t> window_;
   double norm_eps_;
   bool full_norm_;
+  bool is_shared_ = false;
   RopeLayout layout_;
   RopeTable table_;
   Linear* q_;
@@ -245,6 +254,7 @@ const MixerEntry attention_mixer = {
       return std::make_unique<Attention>(b.child("attention"), model,
                                          dynamic_cast<const AttentionConfig&>(config));
     },
+    .attends = true,
 };
 
 }  // namespace sluice

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "autograd/support/parallel.h"
+#include "tests/layers/model_gradients.h"
 #include "tests/support/tiny_model.h"
 
 namespace sluice {
@@ -278,29 +279,7 @@ TEST_F(ModelTest, GradientsAgreeWithCentralDifferences) {
   attention_of(config).qk_norm = "per_head";
   attention_of(config).bias = "all";
   experts_of(config).shared = std::make_shared<SharedExpertsConfig>();
-  const Model model(pool_, config, 1);
-  const TinyBatch batch = tiny_batch(pool_, {{6, 5}});
-  train_once(model, batch);
-  constexpr double kStep = 1e-5;
-  for (Parameter* parameter : model.parameters()) {
-    double* x = parameter->value.data<double>();
-    for (int64_t i = 0; i < parameter->value.numel();
-         i += std::max<int64_t>(1, parameter->value.numel() / 3)) {
-      const double original = x[i];
-      const auto loss_at = [&](double value) {
-        x[i] = value;
-        Tape tape(pool_);
-        const NoGrad no_grad(tape);
-        RoutingSession session = plain_session(model);
-        const ForwardContext context = training_context(tape, batch, session);
-        return model.loss(context, batch.tokens, batch.targets).language_model;
-      };
-      const double numeric = (loss_at(original + kStep) - loss_at(original - kStep)) / (2 * kStep);
-      x[i] = original;
-      EXPECT_NEAR(element(parameter->grad, i), numeric, 1e-8 + 1e-6 * std::abs(numeric))
-          << parameter->name << " " << i;
-    }
-  }
+  testing_support::expect_model_gradients(config);
 }
 
 TEST_F(ModelTest, PredictsItsMemoryOnShapesAlone) {

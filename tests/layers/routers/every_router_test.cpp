@@ -148,16 +148,50 @@ TEST_P(EveryRouter, RoutesATokenAloneAsAmongItsNeighbours) {
   const Tensor x = tokens(40);
   const Routed together = route(x, k_);
   const auto k = static_cast<size_t>(together.selection.top_k);
-  for (int64_t t = 0; t < 40; t += 7) {
+  // A router that looks back has a memory, which the tokens before have to go through.
+  const auto memory = router_->make_state(pool_, DType::f64, 40);
+  for (int64_t t = 0; t < 40; ++t) {
     const Tensor row = Tensor::of<double>(
         pool_, {1, kWidth}, x.span<double>().subspan(static_cast<size_t>(t * kWidth), kWidth));
     layout_ = SequenceLayout::single(pool_, 1, t);
-    const Routed alone = route(row, k_, {.token_ids = {static_cast<int32_t>(t)}});
+    const Routed alone = route(
+        row, k_, {.token_ids = {static_cast<int32_t>(t)}, .memory = memory.get(), .earlier = t});
     for (size_t j = 0; j < k; ++j) {
       const size_t slot = static_cast<size_t>(t) * k + j;
       EXPECT_EQ(alone.selection.expert[j], together.selection.expert[slot]);
       EXPECT_EQ(alone.weights[j], together.weights[slot]);
     }
+  }
+}
+
+TEST_P(EveryRouter, LooksAtNoLaterTokenInEvaluationAndAtNoOtherDocumentEver) {
+  make_it();
+  const auto in_two_documents = [&](const Tensor& x, bool training) {
+    layout_ = SequenceLayout::single(pool_, 40);
+    layout_.document_offsets = {0, 13, 40};
+    layout_.document_domains = {0, 0};
+    for (int32_t t = 13; t < 40; ++t) layout_.positions.data<int32_t>()[t] = t - 13;
+    return route(x, k_, {.training = training, .seed = 3});
+  };
+  const auto expect_rows = [&](const Routed& a, const Routed& b, int64_t begin, int64_t end) {
+    const auto k = static_cast<size_t>(a.selection.top_k);
+    for (size_t slot = static_cast<size_t>(begin) * k; slot < static_cast<size_t>(end) * k;
+         ++slot) {
+      EXPECT_EQ(a.selection.expert[slot], b.selection.expert[slot]) << slot;
+      EXPECT_EQ(a.weights[slot], b.weights[slot]) << slot;
+    }
+  };
+  const auto changed = [&](int64_t begin, int64_t end) {
+    Tensor x = tokens(40);
+    for (int64_t i = begin * kWidth; i < end * kWidth; ++i) x.data<double>()[i] *= -1.7;
+    return x;
+  };
+  const Routed evaluated = in_two_documents(tokens(40), false);
+  expect_rows(in_two_documents(changed(25, 40), false), evaluated, 0, 25);
+  for (const bool training : {false, true}) {
+    const Routed plain = in_two_documents(tokens(40), training);
+    expect_rows(in_two_documents(changed(0, 13), training), plain, 13, 40);
+    expect_rows(in_two_documents(changed(13, 40), training), plain, 0, 13);
   }
 }
 

@@ -10,6 +10,7 @@
 
 #include "autograd/core/gradcheck.h"
 #include "autograd/ops/elementwise.h"
+#include "layers/attention_map.h"
 #include "layers/router.h"
 #include "tests/support/set_fields.h"
 
@@ -25,6 +26,9 @@ struct PassOptions {
   uint64_t seed = 0;
   std::vector<int32_t> token_ids = {};  // 0, 1, 2, ... when empty
   std::vector<double> shift = {};
+  /// Of decoding: what the router keeps, and the tokens before this input.
+  FeedForwardState* memory = nullptr;
+  int64_t earlier = 0;
 };
 
 struct Routed {
@@ -56,6 +60,8 @@ class RouterFixture : public ::testing::Test {
     const RouterEntry& entry = router_registry().at(type);
     const auto config = entry.make_config();
     set_fields(*config, options);
+    reads_attention_ = dynamic_cast<const RouterConfig&>(*config).reads_attention();
+    dtype_ = shape.dtype;
     width_ = shape.hidden_size == 0 ? shape.experts : shape.hidden_size;
     router_ = entry.make(Builder(pool_, shape.dtype, 1, init_, 1).child("router"),
                          {.hidden_size = width_,
@@ -173,6 +179,27 @@ class RouterFixture : public ::testing::Test {
     if (ids_.empty()) {
       for (int32_t t = 0; t < tokens; ++t) ids_.push_back(t);
     }
+    if (reads_attention_ && !attention_is_given_) {
+      attention_ = {waves(options.earlier, options.earlier + tokens, 4, 1.3),
+                    waves(0, options.earlier + tokens, 2, 2.1), 0.7};
+    }
+  }
+  /// The attention that a router reads, instead of one that is made up.
+  void give_attention(const AttentionMap& map) {
+    attention_ = map;
+    attention_is_given_ = true;
+  }
+  /// [end - begin, heads, 3]: queries or keys of these tokens, whatever the others.
+  [[nodiscard]] Tensor waves(int64_t begin, int64_t end, int64_t heads, double frequency) {
+    const int64_t width = heads * 3;
+    Tensor rows = Tensor::empty(pool_, {end - begin, heads, 3}, dtype_);
+    dispatch_float(dtype_, [&]<class T>() {
+      for (int64_t i = 0; i < rows.numel(); ++i) {
+        rows.data<T>()[i] =
+            static_cast<T>(2.0 * std::sin(frequency * static_cast<double>(begin * width + i)));
+      }
+    });
+    return rows;
   }
   [[nodiscard]] ForwardContext context_of(Tape& tape, const PassOptions& options) const {
     return {.tape = tape,
@@ -181,7 +208,9 @@ class RouterFixture : public ::testing::Test {
             .seed = options.seed,
             .progress = options.progress,
             .valid_tokens = std::max<int64_t>(1, layout_.tokens()),
-            .token_ids = ids_};
+            .token_ids = ids_,
+            .attention = reads_attention_ ? &attention_ : nullptr,
+            .memory = options.memory};
   }
 
   Pool pool_;
@@ -190,6 +219,10 @@ class RouterFixture : public ::testing::Test {
   std::vector<int32_t> ids_;
   std::unique_ptr<Router> router_;
   int64_t width_ = 0;
+  DType dtype_ = DType::f64;
+  bool reads_attention_ = false;
+  bool attention_is_given_ = false;
+  AttentionMap attention_;
   Tensor last_weights_;
 };
 
