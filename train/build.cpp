@@ -129,7 +129,8 @@ StepOptions step_options(const Recipe& recipe, const RunSizes& sizes) {
   return {.micro_batch_tokens = sizes.micro_batch_tokens,
           .recompute = recipe.train.recompute,
           .head_z_loss = recipe.train.head_z_loss,
-          .seed = static_cast<uint64_t>(recipe.seed)};
+          .seed = static_cast<uint64_t>(recipe.seed),
+          .consistency = recipe.train.consistency_coefficient()};
 }
 
 LoaderOptions loader_options(const Recipe& recipe, const RunSizes& sizes,

@@ -1,10 +1,10 @@
 #include "train/step.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 
 #include "optim/clip.h"
-#include "train/model_input.h"
 
 namespace sluice {
 namespace {
@@ -58,8 +58,10 @@ StepResult TrainingStep::run(const Batch& batch, const Progress& progress) {
     return result;
   }
   for (Parameter* parameter : parameters_) parameter->zero_grad(parts_.pool);
+  if (options_.consistency) result.consistency = 0.0;
 
-  const auto micro_batches = split_into_micro_batches(batch, options_.micro_batch_tokens);
+  const auto micro_batches =
+      split_into_micro_batches(batch, std::max<int64_t>(1, options_.micro_batch_tokens / passes()));
   result.micro_batches = static_cast<int64_t>(micro_batches.size());
   parts_.routing.begin_step(result.micro_batches, parts_.communicator.size());
   const RoutingState before(parts_.routing);
@@ -88,8 +90,13 @@ ForwardContext TrainingStep::context_for(const SequenceLayout& layout, const Glo
           .recompute = options_.recompute,
           .seed = options_.seed,
           .progress = progress,
-          .valid_tokens = counts.valid_tokens,
-          .global_sequences = counts.sequences};
+          .valid_tokens = passes() * counts.valid_tokens,
+          .global_sequences = passes() * counts.sequences};
+}
+
+ModelInput TrainingStep::input_of(const Batch& micro_batch) const {
+  return passes() == 2 ? make_two_passes(parts_.pool, micro_batch)
+                       : make_model_input(parts_.pool, micro_batch);
 }
 
 void TrainingStep::run_counting_pass(const std::vector<Batch>& micro_batches,
@@ -99,7 +106,7 @@ void TrainingStep::run_counting_pass(const std::vector<Batch>& micro_batches,
   parts_.routing.begin_counting();
   for (size_t i = 0; i < micro_batches.size(); ++i) {
     parts_.routing.begin_micro_batch(static_cast<int64_t>(i));
-    const ModelInput input = make_model_input(parts_.pool, micro_batches[i]);
+    const ModelInput input = input_of(micro_batches[i]);
     (void)parts_.model.forward(context_for(input.layout, counts, progress), input.tokens);
   }
   parts_.routing.end_counting(parts_.communicator);
@@ -108,16 +115,19 @@ void TrainingStep::run_counting_pass(const std::vector<Batch>& micro_batches,
 void TrainingStep::run_micro_batches(const std::vector<Batch>& micro_batches,
                                      const GlobalCounts& counts, const Progress& progress,
                                      StepResult& result) {
-  const double head_z_loss = options_.head_z_loss.at(progress);
+  const Model::LossOptions options{
+      .head_z_loss = options_.head_z_loss.at(progress),
+      .consistency = options_.consistency ? options_.consistency->at(progress) : 0.0};
   for (size_t i = 0; i < micro_batches.size(); ++i) {
     parts_.routing.begin_micro_batch(static_cast<int64_t>(i));
-    const ModelInput input = make_model_input(parts_.pool, micro_batches[i]);
+    const ModelInput input = input_of(micro_batches[i]);
     const ForwardContext context = context_for(input.layout, counts, progress);
-    const Model::Loss loss = parts_.model.loss(context, input.tokens, input.targets, head_z_loss);
+    const Model::Loss loss = parts_.model.loss(context, input.tokens, input.targets, options);
     result.loss += loss.language_model;
     for (size_t kind = 0; kind < kLossKinds; ++kind) {
       result.auxiliary[kind] += loss.auxiliary[kind];
     }
+    if (result.consistency) *result.consistency += loss.consistency;
     tape_.backward(loss.total);
     tape_.reset();
   }
@@ -129,6 +139,7 @@ void TrainingStep::sum_over_ranks(StepResult& result) {
   if (communicator.size() == 1) return;
   communicator.sum(std::span<double>(&result.loss, 1));
   communicator.sum(std::span<double>(result.auxiliary));
+  if (result.consistency) communicator.sum(std::span<double>(&*result.consistency, 1));
   for (Parameter* parameter : parameters_) {
     if (!parameter->trainable || parameter->placement != Placement::replicated) continue;
     parameter->materialise_grad();
@@ -141,7 +152,7 @@ void TrainingStep::update(const Progress& progress, StepResult& result) {
   const auto start = Clock::now();
   const GradientNorm norm = gradient_norm(parameters_, parts_.communicator);
   result.grad_norm = norm.value;
-  double total = result.loss;
+  double total = result.loss + result.consistency.value_or(0.0);
   for (const double auxiliary : result.auxiliary) total += auxiliary;
   result.applied = std::isfinite(total) && std::isfinite(norm.value);
   if (result.applied) {
