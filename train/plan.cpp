@@ -55,8 +55,11 @@ Plan make_plan(const Recipe& recipe, int64_t vocab_size, int64_t train_tokens) {
                     step_options(recipe, plan.sizes));
   const Batch batch = full_batch(plan.sizes);
   plan.tokens = batch.num_tokens();
+  // Of the run's two parts, the longer and dearer one: with all experts.
+  const auto diversify = diversification(recipe);
+  const int64_t first = diversify == nullptr ? 0 : diversify->steps;
   // The first step makes gradients and moments; the second is like all that follow.
-  for (int64_t i = 0; i < 2; ++i) {
+  for (int64_t i = first; i < first + 2; ++i) {
     step.meter().reset();
     pool.reset_peak();
     (void)step.run(batch, plan.sizes.progress(i, i * plan.tokens));

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "optim/clip.h"
+#include "train/spawn_experts.h"
 
 namespace sluice {
 namespace {
@@ -46,6 +47,16 @@ TrainingStep::TrainingStep(const StepParts& parts, StepOptions options)
       tape_(parts.pool, &meter_) {}
 
 StepResult TrainingStep::run(const Batch& batch, const Progress& progress) {
+  StepResult result = run_update(batch, progress);
+  // Forward passes go by the number of the step, so this does too, whether or not there was an
+  // update.
+  if (options_.diversify != nullptr && progress.step + 1 == options_.diversify->steps) {
+    spawn_experts(parameters_, parts_.optimizer, *options_.diversify, options_.seed);
+  }
+  return result;
+}
+
+StepResult TrainingStep::run_update(const Batch& batch, const Progress& progress) {
   const auto start = Clock::now();
   const GlobalCounts counts = count(batch);
   StepResult result{.learning_rate = parts_.optimizer.learning_rate(progress),

@@ -7,6 +7,7 @@
 //   forward and backward of each micro-batch, every loss divided by the valid tokens of the global
 //   batch; sum of gradients and loads over ranks
 //   norm, clipping, update, balancers' end of step; or, when a number is not finite, nothing of it
+//   experts spawned from one another, after the step that the recipe names for it
 //
 // With a consistency loss every micro-batch goes through the model twice, with independent random
 // numbers (dropout, jitter, noise, drawn experts), as one batch that holds its text twice; losses
@@ -23,12 +24,14 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "autograd/core/communicator.h"
 #include "autograd/core/tape.h"
 #include "data/batch.h"
+#include "layers/ffns/moe.h"
 #include "layers/model.h"
 #include "layers/routing_session.h"
 #include "optim/optimizer.h"
@@ -45,6 +48,8 @@ struct StepOptions {
   uint64_t seed = 1;
   /// Weight alpha of the divergence between two passes over every micro-batch; none: one pass.
   std::optional<Scheduled> consistency = std::nullopt;
+  /// How experts are made of the one that was trained first; null: they are experts from the start.
+  std::shared_ptr<const DiversifyConfig> diversify = nullptr;
 };
 
 /// What the step works on; all of it outlives the step.
@@ -92,6 +97,7 @@ class TrainingStep {
     int64_t valid_tokens;
     int64_t sequences;
   };
+  [[nodiscard]] StepResult run_update(const Batch& batch, const Progress& progress);
   [[nodiscard]] GlobalCounts count(const Batch& batch) const;
   void run_micro_batches(const std::vector<Batch>& micro_batches, const GlobalCounts& counts,
                          const Progress& progress, StepResult& result);

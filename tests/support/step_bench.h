@@ -61,7 +61,8 @@ struct Bench {
               .recompute = recipe.train.recompute,
               .head_z_loss = recipe.train.head_z_loss,
               .seed = 11,
-              .consistency = recipe.train.consistency_coefficient()}) {}
+              .consistency = recipe.train.consistency_coefficient(),
+              .diversify = diversification(recipe)}) {}
 
   StateDict state() {
     SaveVisitor save;
