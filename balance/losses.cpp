@@ -128,7 +128,11 @@ double share_of_global_batch(const RouterInput& input) {
 
 Tensor load_balancing_loss(Tape& tape, const RouterInput& input, std::span<const double> fractions,
                            double coefficient) {
-  const Tensor& p = input.router.probabilities;
+  return load_balancing_loss(tape, input, input.router.probabilities, fractions, coefficient);
+}
+
+Tensor load_balancing_loss(Tape& tape, const RouterInput& input, const Tensor& p,
+                           std::span<const double> fractions, double coefficient) {
   const auto& counted = input.layout.counted;
   const double factor =
       coefficient * static_cast<double>(fractions.size()) / tokens_of_global_batch(input);

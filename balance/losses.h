@@ -61,6 +61,10 @@ void visit_load_source(FieldVisitor& v, LoadSource& source);
 [[nodiscard]] Tensor load_balancing_loss(Tape& tape, const RouterInput& input,
                                          std::span<const double> fractions, double coefficient);
 
+/// The same on other scores p [N, E] than the router's probabilities.
+[[nodiscard]] Tensor load_balancing_loss(Tape& tape, const RouterInput& input, const Tensor& p,
+                                         std::span<const double> fractions, double coefficient);
+
 /// The same per sequence s of T_s counted tokens, averaged over the sequences of the global batch:
 ///   L = coefficient E / B sum_s sum_i f_i^s (1 / T_s) sum over counted t of s of p_ti
 /// with f_i^s from `chosen` [N, k]. A sequence without counted tokens adds nothing. DeepSeek-V2,

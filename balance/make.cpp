@@ -79,6 +79,10 @@ class CombinedBalancer final : public Balancer {
     }
   }
 
+  void end_micro_batch(std::span<const Selection* const> layers) override {
+    for (const NamedMethod& method : methods_) method.balancer->end_micro_batch(layers);
+  }
+
   void reduce(Communicator& communicator) override {
     for (const NamedMethod& method : methods_) method.balancer->reduce(communicator);
   }

@@ -6,6 +6,7 @@
 #include "autograd/ops/dropout.h"
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/embedding.h"
+#include "autograd/ops/linear_consistency.h"
 #include "autograd/ops/linear_cross_entropy.h"
 #include "autograd/ops/matmul.h"
 #include "autograd/support/parallel.h"
@@ -197,20 +198,29 @@ BlockState Model::forward(const ForwardContext& caller, const Tensor& tokens) co
 }
 
 Model::Loss Model::loss(const ForwardContext& context, const Tensor& tokens, const Tensor& targets,
-                        double head_z_loss) const {
+                        const LossOptions& options) const {
   Tape& tape = context.tape;
   const BlockState state = forward(context, tokens);
   Loss result;
   const PhaseScope phase(tape, Phase::embedding_and_loss);
   const auto divisor = static_cast<double>(context.valid_tokens);
-  const auto head =
-      linear_cross_entropy(tape, state.hidden, tape.use(*head_), targets, {divisor, head_z_loss});
+  const auto head = linear_cross_entropy(tape, state.hidden, tape.use(*head_), targets,
+                                         {divisor, options.head_z_loss});
   result.total = head.loss;
   result.language_model = host_sum(head.token_loss) / divisor;
   for (size_t kind = 0; kind < kLossKinds; ++kind) {
     if (!state.losses[kind].defined()) continue;
     result.auxiliary[kind] = state.losses[kind].item();
     result.total = add(tape, result.total, state.losses[kind]);
+  }
+  if (options.consistency > 0.0) {
+    SLUICE_INTERNAL_CHECK(context.layout.passes == 2, "consistency of {} passes",
+                          context.layout.passes);
+    const Tensor divergence =
+        linear_consistency(tape, state.hidden, tape.use(*head_), targets, divisor);
+    const Tensor weighted = scale(tape, divergence, options.consistency);
+    result.consistency = weighted.item();
+    result.total = add(tape, result.total, weighted);
   }
   return result;
 }

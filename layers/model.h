@@ -73,16 +73,27 @@ class Model : public Module {
   /// layers.
   [[nodiscard]] BlockState forward(const ForwardContext& caller, const Tensor& tokens) const;
 
+  struct LossOptions {
+    /// Weighs the mean squared log-sum-exp of the vocabulary logits, included in `total` only.
+    double head_z_loss = 0.0;
+    /// Weighs, in a batch of two passes over its text, the symmetric divergence of what they
+    /// predict (linear_consistency.h).
+    double consistency = 0.0;
+  };
   struct Loss {
-    Tensor total;  // one element, on the tape: language-model loss + auxiliary losses, each over
-                   // context.valid_tokens
+    Tensor total;  // one element, on the tape: language-model loss + auxiliary losses +
+                   // consistency, each over context.valid_tokens
     double language_model = 0.0;  // its share of the global batch's mean loss, in nats
     std::array<double, kLossKinds> auxiliary{};
+    double consistency = 0.0;  // weighted, as it stands in `total`
   };
-  /// Forward and mean cross-entropy; targets [N] i32, -100 where there is no loss. `head_z_loss`
-  /// weighs the mean squared log-sum-exp of the vocabulary logits, included in `total` only.
+  /// Forward and mean cross-entropy; targets [N] i32, -100 where there is no loss.
   [[nodiscard]] Loss loss(const ForwardContext& context, const Tensor& tokens,
-                          const Tensor& targets, double head_z_loss = 0.0) const;
+                          const Tensor& targets, const LossOptions& options) const;
+  [[nodiscard]] Loss loss(const ForwardContext& context, const Tensor& tokens,
+                          const Tensor& targets) const {
+    return loss(context, tokens, targets, {});
+  }
   /// Cross-entropy of every token in nats, 0 where there is no loss (evaluation). [N], the model's
   /// dtype.
   [[nodiscard]] Tensor token_losses(const ForwardContext& context, const Tensor& tokens,

@@ -163,6 +163,10 @@ class Balancer {
   virtual void add_losses(Tape& /*tape*/, const RouterInput& /*input*/,
                           const Selection& /*selection*/, const LayerLoad* /*global_load*/,
                           std::vector<AuxiliaryLoss>& /*losses*/) {}
+  /// Once per micro-batch of the ordinary pass, in order, when its backward pass is over: this
+  /// rank's selections in every expert layer of the model. For what spans layers; not in a counting
+  /// pass nor in evaluation.
+  virtual void end_micro_batch(std::span<const Selection* const> /*layers*/) {}
   /// Sums over ranks what the method gathered in this step beside the load. Once per step, on every
   /// rank, before end_step; called also when the update is then skipped.
   virtual void reduce(Communicator& /*communicator*/) {}

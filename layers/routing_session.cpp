@@ -79,6 +79,7 @@ void RoutingSession::begin_step(int64_t micro_batches, int ranks) {
   ranks_ = ranks;
   micro_batch_ = 0;
   counted_ = false;
+  routed_ = false;
   journal_.resize(static_cast<size_t>(micro_batches) * balancers_.size());
   forget_selections();
   loads_.assign(balancers_.size(), {});
@@ -114,7 +115,20 @@ void RoutingSession::end_counting(Communicator& communicator) {
 void RoutingSession::begin_micro_batch(int64_t index) {
   SLUICE_INTERNAL_CHECK(index >= 0 && index < micro_batches_, "micro-batch {} of {}", index,
                         micro_batches_);
+  end_micro_batch();
   micro_batch_ = index;
+}
+
+void RoutingSession::end_micro_batch() {
+  if (!routed_) return;
+  routed_ = false;
+  std::vector<const Selection*> layers;
+  for (int64_t layer = 0; layer < this->layers(); ++layer) {
+    const Record& place = record(layer);
+    if (!place.made) return;  // finish_loads() reports it
+    layers.push_back(&place.selection);
+  }
+  for (const auto& balancer : balancers_) balancer->end_micro_batch(layers);
 }
 
 void RoutingSession::finish_loads(Communicator& communicator) {
@@ -124,6 +138,7 @@ void RoutingSession::finish_loads(Communicator& communicator) {
   SLUICE_INTERNAL_CHECK(counted_ || !needs_counting_pass(),
                         "the counting pass of {} micro-batches on {} ranks was left out",
                         micro_batches_, ranks_);
+  end_micro_batch();
   reduce_all(loads_, communicator);
   check_all_routed(loads_);
   if (communicator.size() > 1) {
@@ -172,6 +187,7 @@ const Selection& RoutingSession::select(int64_t layer, bool replay, int64_t coun
   clear(place.selection);
   make(balancer(layer), place.selection);
   place.made = true;
+  routed_ = phase_ == Phase::training;
   auto& loads = evaluating() ? eval_loads_ : loads_;
   loads[static_cast<size_t>(layer)].add(place.selection, counted_tokens);
   return place.selection;

@@ -51,7 +51,7 @@ class RoutingSession {
   void end_counting(Communicator& communicator);
   /// True inside the counting pass: routes are made, losses are not wanted.
   [[nodiscard]] bool counting() const { return phase_ == Phase::counting; }
-  /// The selections of micro-batch `index` follow.
+  /// The selections of micro-batch `index` follow; the micro-batch before is over.
   void begin_micro_batch(int64_t index);
   /// Sums the loads over ranks, and what the balancers gathered beside them. Throws InternalError
   /// when a layer routed nothing, when the loads
@@ -112,6 +112,7 @@ class RoutingSession {
   friend class RoutingWatch;
   [[nodiscard]] Record& record(int64_t layer);
   void forget_selections();
+  void end_micro_batch();
   void check_against_counting_pass() const;
 
   std::vector<std::unique_ptr<Balancer>> balancers_;
@@ -128,6 +129,7 @@ class RoutingSession {
   int64_t micro_batches_ = 1;
   int ranks_ = 1;
   bool counted_ = false;  // counted_loads_ are those of this step
+  bool routed_ = false;   // the micro-batch has made selections and is not over
 };
 
 /// `observer` watches `session` while this lives.

@@ -24,6 +24,12 @@ struct SequenceLayout {
   std::vector<uint8_t> counted;
   /// [G]: index of the document's domain.
   std::vector<int32_t> document_domains;
+  /// How often the same text is in the batch: its sequences come in this many equal runs, one for
+  /// each pass, that differ in their global samples only.
+  int64_t passes = 1;
+
+  /// The pass that sequence s belongs to.
+  [[nodiscard]] int64_t pass_of(int64_t s) const { return s / (sequences() / passes); }
 
   [[nodiscard]] int64_t tokens() const {
     return sequence_offsets.empty() ? 0 : sequence_offsets.back();

@@ -125,11 +125,18 @@ std::unique_ptr<Optimizer> build_optimizer(const Recipe& recipe, const Model& mo
   return make_optimizer(recipe.optim, parameters, pool);
 }
 
+std::shared_ptr<const DiversifyConfig> diversification(const Recipe& recipe) {
+  if (!recipe.has_experts()) return nullptr;
+  return dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts")).diversification();
+}
+
 StepOptions step_options(const Recipe& recipe, const RunSizes& sizes) {
   return {.micro_batch_tokens = sizes.micro_batch_tokens,
           .recompute = recipe.train.recompute,
           .head_z_loss = recipe.train.head_z_loss,
-          .seed = static_cast<uint64_t>(recipe.seed)};
+          .seed = static_cast<uint64_t>(recipe.seed),
+          .consistency = recipe.train.consistency_coefficient(),
+          .diversify = diversification(recipe)};
 }
 
 LoaderOptions loader_options(const Recipe& recipe, const RunSizes& sizes,

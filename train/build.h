@@ -53,6 +53,8 @@ struct RunSizes {
                                                             const Model& model);
 [[nodiscard]] std::unique_ptr<Optimizer> build_optimizer(const Recipe& recipe, const Model& model,
                                                          Pool& pool);
+/// How the recipe's experts are spawned; null where they are experts from the start.
+[[nodiscard]] std::shared_ptr<const DiversifyConfig> diversification(const Recipe& recipe);
 [[nodiscard]] StepOptions step_options(const Recipe& recipe, const RunSizes& sizes);
 [[nodiscard]] LoaderOptions loader_options(const Recipe& recipe, const RunSizes& sizes,
                                            const Communicator& communicator);

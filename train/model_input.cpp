@@ -21,6 +21,18 @@ ModelInput make_model_input(Pool& pool, const Batch& batch) {
   return input;
 }
 
+ModelInput make_two_passes(Pool& pool, const Batch& batch) {
+  // Sequences are numbered from 0 and never that far.
+  constexpr uint64_t kSecondPass = uint64_t{1} << 63;
+  Batch second = batch;
+  for (uint64_t& sample : second.global_sample) sample |= kSecondPass;
+  Batch both = batch;
+  both.append(second);
+  ModelInput input = make_model_input(pool, both);
+  input.layout.passes = 2;
+  return input;
+}
+
 std::vector<Batch> split_into_micro_batches(const Batch& batch, int64_t max_tokens) {
   SLUICE_INTERNAL_CHECK(max_tokens >= 1, "micro-batches of {} tokens", max_tokens);
   std::vector<Batch> parts;

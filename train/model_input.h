@@ -19,6 +19,10 @@ struct ModelInput {
 /// Tokens whose target is ignored are not counted in loads and balancing losses.
 [[nodiscard]] ModelInput make_model_input(Pool& pool, const Batch& batch);
 
+/// The same text twice, as one batch of two passes: its second half has global samples of its own,
+/// so that whatever a pass draws at random it draws independently.
+[[nodiscard]] ModelInput make_two_passes(Pool& pool, const Batch& batch);
+
 /// Cuts `batch` into micro-batches of whole sequences, in order, each of at most `max_tokens`
 /// tokens; a longer sequence is a micro-batch of its own. An empty batch gives none.
 [[nodiscard]] std::vector<Batch> split_into_micro_batches(const Batch& batch, int64_t max_tokens);

@@ -160,14 +160,17 @@ Plan make_plan(const Recipe& recipe, int64_t vocab_size, int64_t train_tokens) {
                     step_options(recipe, plan.sizes));
   const Batch batch = full_batch(plan.sizes);
   plan.tokens = batch.num_tokens();
+  // Of the run's two parts, the longer and dearer one: with all experts.
+  const auto diversify = diversification(recipe);
+  const int64_t first = diversify == nullptr ? 0 : diversify->steps;
   // The first step makes gradients and moments; the second is like all that follow.
   const auto run_at = [&](int64_t step_number) {
     step.meter().reset();
     pool.reset_peak();
     (void)step.run(batch, plan.sizes.progress(step_number, step_number * plan.tokens));
   };
-  run_at(0);
-  run_at(0);
+  run_at(first);
+  run_at(first);
   plan.cost = step.meter();
   plan.peak = pool.peak();
   if (routing->layers() == 0) return plan;

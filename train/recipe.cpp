@@ -96,6 +96,11 @@ void EvaluateConfig::fields(FieldVisitor& v) {
                      {.min = 1}, "all");
 }
 
+void ConsistencyConfig::fields(FieldVisitor& v) {
+  v.scheduled({"coefficient", "weight alpha of the divergence, beside the losses of both passes"},
+              coefficient, {.min = 0.0});
+}
+
 void TrainConfig::fields(FieldVisitor& v) {
   v.duration({"steps", "length of the run: 600 steps, 5M tokens, 2 epochs"}, steps);
   v.duration({"global_batch", "tokens that one update is computed from"}, global_batch);
@@ -112,6 +117,11 @@ void TrainConfig::fields(FieldVisitor& v) {
       {{"none", Recompute::none}, {"experts", Recompute::experts}, {"all", Recompute::all}});
   v.scheduled({"head_z_loss", "weight of the mean squared log-sum-exp of the vocabulary's logits"},
               head_z_loss, {.min = 0});
+  v.optional_object(
+      {"consistency",
+       "two passes over every micro-batch with independent random numbers, and a loss "
+       "on how far their predictions are apart (THOR, R-Drop); doubles the work"},
+      consistency, [] { return std::make_shared<ConsistencyConfig>(); }, "none");
   v.object({"evaluate", "held-out evaluation"}, evaluate);
   v.integer({"max_nonfinite",
              "updates skipped in a row for a NaN or an infinity before the run gives up"},
@@ -148,6 +158,11 @@ std::string TrainConfig::check() const {
 std::optional<double> TrainConfig::max_seconds() const {
   if (max_time == "none") return std::nullopt;
   return parse_wall_time(max_time);
+}
+
+std::optional<Scheduled> TrainConfig::consistency_coefficient() const {
+  if (consistency == nullptr) return std::nullopt;
+  return dynamic_cast<const ConsistencyConfig&>(*consistency).coefficient;
 }
 
 Recipe::Recipe() : optim(default_optimizer("adamw")) {}

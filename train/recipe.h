@@ -7,6 +7,7 @@
 // A recipe only chooses: build.h makes objects from it, trainer.h runs them.
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -31,6 +32,12 @@ struct EvaluateConfig final : Configurable {
   void fields(FieldVisitor& v) override;
 };
 
+/// `train.consistency`
+struct ConsistencyConfig final : Configurable {
+  Scheduled coefficient = 1.0;
+  void fields(FieldVisitor& v) override;
+};
+
 /// `train`
 struct TrainConfig final : Configurable {
   Duration steps{600, DurationUnit::steps};
@@ -38,6 +45,7 @@ struct TrainConfig final : Configurable {
   std::optional<Duration> micro_batch;  // "auto"
   Recompute recompute = Recompute::none;
   Scheduled head_z_loss = 0.0;
+  std::shared_ptr<Configurable> consistency;  // ConsistencyConfig; null for "none"
   EvaluateConfig evaluate;
   int64_t max_nonfinite = 3;
   std::string max_time = "none";
@@ -48,6 +56,8 @@ struct TrainConfig final : Configurable {
   [[nodiscard]] std::string check() const override;
   /// max_time in seconds; nullopt for "none".
   [[nodiscard]] std::optional<double> max_seconds() const;
+  /// nullopt for a step of one pass.
+  [[nodiscard]] std::optional<Scheduled> consistency_coefficient() const;
 };
 
 struct Recipe final : Configurable {

@@ -1,11 +1,12 @@
 #include "train/step.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <optional>
 
 #include "optim/clip.h"
-#include "train/model_input.h"
+#include "train/spawn_experts.h"
 
 namespace sluice {
 namespace {
@@ -48,6 +49,17 @@ TrainingStep::TrainingStep(const StepParts& parts, StepOptions options)
       tape_(parts.pool, &meter_) {}
 
 StepResult TrainingStep::run(const Batch& batch, const Progress& progress, const StepWatch& watch) {
+  StepResult result = run_update(batch, progress, watch);
+  // Forward passes go by the number of the step, so this does too, whether or not there was an
+  // update.
+  if (options_.diversify != nullptr && progress.step + 1 == options_.diversify->steps) {
+    spawn_experts(parameters_, parts_.optimizer, *options_.diversify, options_.seed);
+  }
+  return result;
+}
+
+StepResult TrainingStep::run_update(const Batch& batch, const Progress& progress,
+                                    const StepWatch& watch) {
   const auto start = Clock::now();
   const GlobalCounts counts = count(batch);
   StepResult result{.learning_rate = parts_.optimizer.learning_rate(progress),
@@ -60,8 +72,10 @@ StepResult TrainingStep::run(const Batch& batch, const Progress& progress, const
     return result;
   }
   for (Parameter* parameter : parameters_) parameter->zero_grad(parts_.pool);
+  if (options_.consistency) result.consistency = 0.0;
 
-  const auto micro_batches = split_into_micro_batches(batch, options_.micro_batch_tokens);
+  const auto micro_batches =
+      split_into_micro_batches(batch, std::max<int64_t>(1, options_.micro_batch_tokens / passes()));
   result.micro_batches = static_cast<int64_t>(micro_batches.size());
   parts_.routing.begin_step(result.micro_batches, parts_.communicator.size());
   const RoutingState before(parts_.routing, clock());
@@ -99,8 +113,13 @@ ForwardContext TrainingStep::context_for(const SequenceLayout& layout, const Glo
           .recompute = options_.recompute,
           .seed = options_.seed,
           .progress = progress,
-          .valid_tokens = counts.valid_tokens,
-          .global_sequences = counts.sequences};
+          .valid_tokens = passes() * counts.valid_tokens,
+          .global_sequences = passes() * counts.sequences};
+}
+
+ModelInput TrainingStep::input_of(const Batch& micro_batch) const {
+  return passes() == 2 ? make_two_passes(parts_.pool, micro_batch)
+                       : make_model_input(parts_.pool, micro_batch);
 }
 
 void TrainingStep::run_counting_pass(const std::vector<Batch>& micro_batches,
@@ -112,7 +131,7 @@ void TrainingStep::run_counting_pass(const std::vector<Batch>& micro_batches,
   parts_.routing.begin_counting();
   for (size_t i = 0; i < micro_batches.size(); ++i) {
     parts_.routing.begin_micro_batch(static_cast<int64_t>(i));
-    const ModelInput input = make_model_input(parts_.pool, micro_batches[i]);
+    const ModelInput input = input_of(micro_batches[i]);
     (void)parts_.model.forward(context_for(input.layout, counts, progress), input.tokens);
   }
   parts_.routing.end_counting(parts_.communicator);
@@ -121,16 +140,19 @@ void TrainingStep::run_counting_pass(const std::vector<Batch>& micro_batches,
 void TrainingStep::run_micro_batches(const std::vector<Batch>& micro_batches,
                                      const GlobalCounts& counts, const Progress& progress,
                                      StepResult& result) {
-  const double head_z_loss = options_.head_z_loss.at(progress);
+  const Model::LossOptions options{
+      .head_z_loss = options_.head_z_loss.at(progress),
+      .consistency = options_.consistency ? options_.consistency->at(progress) : 0.0};
   for (size_t i = 0; i < micro_batches.size(); ++i) {
     parts_.routing.begin_micro_batch(static_cast<int64_t>(i));
-    const ModelInput input = make_model_input(parts_.pool, micro_batches[i]);
+    const ModelInput input = input_of(micro_batches[i]);
     const ForwardContext context = context_for(input.layout, counts, progress);
-    const Model::Loss loss = parts_.model.loss(context, input.tokens, input.targets, head_z_loss);
+    const Model::Loss loss = parts_.model.loss(context, input.tokens, input.targets, options);
     result.loss += loss.language_model;
     for (size_t kind = 0; kind < kLossKinds; ++kind) {
       result.auxiliary[kind] += loss.auxiliary[kind];
     }
+    if (result.consistency) *result.consistency += loss.consistency;
     tape_.backward(loss.total);
     tape_.reset();
   }
@@ -145,6 +167,7 @@ void TrainingStep::sum_over_ranks(StepResult& result) {
   if (communicator.size() == 1) return;
   communicator.sum(std::span<double>(&result.loss, 1));
   communicator.sum(std::span<double>(result.auxiliary));
+  if (result.consistency) communicator.sum(std::span<double>(&*result.consistency, 1));
   for (Parameter* parameter : parameters_) {
     if (!parameter->trainable || parameter->placement != Placement::replicated) continue;
     parameter->materialise_grad();
@@ -171,7 +194,7 @@ void TrainingStep::update(const Progress& progress, const StepWatch& watch, Step
   const PhaseTimer timer(clock(), Phase::optimizer, Direction::forward);
   const GradientNorm norm = gradient_norm(parameters_, parts_.communicator);
   result.grad_norm = norm.value;
-  double total = result.loss;
+  double total = result.loss + result.consistency.value_or(0.0);
   for (const double auxiliary : result.auxiliary) total += auxiliary;
   result.applied = std::isfinite(total) && std::isfinite(norm.value);
   if (result.applied) {

@@ -7,22 +7,37 @@
 //   forward and backward of each micro-batch, every loss divided by the valid tokens of the global
 //   batch; sum of gradients and loads over ranks
 //   norm, clipping, update, balancers' end of step; or, when a number is not finite, nothing of it
+//   experts spawned from one another, after the step that the recipe names for it
+//
+// With a consistency loss every micro-batch goes through the model twice, with independent random
+// numbers (dropout, jitter, noise, drawn experts), as one batch that holds its text twice; losses
+// and loads are those of both passes together. With M valid tokens and CR the sum over them of the
+// symmetric divergence of the passes' predictions,
+//
+//   L = (L1 + L2 + alpha CR) / (2 M)
+//
+// which is half of the loss of THOR (Zuo et al. 2021, arXiv 2110.04260, with their alpha) and of
+// R-Drop (Liang et al. 2021), so that its size, and what clipping does, are those of one pass.
 //
 // The result does not depend on how the batch is cut: gradients are those of the global batch
 // (design, numerics), and selections depend on the micro-batch only in methods that say so.
 
 #include <array>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
 
 #include "autograd/core/communicator.h"
 #include "autograd/core/tape.h"
 #include "balance/router_monitor.h"
 #include "data/batch.h"
+#include "layers/ffns/moe.h"
 #include "layers/model.h"
 #include "layers/routing_session.h"
 #include "optim/expert_updates.h"
 #include "optim/optimizer.h"
+#include "train/model_input.h"
 
 namespace sluice {
 
@@ -39,6 +54,10 @@ struct StepOptions {
   /// Weight of the mean squared log-sum-exp of the vocabulary logits.
   Scheduled head_z_loss = 0.0;
   uint64_t seed = 1;
+  /// Weight alpha of the divergence between two passes over every micro-batch; none: one pass.
+  std::optional<Scheduled> consistency = std::nullopt;
+  /// How experts are made of the one that was trained first; null: they are experts from the start.
+  std::shared_ptr<const DiversifyConfig> diversify = nullptr;
 };
 
 /// What the step works on; all of it outlives the step.
@@ -59,8 +78,9 @@ struct StepResult {
   /// True when it was skipped because no token of the global batch has a loss: nothing was computed.
   bool empty = false;
 
-  double loss = 0.0;                           // language model, nats per valid token
+  double loss = 0.0;  // language model, nats per valid token; the mean of two passes
   std::array<double, kLossKinds> auxiliary{};  // weighted, as minimised
+  std::optional<double> consistency;           // weighted, as minimised; none for one pass
   double grad_norm = 0.0;                      // before clipping
   double learning_rate = 0.0;
   int64_t tokens = 0;        // of all ranks
@@ -90,11 +110,15 @@ class TrainingStep {
     int64_t valid_tokens;
     int64_t sequences;
   };
+  [[nodiscard]] StepResult run_update(const Batch& batch, const Progress& progress,
+                                      const StepWatch& watch);
   [[nodiscard]] GlobalCounts count(const Batch& batch) const;
   void run_micro_batches(const std::vector<Batch>& micro_batches, const GlobalCounts& counts,
                          const Progress& progress, StepResult& result);
   void run_counting_pass(const std::vector<Batch>& micro_batches, const GlobalCounts& counts,
                          const Progress& progress);
+  [[nodiscard]] ModelInput input_of(const Batch& micro_batch) const;
+  [[nodiscard]] int64_t passes() const { return options_.consistency ? 2 : 1; }
   [[nodiscard]] ForwardContext context_for(const SequenceLayout& layout, const GlobalCounts& counts,
                                            const Progress& progress);
   void sum_over_ranks(StepResult& result);

@@ -17,6 +17,7 @@ void add_losses(const RunState& state, const StepResult& result, bool has_expert
                result.auxiliary[static_cast<size_t>(LossKind::balance)]);
     record.add(metrics::train_z_loss, result.auxiliary[static_cast<size_t>(LossKind::router_z)]);
   }
+  if (result.consistency) record.add(metrics::train_consistency_loss, *result.consistency);
   record.add(metrics::train_grad_norm, result.grad_norm);
   record.add(metrics::train_lr, result.learning_rate);
   record.add(metrics::train_skipped_steps, static_cast<double>(state.skipped));

@@ -2,9 +2,9 @@
 
 #include <algorithm>
 
-#include "autograd/kernels/elementwise.h"
 #include "autograd/kernels/linear_cross_entropy.h"
 #include "autograd/ops/common.h"
+#include "autograd/ops/early_gradient.h"
 
 namespace sluice {
 namespace {
@@ -51,21 +51,6 @@ void check(const Tensor& hidden, const Tensor& weight, const Tensor& targets) {
     SLUICE_CHECK(ShapeError, target < weight.dim(0),
                  "{}: target {} is not below the vocabulary of {}", kOp, target, weight.dim(0));
   }
-}
-
-/// grad = upstream * computed
-void put_scaled(Backward& b, int input, const Tensor& computed, double upstream) {
-  if (upstream == 1.0) {
-    b.pass(input, computed);
-    return;
-  }
-  GradTarget target = b.target(input);
-  b.run(moving({computed, target.tensor}), [&] {
-    dispatch_float(computed.dtype(), [&]<class T>() {
-      kernels::put_scaled<T>(computed.numel(), static_cast<T>(upstream), computed.data<T>(),
-                             gradient<T>(target));
-    });
-  });
 }
 
 }  // namespace

@@ -4,9 +4,13 @@
 //
 // Fedus, Zoph and Shazeer 2021, "Switch Transformers", equations 4 to 6; Lepikhin et al. 2020,
 // "GShard", section 2.2. f is normalised to sum 1 (Megatron, MegaBlocks, OLMo-core, DeepSeek), so
-// alpha is the loss at uniform load; Hugging Face's Mixtral sums to k. All k choices count in f,
-// where GShard and Switch with two experts count only the first. A micro-batch weighs by its share
+// alpha is the loss at uniform load. `fractions: tokens` takes f_i = c_i / T of T tokens, which sums
+// to the mean number of experts per token: k (Hugging Face's Mixtral), or for routers that vary it
+// (top_p, dense_to_sparse) what their papers train with. All k choices count in f; `choices: first`
+// counts only the best, as GShard and Switch do with two experts. A micro-batch weighs by its share
 // of the step's tokens, not 1 / A.
+
+#include <algorithm>
 
 #include "balance/losses.h"
 #include "balance/method.h"
@@ -14,14 +18,26 @@
 namespace sluice {
 namespace {
 
+enum class Fractions : uint8_t { assignments, tokens };
+enum class Choices : uint8_t { all, first };
+
 struct AuxLossConfig final : Configurable {
   Scheduled coefficient = 1e-2;
   LoadSource selection = LoadSource::automatic;
+  Fractions fractions = Fractions::assignments;
+  Choices choices = Choices::all;
 
   void fields(FieldVisitor& v) override {
     v.scheduled({"coefficient", "weight alpha of the loss, its value at uniform load"}, coefficient,
                 {.min = 0.0});
     visit_load_source(v, selection);
+    v.enumeration(
+        {"fractions",
+         "load of an expert over all assignments, or over all tokens: then the loss is as "
+         "many times larger as a token has experts"},
+        fractions, {{"assignments", Fractions::assignments}, {"tokens", Fractions::tokens}});
+    v.enumeration({"choices", "which of a token's experts count in its load: all, or the first"},
+                  choices, {{"all", Choices::all}, {"first", Choices::first}});
   }
 };
 
@@ -32,15 +48,29 @@ class AuxLoss final : public Balancer {
 
   void add_losses(Tape& tape, const RouterInput& input, const Selection& selection,
                   const LayerLoad* /*global_load*/, std::vector<AuxiliaryLoss>& losses) override {
-    const auto chosen = chosen_experts(config_.selection, input, selection);
-    const auto fractions =
-        load_fractions(count_assignments(chosen, input, 0, input.layout.tokens()));
+    std::vector<int32_t> chosen = chosen_experts(config_.selection, input, selection);
+    if (config_.choices == Choices::first) keep_first_choices(input, chosen);
+    const auto counts = count_assignments(chosen, input, 0, input.layout.tokens());
+    std::vector<double> fractions = load_fractions(counts);
+    if (config_.fractions == Fractions::tokens) {
+      const auto tokens = static_cast<double>(std::max<int64_t>(1, input.layout.counted_tokens()));
+      std::transform(counts.begin(), counts.end(), fractions.begin(),
+                     [&](int64_t count) { return static_cast<double>(count) / tokens; });
+    }
     losses.push_back(
         {LossKind::balance,
          load_balancing_loss(tape, input, fractions, config_.coefficient.at(input.progress))});
   }
 
  private:
+  /// Leaves the first of every token's slots in `chosen` [N, k].
+  static void keep_first_choices(const RouterInput& input, std::vector<int32_t>& chosen) {
+    const size_t slots = chosen.size() / std::max<size_t>(1, input.layout.counted.size());
+    for (size_t i = 0; i < chosen.size(); ++i) {
+      if (i % slots != 0) chosen[i] = kNoExpert;
+    }
+  }
+
   AuxLossConfig config_;
 };
 

@@ -20,6 +20,16 @@ void SharedExpertsConfig::fields(FieldVisitor& v) {
   v.integer({"intermediate_size", "hidden width of each"}, intermediate_size, {.min = 1});
 }
 
+void DiversifyConfig::fields(FieldVisitor& v) {
+  v.integer({"steps", "steps with one expert, which takes all tokens"}, steps, {.min = 1});
+  v.number({"mask", "share of an expert's weights that are zeroed, others for each expert"}, mask,
+           {.min = 0.0, .max = 1.0});
+  v.number({"noise", "standard deviation of what is added to the weights, over theirs"}, noise,
+           {.min = 0.0});
+  v.enumeration({"moments", "the optimizer's moments of the new experts: copy or reset to zero"},
+                moments, {{"copy", Moments::copy}, {"reset", Moments::reset}});
+}
+
 ExpertsConfig::ExpertsConfig() {
   const RouterEntry& entry = router_registry().at("top_k");
   router = {std::string(entry.name), std::shared_ptr<Configurable>(entry.make_config())};
@@ -47,6 +57,10 @@ void ExpertsConfig::fields(FieldVisitor& v) {
        "the layer moves the residual stream by a momentum over expert layers (MomentumSMoE 2024); "
        "none: by its output"},
       momentum, [] { return std::make_shared<MomentumConfig>(); }, "none");
+  v.optional_object(
+      {"diversify",
+       "begin dense, with one expert per layer, and make all experts from it later (EvoMoE 2021)"},
+      diversify, [] { return std::make_shared<DiversifyConfig>(); }, "none");
 }
 
 std::string ExpertsConfig::check() const {
@@ -125,7 +139,7 @@ class MoeFeedForward final : public FeedForward {
  public:
   MoeFeedForward(const Builder& b, const ModelConfig& model, const ExpertsConfig& config,
                  SublayerPlace place)
-      : config_(config), layer_(place.expert_layer) {
+      : config_(config), diversify_(config.diversification()), layer_(place.expert_layer) {
     const int64_t d = model.hidden_size;
     const RouterEntry& entry = router_registry().at(config.router.type);
     auto experts = std::make_unique<SwigluExperts>(b.child("experts"), config.num_experts, d,
@@ -174,7 +188,12 @@ class MoeFeedForward final : public FeedForward {
   /// y [N, D] of routed and shared experts.
   [[nodiscard]] Tensor output(const ForwardContext& caller, const Tensor& x,
                               BlockState& state) const {
+    SLUICE_INTERNAL_CHECK(caller.routing != nullptr, "expert layer {} has no routing session",
+                          layer_);
     Tape& tape = caller.tape;
+    if (diversify_ != nullptr && caller.progress.step < diversify_->steps) {
+      return with_shared_experts(caller, x, run_one_expert(caller, x));
+    }
     ForwardContext context = caller;
     const AttentionMap attention =
         attention_ != nullptr ? attention_->attention(state) : AttentionMap{};
@@ -219,16 +238,39 @@ class MoeFeedForward final : public FeedForward {
       const PhaseScope phase(tape, Phase::routing);
       y = combine(tape, rows, weights, plan);
     }
+    return with_shared_experts(context, x, y);
+  }
+
+  [[nodiscard]] Tensor with_shared_experts(const ForwardContext& context, const Tensor& x,
+                                           const Tensor& y) const {
     if (shared_ == nullptr) return y;
-    const PhaseScope phase(tape, Phase::experts);
-    return add(tape, y, shared_->apply(context, x));
+    const PhaseScope phase(context.tape, Phase::experts);
+    return add(context.tape, y, shared_->apply(context, x));
+  }
+
+  /// Before the experts are spawned: the first one takes all tokens with weight 1. Nothing was
+  /// routed, so no load is counted, no balancer asked, and none learns.
+  [[nodiscard]] Tensor run_one_expert(const ForwardContext& context, const Tensor& x) const {
+    const auto experts = static_cast<size_t>(config_.num_experts);
+    (void)context.routing->select(layer_, context.tape.recomputing(),
+                                  context.layout.counted_tokens(),
+                                  [&](Balancer& /*balancer*/, Selection& made) {
+                                    made.tokens = x.dim(0);
+                                    made.experts = config_.num_experts;
+                                    made.top_k = 1;
+                                    made.expert.assign(static_cast<size_t>(x.dim(0)), 0);
+                                    made.load.assign(experts, 0);
+                                  });
+    std::vector<int32_t> offsets(experts + 1, static_cast<int32_t>(x.dim(0)));
+    offsets[0] = 0;
+    const PhaseScope phase(context.tape, Phase::experts);
+    return experts_->forward(
+        context, x, Tensor::of<int32_t>(context.tape.pool(), {config_.num_experts + 1}, offsets));
   }
 
   /// The layer's selection, made by the balancer or replayed, and the losses it brings.
   const Selection& select(const ForwardContext& context, const RouterInput& input,
                           BlockState& state) const {
-    SLUICE_INTERNAL_CHECK(context.routing != nullptr, "expert layer {} has no routing session",
-                          layer_);
     Tape& tape = context.tape;
     RoutingSession& session = *context.routing;
     const Selection& selection =
@@ -291,6 +333,7 @@ class MoeFeedForward final : public FeedForward {
   }
 
   ExpertsConfig config_;
+  std::shared_ptr<const DiversifyConfig> diversify_;
   int64_t layer_;
   Router* router_;
   Experts* experts_;

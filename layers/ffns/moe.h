@@ -8,6 +8,7 @@
 //
 //   y_t = sum over chosen e of w_te FFN_e(x_t) + sum over shared FFN_s(x_t)
 
+#include <memory>
 #include <optional>
 #include <string>
 
@@ -24,6 +25,17 @@ struct SharedExpertsConfig final : Configurable {
   void fields(FieldVisitor& v) override;
 };
 
+/// A first part of the run in which every expert layer is dense, one expert that takes all tokens,
+/// from which all are then made: expert-diversify of EvoMoE (Nie et al. 2021, arXiv 2112.14397).
+struct DiversifyConfig final : Configurable {
+  enum class Moments : uint8_t { copy, reset };
+  int64_t steps = 100;
+  double mask = 0.1;
+  double noise = 0.0;
+  Moments moments = Moments::copy;
+  void fields(FieldVisitor& v) override;
+};
+
 /// `model.experts` of a recipe.
 struct ExpertsConfig final : Configurable {
   int64_t num_experts = 16;
@@ -33,7 +45,8 @@ struct ExpertsConfig final : Configurable {
   Tagged router;
   std::optional<Scheduled> capacity_factor;
   std::string drop_policy = "position";
-  std::shared_ptr<Configurable> momentum;  // MomentumConfig, or null
+  std::shared_ptr<Configurable> momentum;   // MomentumConfig, or null
+  std::shared_ptr<Configurable> diversify;  // DiversifyConfig, or null
   ExpertsConfig();
   void fields(FieldVisitor& v) override;
   [[nodiscard]] std::string check() const override;
@@ -47,6 +60,10 @@ struct ExpertsConfig final : Configurable {
                                             const ActiveExperts& chosen) const;
   /// The most that any point of any run has.
   [[nodiscard]] int64_t largest_top_k() const;
+  /// How the experts are spawned; null where they are experts from the start.
+  [[nodiscard]] std::shared_ptr<const DiversifyConfig> diversification() const {
+    return std::dynamic_pointer_cast<const DiversifyConfig>(diversify);
+  }
 
  private:
   [[nodiscard]] int64_t rounded_top_k(double k) const;

@@ -11,8 +11,10 @@
 // Evaluation is the paper's: the best expert of softmax(z), without noise. That says little about a
 // model that is dense in training, so `evaluation: threshold` evaluates with the training mask,
 // without noise [R]. A balancer's shift moves the ranking; the number of experts above kappa is
-// that of the unshifted g [R]. The paper's first phase, one shared expert that is copied, is a
-// matter of the model's start, not of the router.
+// that of the unshifted g [R]. tau may also fall by `{type: exponential, from: 2, to: 0.3}`. The
+// paper's loss, E sum_i mean_t(w_ti) mean_t(m_ti), is that of aux_loss with `fractions: tokens`,
+// which takes softmax(z) for w where m is 0, too. The paper's first phase, one shared expert from
+// which all are made, is `experts.diversify`.
 
 #include <algorithm>
 #include <cmath>

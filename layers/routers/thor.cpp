@@ -1,15 +1,15 @@
 // THOR: random experts (Zuo et al. 2021, "Taming Sparsely Activated Transformer with Stochastic
 // Experts", arXiv 2110.04260).
 //
-//   training: one expert per layer and step, uniform over E, shared by the whole batch; w = 1
+//   training: one expert per layer, step and pass, uniform over E, shared by the whole batch; w = 1
 //   evaluation: every token, or every sequence, draws an expert per layer
 //
 // There is no router and nothing to balance: loads are uniform over many steps, not within one. The
 // paper trains with two passes of every batch, of independent draws, and adds the symmetric
-// divergence of their outputs to the loss. That spans two passes of the whole model, where a router
-// sees one: this router draws once per step and brings no consistency loss. Draws in evaluation
-// follow from the sequence's number and the position in its document, so that decoding sees those
-// of the full pass. Balancers that shift the ranking have no say.
+// divergence of their outputs to the loss: `train.consistency` (train/step.h), under which each
+// pass draws an expert of its own. Draws in evaluation follow from the sequence's number and the
+// position in its document, so that decoding sees those of the full pass. Balancers that shift the
+// ranking have no say.
 
 #include "autograd/ops/top_k.h"
 #include "layers/router.h"
@@ -75,11 +75,12 @@ class ThorRouter final : public Router {
           uniform_below(key, sample, index, static_cast<uint64_t>(experts_)));
     };
     const auto positions = layout.positions.span<int32_t>();
-    const int64_t of_step = draw(0, 0);
     for (size_t s = 0; s < layout.global_samples.size(); ++s) {
+      const int64_t of_pass =
+          draw(0, static_cast<uint64_t>(layout.pass_of(static_cast<int64_t>(s))));
       for (int64_t t = layout.sequence_offsets[s]; t < layout.sequence_offsets[s + 1]; ++t) {
         if (context.training) {
-          body(t, of_step);
+          body(t, of_pass);
         } else {
           const auto position = static_cast<uint64_t>(positions[static_cast<size_t>(t)]);
           body(t, draw(layout.global_samples[s], evaluation_ == Draw::token ? position : 0));
@@ -97,9 +98,7 @@ class ThorRouter final : public Router {
 
 const RouterEntry thor_router = {
     .name = "thor",
-    .doc =
-        "one random expert per layer and step, without its consistency loss (Zuo et al. 2021, "
-        "THOR)",
+    .doc = "one random expert per layer and step, for train.consistency (Zuo et al. 2021, THOR)",
     .make_config = make_router_config<ThorConfig>,
     .make = make_router<ThorRouter, ThorConfig>,
 };

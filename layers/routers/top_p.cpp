@@ -8,9 +8,9 @@
 // token does not use stay empty and cost nothing. p* = 1 takes every expert. A balancer's shift
 // moves the ranking; the probabilities that are summed stay unshifted [R].
 //
-// The paper adds two losses, which are balancers here: the auxiliary loss (aux_loss; in the paper f
-// sums to the mean k_t, ours to 1, so its coefficient takes that factor) and the mean entropy of p
-// with weight 1e-4 (entropy_loss), without which the router flattens p to use more experts.
+// The paper adds two losses, which are balancers here: the auxiliary loss (aux_loss with
+// `fractions: tokens`: f sums to the mean k_t) and the mean entropy of p with weight 1e-4
+// (entropy_loss), without which the router flattens p to use more experts.
 
 #include <algorithm>
 #include <functional>

@@ -79,6 +79,8 @@ class EveryBalancer : public ::testing::TestWithParam<std::string> {
         outcome.grad.assign(values.begin(), values.end());
       }
     }
+    const std::vector<const Selection*> layers = {&selection};
+    balancer.end_micro_batch(layers);
     balancer.end_step(load, {.step = step});
     return outcome;
   }

@@ -74,7 +74,7 @@ TEST(JsonSchema, LetsTheDefaultChoiceLeaveItsTypeOut) {
 TEST(JsonSchema, LetsAScheduledNumberBeASchedule) {
   EXPECT_EQ(property("learning_rate"), Json::parse(R"({"description": "step of the optimizer",
       "anyOf": [{"type": "number", "minimum": 0.0}, {"$ref": "#/$defs/schedule"}], "default": 0.001})"));
-  EXPECT_EQ(sample_schema()["$defs"]["schedule"]["oneOf"][2]["properties"]["type"]["const"],
+  EXPECT_EQ(sample_schema()["$defs"]["schedule"]["oneOf"][3]["properties"]["type"]["const"],
             "cosine");
   EXPECT_EQ(property("every")["$ref"], "#/$defs/duration");
 }

@@ -259,8 +259,8 @@ const Case kStructureCases[] = {
      "such as "
      "{type: cosine, ...}"},
     {"ScheduleType", "learning_rate: {type: cosin}",
-     "r.yaml:1:23: learning_rate.type: found \"cosin\", allowed constant, linear, cosine, wsd, "
-     "inverse_sqrt, piecewise; did you mean \"cosine\"?"},
+     "r.yaml:1:23: learning_rate.type: found \"cosin\", allowed constant, linear, exponential, "
+     "cosine, wsd, inverse_sqrt, piecewise; did you mean \"cosine\"?"},
     {"ScheduleKey", "learning_rate: {type: cosine, peak: 1, warm_up: 3}",
      "r.yaml:1:40: learning_rate.warm_up: unknown key of type \"cosine\"; did you mean "
      "\"warmup\"?"},

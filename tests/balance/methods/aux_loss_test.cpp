@@ -56,6 +56,26 @@ TEST_F(AuxLoss, BesideABiasSeesTheExecutedLoadOrTheUnbiasedOne) {
   }
 }
 
+TEST_F(AuxLoss, CanCountOnlyTheFirstChoices) {
+  Tape tape(pool_);
+  const auto balancer = make_one("aux_loss", 4, {{"coefficient", 1.0}, {"choices", "first"}});
+  const RoutedBatch batch(tape, f1(), layout_of({4}), {.top_k = 2});
+  EXPECT_NEAR(batch.loss(tape, *balancer, batch.route(*balancer)).item(), 1.369611, kPrinted);
+}
+
+TEST_F(AuxLoss, OfFractionsOfTokensIsLargerByTheExpertsPerToken) {
+  Tape tape(pool_);
+  const auto balancer = make_one("aux_loss", 4, {{"coefficient", 1.0}, {"fractions", "tokens"}});
+  const RoutedBatch batch(tape, f1(), layout_of({4}), {.top_k = 2});
+  Selection selection = batch.route(*balancer);
+  EXPECT_NEAR(batch.loss(tape, *balancer, selection).item(), 2.0 * 1.184806, 2.0 * kPrinted);
+  // The last two tokens keep their best expert only: 6 assignments to 4 tokens.
+  selection.expert[5] = selection.expert[7] = kNoExpert;
+  const auto of_assignments = make_one("aux_loss", 4, {{"coefficient", 1.0}});
+  EXPECT_NEAR(batch.loss(tape, *balancer, selection).item(),
+              1.5 * batch.loss(tape, *of_assignments, selection).item(), 1e-14);
+}
+
 TEST_F(AuxLoss, KeepsNoState) {
   const auto balancer = make_one("aux_loss", 4);
   EXPECT_TRUE(testing::state_of(*balancer).empty());

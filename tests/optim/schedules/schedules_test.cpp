@@ -130,6 +130,18 @@ TEST(LinearSchedule, RunsFromOneValueToTheOther) {
   EXPECT_EQ(whole_run->value(at_step(250)), 0.25);
 }
 
+TEST(ExponentialSchedule, HasTheWorkedValues) {
+  const auto falling =
+      make("exponential", R"({"from": 2.0, "to": 0.3, "over": "10000 steps"})"_json);
+  const std::vector<std::pair<int64_t, double>> worked = {
+      {0, 2.0}, {2500, 1.244666}, {5000, 0.774597}, {10000, 0.3}, {12000, 0.3}};
+  for (const auto& [step, value] : worked) {
+    EXPECT_NEAR(falling->value(at_step(step)), value, kSixPlaces) << "step " << step;
+  }
+  const auto whole_run = make("exponential", R"({"from": 1.0, "to": 16.0})"_json);
+  EXPECT_NEAR(whole_run->value(at_step(500)), 4.0, kTolerance);
+}
+
 TEST(InverseSqrtSchedule, FallsWithTheSquareRootOfTheStep) {
   const auto shape = make("inverse_sqrt", R"({"peak": 1.0, "warmup": 100})"_json);
   EXPECT_EQ(shape->value(at_step(50)), 0.5);
@@ -182,6 +194,7 @@ TEST(PiecewiseSchedule, WantsAscendingPointsInOneUnit) {
 nlohmann::json example_of(std::string_view type) {
   const nlohmann::json examples = R"({
     "constant": {"value": 0.7, "warmup": 100},
+    "exponential": {"from": 0.9, "to": 0.2, "over": "700 steps"},
     "linear": {"from": 0.9, "to": 0.2, "over": "700 steps"},
     "cosine": {"peak": 0.9, "warmup": 100, "final": 0.05},
     "wsd": {"peak": 0.9, "warmup": 100, "decay": "20%", "final": 0.1},
@@ -242,7 +255,7 @@ TEST(ScheduleTable, SuggestsTheNearestName) {
   } catch (const ConfigError& error) {
     EXPECT_STREQ(error.what(),
                  "unknown schedule \"cosin\"; did you mean \"cosine\"? Known: constant, linear, "
-                 "cosine, wsd, inverse_sqrt, piecewise");
+                 "exponential, cosine, wsd, inverse_sqrt, piecewise");
   }
 }
 
