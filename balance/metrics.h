@@ -24,6 +24,17 @@ struct Choices {
   [[nodiscard]] std::span<const int32_t> of(int64_t token) const {
     return expert.subspan(static_cast<size_t>(token * top_k), static_cast<size_t>(top_k));
   }
+  /// Calls visit(expert) for each expert of a token, once however many slots hold it.
+  template <class Visit>
+  void each(int64_t token, Visit&& visit) const {
+    const std::span<const int32_t> slots = of(token);
+    for (size_t slot = 0; slot < slots.size(); ++slot) {
+      const int32_t chosen = slots[slot];
+      bool is_new = chosen >= 0;
+      for (size_t before = 0; before < slot; ++before) is_new = is_new && slots[before] != chosen;
+      if (is_new) visit(static_cast<size_t>(chosen));
+    }
+  }
   [[nodiscard]] bool counts(int64_t token) const {
     return counted.empty() || counted[static_cast<size_t>(token)] != 0;
   }

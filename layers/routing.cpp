@@ -34,6 +34,14 @@ int64_t expert_capacity(double factor, int64_t tokens, int64_t top_k, int64_t ex
   return static_cast<int64_t>(std::ceil(seats - kRounding * std::max(1.0, seats)));
 }
 
+void Selection::count_dropped(std::span<const uint8_t> counted) {
+  dropped = 0;
+  for (size_t slot = 0; slot < dispatched.size(); ++slot) {
+    const bool is_dropped = expert[slot] != kNoExpert && dispatched[slot] == kNoExpert;
+    dropped += is_dropped && counted[slot / static_cast<size_t>(top_k)] != 0 ? 1 : 0;
+  }
+}
+
 void LayerLoad::add(const Selection& selection, int64_t counted_tokens) {
   if (counts.empty()) counts.assign(selection.load.size(), 0);
   SLUICE_INTERNAL_CHECK(counts.size() == selection.load.size(),

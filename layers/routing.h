@@ -51,9 +51,14 @@ struct Selection {
   /// potentials of a transport plan); empty for most. Recorded with it, so that recomputation sees
   /// the same.
   std::vector<double> plan;
+  /// [N, k]: combine weights that stand in for those of balancer and router, which then get no
+  /// gradient through them; empty but for recorded decisions that are replayed with their weights.
+  std::vector<float> fixed_weights;
 
   /// Counts `load` from `expert`; `counted` is [N].
   void count_load(std::span<const uint8_t> counted);
+  /// Counts `dropped` from `dispatched`.
+  void count_dropped(std::span<const uint8_t> counted);
   friend bool operator==(const Selection&, const Selection&) = default;
 };
 
@@ -186,7 +191,9 @@ struct RoutingObservation {
   const RouterScores& router;
   const Selection& selection;
   const SequenceLayout& layout;
-  const Tensor& weights;  // [N, selection.top_k], combine weights
+  const Tensor& weights;                    // [N, selection.top_k], combine weights
+  std::span<const int32_t> token_ids = {};  // [N]
+  int64_t top_k = 0;                        // asked for at this point of the run
 };
 
 /// Watches routing without taking part: metrics, traces. Called once per expert layer and
@@ -196,6 +203,28 @@ class RoutingObserver {
  public:
   virtual ~RoutingObserver() = default;
   virtual void observe(const RoutingObservation& observation) = 0;
+};
+
+/// An expert layer that is about to route a micro-batch.
+struct RouteRequest {
+  int64_t layer;  // number of the expert layer
+  const SequenceLayout& layout;
+  std::span<const int32_t> token_ids;  // [N]
+  int64_t experts;                     // E
+  int64_t top_k;                       // asked for at this point of the run
+  BalancerTraits traits;
+};
+
+/// Decides routes in the place of router and balancer: replays recorded ones. Balancers then do not
+/// route, and what they learn while routing stands still; they still add losses and learn from
+/// loads.
+class RouteSource {
+ public:
+  virtual ~RouteSource() = default;
+  /// Fills everything of `selection` but its counts and returns true; or leaves it empty and
+  /// returns false: the layer then routes by itself. Called once per expert layer and micro-batch of
+  /// every pass, a counting pass included; never in recomputation.
+  [[nodiscard]] virtual bool choose(const RouteRequest& request, Selection& selection) = 0;
 };
 
 /// What a balancer is made for.

@@ -15,6 +15,7 @@ void clear(Selection& selection) {
   selection.dispatched.clear();
   selection.load.clear();
   selection.plan.clear();
+  selection.fixed_weights.clear();
   selection.shifted = false;
 }
 

@@ -98,6 +98,11 @@ class RoutingSession {
   /// nothing in the counting pass.
   void observe(const RoutingObservation& observation) const;
 
+  // --- recorded decisions ----------------------------------------------------------------------
+
+  /// Who decides instead of router and balancer; null for nobody. See RouteSourceScope.
+  [[nodiscard]] RouteSource* source() const { return source_; }
+
   /// State of every balancer under "<layer>/".
   void visit_state(StateVisitor& visitor);
 
@@ -110,6 +115,7 @@ class RoutingSession {
     bool made = false;
   };
   friend class RoutingWatch;
+  friend class RouteSourceScope;
   [[nodiscard]] Record& record(int64_t layer);
   void forget_selections();
   void end_micro_batch();
@@ -123,6 +129,7 @@ class RoutingSession {
   std::vector<Record> journal_;                   // [micro-batch, layer]
   std::vector<Record> transient_;                 // [layer]: counting pass and evaluation
   std::vector<RoutingObserver*> observers_;
+  RouteSource* source_ = nullptr;
   StateDict snapshot_;  // of the balancers, during the counting pass
   Phase phase_ = Phase::training;
   int64_t micro_batch_ = 0;
@@ -143,6 +150,20 @@ class RoutingWatch {
  private:
   RoutingSession& session_;
   RoutingObserver* observer_;
+};
+
+/// `source` decides the routes of `session` while this lives; null: nobody does.
+class RouteSourceScope {
+ public:
+  RouteSourceScope(RoutingSession& session, RouteSource* source) : session_(session) {
+    session_.source_ = source;
+  }
+  ~RouteSourceScope() { session_.source_ = nullptr; }
+  RouteSourceScope(const RouteSourceScope&) = delete;
+  RouteSourceScope& operator=(const RouteSourceScope&) = delete;
+
+ private:
+  RoutingSession& session_;
 };
 
 }  // namespace sluice

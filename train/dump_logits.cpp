@@ -6,6 +6,7 @@
 #include "autograd/support/hdf5.h"
 #include "train/find_checkpoint.h"
 #include "train/generate.h"
+#include "train/output_file.h"
 
 namespace sluice {
 namespace {
@@ -66,46 +67,17 @@ void write_document(TrainedModel& trained, std::span<const int32_t> tokens, int6
   }
 }
 
-/// Removes a file that was not finished.
-class Unfinished {
- public:
-  explicit Unfinished(std::filesystem::path path) : path_(std::move(path)) {}
-  ~Unfinished() {
-    std::error_code ignored;
-    std::filesystem::remove(path_, ignored);
-  }
-  Unfinished(const Unfinished&) = delete;
-  Unfinished& operator=(const Unfinished&) = delete;
-  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
-  void finish_as(const std::filesystem::path& target) const {
-    std::error_code failed;
-    std::filesystem::rename(path_, target, failed);
-    SLUICE_CHECK(DataError, !failed, "{}: cannot write: {}", target.string(), failed.message());
-  }
-
- private:
-  std::filesystem::path path_;
-};
-
-void check_output(const std::filesystem::path& output) {
-  SLUICE_CHECK(ConfigError, !std::filesystem::exists(output),
-               "--dump-logits: {} exists; remove it or name another file", output.string());
-  const std::filesystem::path folder = output.parent_path();
-  SLUICE_CHECK(ConfigError, folder.empty() || std::filesystem::is_directory(folder),
-               "--dump-logits: {}: no such folder", folder.string());
-}
-
 }  // namespace
 
 void dump_logits(TrainedModel& trained, const TokenFile& tokens, const DumpLogitsOptions& options) {
-  check_output(options.output);
+  check_new_file("--dump-logits", options.output);
   check_tokens(tokens, trained, options.tokens_name);
   std::vector<int64_t> offsets = tokens.document_offsets;
   if (offsets.empty()) offsets = {0, std::ssize(tokens.tokens)};
   check_lengths(offsets, trained, options.tokens_name);
 
-  const Unfinished unfinished(options.output.string() + ".unfinished");
-  hdf5::File file = hdf5::File::create(unfinished.path(), kRaise);
+  PendingFile output(real_file_system(), options.output, kRaise);
+  hdf5::File file = hdf5::File::create(output.temporary(), kRaise);
   file.set_attribute("/", "checkpoint", std::string_view(options.checkpoint_name));
   file.set_attribute("/", "step", trained.meta.step);
   file.write<int32_t>("/tokens", {std::ssize(tokens.tokens)}, tokens.tokens);
@@ -121,7 +93,7 @@ void dump_logits(TrainedModel& trained, const TokenFile& tokens, const DumpLogit
   }
   trained.routing->end_evaluation();
   file.close();
-  unfinished.finish_as(options.output);
+  output.publish();
 }
 
 }  // namespace sluice

@@ -19,10 +19,19 @@ struct EvaluationText {
   [[nodiscard]] static EvaluationText parse(std::string_view text);
 };
 
+/// Files that hold the routes of an evaluation.
+struct EvaluationTraces {
+  std::string record;                    // written; empty: not recorded
+  std::string replay;                    // decides instead of the routers; empty: they do
+  bool replay_recorded_weights = false;  // with the recorded combine weights too
+};
+
 /// Without `texts`: the held-out split of the model's recipe, at the same length as during training
 /// (train.evaluate.max_tokens). With `texts`: all of their documents. Throws ConfigError when
-/// nothing is held out or a file is missing, DataError for text that cannot be used.
+/// nothing is held out or a file is missing, DataError for text that cannot be used; and what
+/// TraceWriter and TraceReplay throw.
 [[nodiscard]] Evaluation evaluate_checkpoint(TrainedModel& trained,
-                                             const std::vector<EvaluationText>& texts);
+                                             const std::vector<EvaluationText>& texts,
+                                             const EvaluationTraces& traces = {});
 
 }  // namespace sluice

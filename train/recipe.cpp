@@ -13,6 +13,8 @@
 #include "layers/router.h"
 #include "layers/sublayer.h"
 #include "optim/optimizer.h"
+#include "train/trace/trace_config.h"
+#include "train/trace/trace_replay.h"
 #include "train/yaml_reader.h"
 #include "train/yaml_writer.h"
 
@@ -20,9 +22,10 @@ namespace sluice {
 namespace {
 
 /// What may differ between a run and its resumption: none of it changes what a step computes.
-constexpr std::array<std::string_view, 8> kMayChange = {
-    "threads",     "train.steps", "train.evaluate.", "train.max_time",
-    "checkpoint.", "log.",        "data.cache",      "data.prefetch"};
+constexpr std::array<std::string_view, 10> kMayChange = {
+    "threads",     "train.steps",  "train.evaluate.", "train.max_time",
+    "train.trace", "train.trace.", "checkpoint.",     "log.",
+    "data.cache",  "data.prefetch"};
 
 bool may_change(std::string_view key) {
   // Data may have moved: its fingerprint tells whether it is the same.
@@ -132,6 +135,12 @@ void TrainConfig::fields(FieldVisitor& v) {
   v.optional_path({"init_from", "checkpoint whose weights a new run starts from"}, init_from,
                   "none");
   v.texts({"freeze", "names of parameters that stay as they are; * stands for any text"}, freeze);
+  v.optional_object(
+      {"trace", "records which experts each token went to, in the run's folder traces/"}, trace,
+      [] { return std::make_shared<TraceConfig>(); }, "none");
+  v.optional_object(
+      {"replay", "takes the experts that another run recorded, instead of choosing"}, replay,
+      [] { return std::make_shared<ReplayConfig>(); }, "none");
 }
 
 std::string TrainConfig::check() const {
@@ -200,6 +209,10 @@ std::optional<int64_t> max_context(const ModelConfig& config) {
 
 std::string Recipe::check() const {
   if (std::string problem = check_balance(*this); !problem.empty()) return problem;
+  if ((train.trace != nullptr || train.replay != nullptr) && !has_experts()) {
+    return fmt::format("train.{}: given, but no symbol of model.pattern is an expert layer",
+                       train.trace != nullptr ? "trace" : "replay");
+  }
   if (const auto longest = max_context(model); longest && data.sequence_length > *longest) {
     return fmt::format(
         "data.sequence_length: found {}, allowed 1 to {} (model.learned_positions, "

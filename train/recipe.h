@@ -51,6 +51,8 @@ struct TrainConfig final : Configurable {
   std::string max_time = "none";
   std::optional<std::string> init_from;
   std::vector<std::string> freeze;
+  std::shared_ptr<Configurable> trace;   // TraceConfig, or null
+  std::shared_ptr<Configurable> replay;  // ReplayConfig, or null
 
   void fields(FieldVisitor& v) override;
   [[nodiscard]] std::string check() const override;

@@ -23,7 +23,11 @@ Run::Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokeni
       loader_(data_, loader_options(recipe_, sizes_, communicator)),
       state_(model_->experts_per_layer(), recipe_.log.dead_after),
       step_({*pool_, *model_, *routing_, *optimizer_, communicator},
-            step_options(recipe_, sizes_)) {}
+            step_options(recipe_, sizes_)) {
+  if (const auto* config = dynamic_cast<const ReplayConfig*>(recipe_.train.replay.get())) {
+    replay_.emplace(*config, model_->experts_per_layer());
+  }
+}
 
 Run::Run(Recipe recipe, Communicator& communicator)
     : Run(recipe, communicator, initial_checkpoint(recipe)) {}
@@ -31,8 +35,8 @@ Run::Run(Recipe recipe, Communicator& communicator)
 // Weights mean nothing under another tokenizer: a run that starts from some takes theirs.
 Run::Run(Recipe recipe, Communicator& communicator, const std::optional<Checkpoint>& initial)
     : Run(std::move(recipe), communicator, initial ? tokenizer_of(*initial) : nullptr) {
-  if (!initial) return;
-  load_weights(*initial, *recipe_.train.init_from, *model_);
+  if (initial) load_weights(*initial, *recipe_.train.init_from, *model_);
+  check_replay();
 }
 
 Run::Run(Recipe recipe, Communicator& communicator, const Checkpoint& checkpoint,
@@ -43,11 +47,19 @@ Run::Run(Recipe recipe, Communicator& communicator, const Checkpoint& checkpoint
                    }});
   visit_state(load);
   load.finish();
+  check_replay();
+}
+
+/// Hours into a run is late to learn that a step was never recorded.
+void Run::check_replay() const {
+  if (replay_) replay_->check_steps(state_.step + 1, sizes_.steps);
 }
 
 StepResult Run::step(const StepWatch& watch) {
   return with_context([&] { return fmt::format("step {}", state_.step + 1); },
                       [&] {
+                        const auto source = replay_ ? replay_->open(state_.step + 1) : nullptr;
+                        const RouteSourceScope decisions(*routing_, source.get());
                         const Progress before = progress();
                         const StepResult result = step_.run(loader_.next(), before, watch);
                         state_.step += 1;

@@ -16,6 +16,7 @@
 #include "train/evaluate.h"
 #include "train/run_state.h"
 #include "train/step.h"
+#include "train/trace/trace_replay.h"
 
 namespace sluice {
 
@@ -54,6 +55,8 @@ class Run {
   [[nodiscard]] const Dataset& data() const { return data_; }
   [[nodiscard]] const Model& model() const { return *model_; }
   [[nodiscard]] const RoutingSession& routing() const { return *routing_; }
+  /// For those who watch the routes of a step or an evaluation (RoutingWatch).
+  [[nodiscard]] RoutingSession& routing() { return *routing_; }
   [[nodiscard]] RunState& state() { return state_; }
   [[nodiscard]] const RunState& state() const { return state_; }
   [[nodiscard]] CostMeter& meter() { return step_.meter(); }
@@ -62,6 +65,7 @@ class Run {
  private:
   Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokenizer> tokenizer);
   Run(Recipe recipe, Communicator& communicator, const std::optional<Checkpoint>& initial);
+  void check_replay() const;
   [[nodiscard]] EvaluationParts evaluation_parts() {
     return {*pool_, *model_, *routing_, communicator_};
   }
@@ -77,6 +81,7 @@ class Run {
   Loader loader_;
   RunState state_;
   TrainingStep step_;
+  std::optional<StepReplay> replay_;  // train.replay
 };
 
 }  // namespace sluice

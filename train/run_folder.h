@@ -1,7 +1,8 @@
 #pragma once
 // The folder of one run, and the lock that keeps a second process out of it.
 //
-//   runs/<name>/  recipe.yaml  metrics.jsonl  routing.jsonl  checkpoints/  tensorboard/  report.html  lock
+//   runs/<name>/  recipe.yaml  metrics.jsonl  routing.jsonl  checkpoints/  traces/  tensorboard/
+//                 report.html  lock
 //
 //   RunFolder run = RunFolder::open_for_writing("runs/quickstart");   // creates, locks
 //   run.write_recipe(resolved);
@@ -33,6 +34,7 @@ class RunFolder {
   [[nodiscard]] std::filesystem::path metrics() const { return folder_ / "metrics.jsonl"; }
   [[nodiscard]] std::filesystem::path routing() const { return folder_ / "routing.jsonl"; }
   [[nodiscard]] std::filesystem::path checkpoints() const { return folder_ / "checkpoints"; }
+  [[nodiscard]] std::filesystem::path traces() const { return folder_ / "traces"; }
   [[nodiscard]] std::filesystem::path report() const { return folder_ / "report.html"; }
 
   /// The resolved recipe of the run, or nothing when none was started here.

@@ -17,7 +17,8 @@ Trainer::Trainer(Recipe recipe, TrainerOptions options, Reporter& reporter)
                                      .keep_best = recipe_.checkpoint.keep_best,
                                      .asynchronous = recipe_.checkpoint.asynchronous}),
       run_(make_run()),
-      log_(make_log()) {}
+      log_(make_log()),
+      traces_(folder_.traces(), recipe_.train.trace) {}
 
 std::unique_ptr<Run> Trainer::make_run() {
   use_threads(recipe_);
@@ -62,6 +63,7 @@ RunSummary Trainer::run() {
   report_start();
   run_->check_forward();
   log_.truncate_after(run_->state().step == 0 ? -1 : run_->state().step);
+  traces_.truncate_after(run_->state().step);
   const StopReason reason = train(signals);
   if (reason == StopReason::complete && !last_evaluation_) last_evaluation_ = run_->evaluate();
   if (saved_step_ != run_->state().step) save();
@@ -105,7 +107,7 @@ StopReason Trainer::train(const SignalWatch& signals) {
 /// One step and all that is due after it.
 void Trainer::advance() {
   const Progress before = run_->progress();
-  const StepResult result = run_->step(log_.watch_for(*run_));
+  const StepResult result = traces_.step(*run_, [&] { return run_->step(log_.watch_for(*run_)); });
   const Progress after = run_->progress();
   RunState& state = run_->state();
   since_record_.seconds += result.seconds;
@@ -156,7 +158,7 @@ void Trainer::report_skipped(const StepResult& result) {
 
 void Trainer::evaluate() {
   const int64_t earlier = run_->state().choices.step;
-  last_evaluation_ = run_->evaluate();
+  last_evaluation_ = traces_.evaluate(*run_, [&] { return run_->evaluate(); });
   if (!last_evaluation_) return;
   update_seconds();
   evaluated_step_ = run_->state().step;

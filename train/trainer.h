@@ -17,6 +17,7 @@
 #include "train/run_folder.h"
 #include "train/run_log.h"
 #include "train/signals.h"
+#include "train/trace/run_traces.h"
 
 namespace sluice {
 
@@ -63,6 +64,7 @@ class Trainer {
   int64_t saved_step_ = -1;
   std::unique_ptr<Run> run_;
   RunLog log_;
+  RunTraces traces_;
 
   double gemm_peak_ = 0.0;
   Clock::time_point start_;

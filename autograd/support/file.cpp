@@ -55,25 +55,6 @@ int sync_folder(FileSystem& files, const std::filesystem::path& folder) {
   return error;
 }
 
-// Removes the temporary file unless it was renamed.
-class Temporary {
- public:
-  Temporary(FileSystem& files, std::filesystem::path path)
-      : files_(files), path_(std::move(path)) {}
-  ~Temporary() {
-    if (!renamed_) files_.remove(path_.c_str());
-  }
-  Temporary(const Temporary&) = delete;
-  Temporary& operator=(const Temporary&) = delete;
-  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
-  void renamed() { renamed_ = true; }
-
- private:
-  FileSystem& files_;
-  std::filesystem::path path_;
-  bool renamed_ = false;
-};
-
 // The process id keeps two processes apart; a leftover of a dead process with the same id is
 // overwritten.
 std::filesystem::path temporary_path(const std::filesystem::path& path) {
@@ -99,10 +80,33 @@ FileSystem& real_file_system() {
   return files;
 }
 
+PendingFile::PendingFile(FileSystem& files, std::filesystem::path path, RaiseError raise)
+    : files_(files), path_(std::move(path)), temporary_(temporary_path(path_)), raise_(raise) {}
+
+PendingFile::~PendingFile() {
+  if (!renamed_) files_.remove(temporary_.c_str());
+}
+
+void PendingFile::publish() {
+  const int descriptor = files_.open(temporary_.c_str(), O_RDWR);
+  if (descriptor < 0) fail(raise_, path_, "write", errno);
+  int error = files_.sync(descriptor) < 0 ? errno : 0;
+  if (files_.close(descriptor) < 0 && error == 0) error = errno;
+  if (error != 0) fail(raise_, path_, "write", error);
+  rename();
+}
+
+void PendingFile::rename() {
+  if (files_.rename(temporary_.c_str(), path_.c_str()) < 0) fail(raise_, path_, "rename", errno);
+  renamed_ = true;
+  const int error = sync_folder(files_, path_.parent_path());
+  if (error != 0) fail(raise_, path_, "sync the folder", error);
+}
+
 void write_file_atomically(FileSystem& files, const std::filesystem::path& path,
                            std::span<const std::span<const std::byte>> pieces, RaiseError raise) {
-  Temporary temporary(files, temporary_path(path));
-  const int descriptor = files.open(temporary.path().c_str(), O_WRONLY | O_CREAT | O_TRUNC);
+  PendingFile pending(files, path, raise);
+  const int descriptor = files.open(pending.temporary().c_str(), O_WRONLY | O_CREAT | O_TRUNC);
   if (descriptor < 0) fail(raise, path, "create", errno);
 
   int error = 0;
@@ -113,12 +117,7 @@ void write_file_atomically(FileSystem& files, const std::filesystem::path& path,
   // A failed close may be the first sign of a full or broken disk.
   if (files.close(descriptor) < 0 && error == 0) error = errno;
   if (error != 0) fail(raise, path, "write", error);
-
-  if (files.rename(temporary.path().c_str(), path.c_str()) < 0) fail(raise, path, "rename", errno);
-  temporary.renamed();
-  if ((error = sync_folder(files, path.parent_path())) != 0) {
-    fail(raise, path, "sync the folder", error);
-  }
+  pending.rename();
 }
 
 void write_file_atomically(FileSystem& files, const std::filesystem::path& path,

@@ -55,6 +55,35 @@ void write_file_atomically(FileSystem& files, const std::filesystem::path& path,
 void write_file_atomically(FileSystem& files, const std::filesystem::path& path,
                            std::span<const std::byte> bytes, RaiseError raise);
 
+/// A file that somebody else writes piece by piece, under a temporary name beside its own:
+///
+///   PendingFile file(files, "trace.h5", raise_as<DataError>);
+///   ... write and close file.temporary() ...
+///   file.publish();
+///
+/// Unless it was renamed, the temporary file is removed and what stood under the name is untouched.
+class PendingFile {
+ public:
+  PendingFile(FileSystem& files, std::filesystem::path path, RaiseError raise);
+  ~PendingFile();
+  PendingFile(const PendingFile&) = delete;
+  PendingFile& operator=(const PendingFile&) = delete;
+
+  [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+  [[nodiscard]] const std::filesystem::path& temporary() const { return temporary_; }
+  /// Syncs the temporary file, then rename().
+  void publish();
+  /// Gives a temporary file that is synced already its name, and syncs the folder.
+  void rename();
+
+ private:
+  FileSystem& files_;
+  std::filesystem::path path_;
+  std::filesystem::path temporary_;
+  RaiseError raise_;
+  bool renamed_ = false;
+};
+
 /// The whole file. Raises when it is missing or unreadable.
 [[nodiscard]] std::string read_file(const std::filesystem::path& path, RaiseError raise);
 

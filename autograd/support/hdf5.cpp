@@ -109,9 +109,12 @@ struct File::State {
   }
 
   [[nodiscard]] Id create(const std::string& path, hid_t type, const Id& space) const {
+    return create(path, type, space, dataset_properties());
+  }
+  [[nodiscard]] Id create(const std::string& path, hid_t type, const Id& space,
+                          const Id& creation) const {
     create_groups_above(path);
     const Id links = link_properties();
-    const Id creation = dataset_properties();
     Id dataset(
         H5Dcreate2(file, path.c_str(), type, space.get(), links.get(), creation.get(), H5P_DEFAULT),
         H5Dclose);
@@ -369,6 +372,51 @@ void File::read_rows(const std::string& path, ElementType type, int64_t first_ro
   state_->check(H5Dread(dataset.get(), ids_of(type).memory, rows.memory.get(), rows.stored.get(),
                         H5P_DEFAULT, bytes.data()) >= 0,
                 path, "cannot be read");
+}
+
+void File::create_table(const std::string& path, ElementType type, int64_t width, int64_t rows_hint,
+                        int64_t fill) {
+  const Library library;
+  constexpr int64_t kChunkBytes = int64_t{1} << 16;
+  const int64_t row_bytes = std::max<int64_t>(width, 1) * size_of(type);
+  const int64_t most_rows = std::max<int64_t>(kChunkBytes / row_bytes, 1);
+  std::vector<int64_t> chunk = {std::clamp<int64_t>(rows_hint, 1, most_rows)};
+  if (width > 0) chunk.push_back(width);
+  std::vector<hsize_t> sizes(chunk.size(), 0);
+  if (width > 0) sizes[1] = static_cast<hsize_t>(width);
+  const std::vector<hsize_t> limits(chunk.size(), H5S_UNLIMITED);
+  const Id space(H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), limits.data()),
+                 H5Sclose);
+  (void)state_->create(path, ids_of(type).file, space, table_properties(chunk, fill));
+}
+
+void File::append_rows(const std::string& path, ElementType type, int64_t width,
+                       std::span<const std::byte> bytes) {
+  const Library library;
+  const auto [dataset, info] = state_->open_typed(path, type);
+  const int64_t row_bytes = std::max<int64_t>(width, 1) * size_of(type);
+  const auto rows = static_cast<int64_t>(bytes.size()) / row_bytes;
+  const size_t rank = width > 0 ? 2 : 1;
+  SLUICE_INTERNAL_CHECK(
+      info.dims.size() == rank && rows * row_bytes == static_cast<int64_t>(bytes.size()),
+      "{}: {} bytes for rows of {}", path, bytes.size(), width);
+  if (rows == 0) return;
+  std::vector<hsize_t> sizes = to_hsize(info.dims);
+  std::vector<hsize_t> count = {static_cast<hsize_t>(rows)};
+  std::vector<hsize_t> start = {sizes[0]};
+  sizes[0] += count[0];
+  if (rank == 2) {
+    count.push_back(static_cast<hsize_t>(width));
+    start.push_back(0);
+    sizes[1] = std::max(sizes[1], count[1]);
+  }
+  state_->check(H5Dset_extent(dataset.get(), sizes.data()) >= 0, path, "cannot grow");
+  const Id memory(H5Screate_simple(static_cast<int>(rank), count.data(), nullptr), H5Sclose);
+  const Id stored(H5Dget_space(dataset.get()), H5Sclose);
+  H5Sselect_hyperslab(stored.get(), H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr);
+  state_->check(H5Dwrite(dataset.get(), ids_of(type).memory, memory.get(), stored.get(),
+                         H5P_DEFAULT, bytes.data()) >= 0,
+                path, "cannot be written");
 }
 
 void File::set_attribute(const std::string& object, const std::string& name, int64_t value) {

@@ -11,7 +11,7 @@
 //
 // The library must not be entered by two threads at once, so every call here takes one process-wide
 // lock. Its error stack is silenced and becomes the last part of our message. Datasets are
-// contiguous and little-endian, and files carry no time stamps: the same contents give the same
+// contiguous (tables that grow: chunked) and little-endian, and files carry no time stamps: the same contents give the same
 // bytes. Files need HDF5 1.8 or later to be read.
 
 #include <cstddef>
@@ -82,6 +82,14 @@ class File {
   void read_rows(const std::string& path, ElementType type, int64_t first_row,
                  std::span<std::byte> bytes) const;
 
+  // Tables that grow at their end: [rows, width], or [rows] for a width of 0. They lie in chunks of
+  // `rows_hint` rows (fewer for wide rows), each with a checksum that every reader verifies. A later
+  // append may be wider; what rows lack is `fill`.
+  void create_table(const std::string& path, ElementType type, int64_t width, int64_t rows_hint,
+                    int64_t fill = 0);
+  void append_rows(const std::string& path, ElementType type, int64_t width,
+                   std::span<const std::byte> bytes);
+
   template <Element T>
   void write(const std::string& path, std::initializer_list<int64_t> dims,
              std::span<const T> values) {
@@ -101,6 +109,11 @@ class File {
   template <Element T>
   void read_rows(const std::string& path, int64_t first_row, std::span<T> values) const {
     read_rows(path, element_type_of<T>, first_row, std::as_writable_bytes(values));
+  }
+
+  template <Element T>
+  void append_rows(const std::string& path, int64_t width, std::span<const T> values) {
+    append_rows(path, element_type_of<T>, width, std::as_bytes(values));
   }
 
   // Attributes of a group ("/" for the file's own) or dataset.

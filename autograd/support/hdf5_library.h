@@ -188,6 +188,17 @@ inline Id link_properties() {
   return links;
 }
 
+// A chunked dataset whose chunks carry a checksum (Fletcher32) and whose gaps read as `fill`.
+inline Id table_properties(std::span<const int64_t> chunk, int64_t fill) {
+  Id creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
+  H5Pset_obj_track_times(creation.get(), false);
+  const auto sizes = to_hsize(chunk);
+  H5Pset_chunk(creation.get(), static_cast<int>(sizes.size()), sizes.data());
+  H5Pset_fletcher32(creation.get());
+  H5Pset_fill_value(creation.get(), H5T_NATIVE_INT64, &fill);
+  return creation;
+}
+
 inline Id dataset_properties() {
   Id creation(H5Pcreate(H5P_DATASET_CREATE), H5Pclose);
   H5Pset_obj_track_times(creation.get(), false);

@@ -1,5 +1,6 @@
 #include "layers/ffns/moe.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -222,7 +223,8 @@ class MoeFeedForward final : public FeedForward {
       add_router_sums(context, x, selection);
       weights = combine_weights(context, input, selection);
       if (!tape.recomputing() && !tape.shapes_only()) {
-        context.routing->observe({layer_, scores, selection, context.layout, weights});
+        context.routing->observe(
+            {layer_, scores, selection, context.layout, weights, context.token_ids, input.top_k});
       }
       plan = make_dispatch_plan(
           tape.pool(), selection.dispatched.empty() ? selection.expert : selection.dispatched,
@@ -277,6 +279,7 @@ class MoeFeedForward final : public FeedForward {
         session.select(layer_, tape.recomputing(), context.layout.counted_tokens(),
                        [&](Balancer& balancer, Selection& made) {
                          const NoGrad no_grad(tape);
+                         if (replay(context, input, made)) return;
                          if (tape.shapes_only()) {
                            input.choose({}, made);
                          } else {
@@ -296,6 +299,23 @@ class MoeFeedForward final : public FeedForward {
     return selection;
   }
 
+  /// Takes recorded decisions where the session has some: what was dropped then is dropped now.
+  [[nodiscard]] bool replay(const ForwardContext& context, const RouterInput& input,
+                            Selection& made) const {
+    RouteSource* source = context.routing->source();
+    if (source == nullptr || context.tape.shapes_only()) return false;
+    const RouteRequest request{layer_,
+                               context.layout,
+                               context.token_ids,
+                               config_.num_experts,
+                               input.top_k,
+                               context.routing->balancer(layer_).traits()};
+    if (!source->choose(request, made)) return false;
+    made.count_load(context.layout.counted);
+    made.count_dropped(context.layout.counted);
+    return true;
+  }
+
   /// Gathers what a router that learns from its own choices wants to know.
   void add_router_sums(const ForwardContext& context, const Tensor& x,
                        const Selection& selection) const {
@@ -306,15 +326,27 @@ class MoeFeedForward final : public FeedForward {
     router_->add_sums(context, x, selection, context.routing->router_sums(layer_, size));
   }
 
-  /// The balancer's weights where it sets them, else the router's.
+  /// Those of the selection where it brings some, the balancer's where it sets them, else the
+  /// router's.
   [[nodiscard]] Tensor combine_weights(const ForwardContext& context, const RouterInput& input,
                                        const Selection& selection) const {
+    if (!selection.fixed_weights.empty()) return fixed_weights(context, input, selection);
     Tensor weights;
     {
       const TimedPhaseScope phase(context.tape, Phase::balancing);
       weights = context.routing->balancer(layer_).combine_weights(context.tape, input, selection);
     }
     return weights.defined() ? weights : router_->combine_weights(context, input.router, selection);
+  }
+
+  [[nodiscard]] static Tensor fixed_weights(const ForwardContext& context, const RouterInput& input,
+                                            const Selection& selection) {
+    Tensor weights =
+        context.tape.empty({selection.tokens, selection.top_k}, input.router.scores.dtype());
+    dispatch_float(weights.dtype(), [&]<class T>() {
+      std::ranges::copy(selection.fixed_weights, weights.data<T>());
+    });
+    return weights;
   }
 
   /// Training drops what exceeds the capacity; evaluation is dropless.

@@ -45,6 +45,18 @@ TEST(Capacity, ByWeightKeepsTheLargestWeights) {
   EXPECT_EQ(selection.dropped, 4);
 }
 
+TEST(Capacity, DropsCanBeCountedAgainFromWhatWasDispatched) {
+  const std::vector<uint8_t> counted = {1, 0, 1, 1};
+  Selection selection = f1_selection();
+  selection.expert[3] = kNoExpert;  // an empty slot is no drop
+  apply_capacity(selection, 1, DropPolicy::weight, kF1Weights, counted);
+  const int64_t dropped = selection.dropped;
+  EXPECT_GT(dropped, 0);
+  selection.dropped = 0;
+  selection.count_dropped(counted);
+  EXPECT_EQ(selection.dropped, dropped);
+}
+
 TEST(Capacity, ByWeightGivesWayBeforeANaN) {
   Selection selection = f1_selection();
   std::vector<double> weights(kF1Weights.begin(), kF1Weights.end());

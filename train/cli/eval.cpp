@@ -26,6 +26,7 @@ struct EvalFlags {
   std::string dump;
   std::string tokens;
   std::string raw_type = "u16";
+  EvaluationTraces traces;
   bool json = false;
 };
 
@@ -167,7 +168,7 @@ int run_evaluation(const EvalFlags& flags) {
                  .checkpoint_name = found.path.string()});
     return 0;
   }
-  const Evaluation result = evaluate_checkpoint(trained, texts);
+  const Evaluation result = evaluate_checkpoint(trained, texts, flags.traces);
   (flags.json ? print_json : print_text)(trained.meta, found.path.string(), result);
   return 0;
 }
@@ -190,16 +191,29 @@ const Command eval_command = {
               ->type_name("FILE[,DOMAIN]");
       data->allow_extra_args(false);
       auto* json = app.add_flag("--json", flags->json, "print one JSON object");
-      app.add_option("--dump-logits", flags->dump,
-                     "write the logits [N, V] of --tokens to this HDF5 file, and nothing else")
-          ->type_name("FILE.h5")
-          ->excludes(data)
-          ->excludes(json);
+      auto* dump =
+          app.add_option("--dump-logits", flags->dump,
+                         "write the logits [N, V] of --tokens to this HDF5 file, and nothing else")
+              ->type_name("FILE.h5")
+              ->excludes(data)
+              ->excludes(json);
       app.add_option("--tokens", flags->tokens, "ready tokens: raw .bin, .npy or HDF5")
           ->type_name("FILE");
       app.add_option("--raw-type", flags->raw_type, "numbers of a .bin file: u16 or u32")
           ->check(CLI::IsMember({"u16", "u32"}))
           ->capture_default_str();
+      app.add_option("--trace", flags->traces.record,
+                     "record the experts and weights of every token in this HDF5 file; see "
+                     "`sluice inspect`")
+          ->type_name("FILE.h5")
+          ->excludes(dump);
+      auto* replay = app.add_option("--replay", flags->traces.replay,
+                                    "take the experts of this trace instead of choosing")
+                         ->type_name("FILE.h5")
+                         ->excludes(dump);
+      app.add_flag("--replay-weights", flags->traces.replay_recorded_weights,
+                   "with --replay: take its combine weights too")
+          ->needs(replay);
       return [flags] { return run_evaluation(*flags); };
     },
 };

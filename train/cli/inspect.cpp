@@ -8,6 +8,8 @@
 #include "train/cli/checkpoint_flags.h"
 #include "train/cli/command.h"
 #include "train/inspect_text.h"
+#include "train/trace/analysis_text.h"
+#include "train/trace/trace_file.h"
 
 namespace sluice {
 namespace {
@@ -15,11 +17,38 @@ namespace {
 struct InspectFlags {
   CheckpointFlags checkpoint;
   InspectionTextOptions text;
+  TraceAnalysisOptions trace;
+  std::string against;
   bool recipe = false;
   bool json = false;
 };
 
+bool asks_about_a_trace(const InspectFlags& flags) {
+  return !flags.against.empty() || !flags.trace.segments.empty() || !flags.trace.cache.empty() ||
+         flags.trace.vocabulary > 0;
+}
+
+int run_trace_inspection(InspectFlags flags) {
+  SLUICE_CHECK(ConfigError, !flags.recipe && !flags.text.parameters && !flags.checkpoint.best,
+               "{} is a routing trace; --recipe, --parameters and --best are for checkpoints",
+               flags.checkpoint.path);
+  SLUICE_CHECK(ConfigError, flags.against.empty() || std::filesystem::exists(flags.against),
+               "--against: {}: no such file", flags.against);
+  flags.trace.against = flags.against;
+  const TraceAnalysis analysis = analyse_trace(flags.checkpoint.path, flags.trace);
+  if (flags.json) {
+    fmt::print("{}\n", analysis_json(analysis, flags.trace).dump(2));
+  } else {
+    fmt::print("{}", analysis_text(analysis, flags.trace));
+  }
+  return 0;
+}
+
 int run_inspection(const InspectFlags& flags) {
+  if (looks_like_trace(flags.checkpoint.path)) return run_trace_inspection(flags);
+  SLUICE_CHECK(ConfigError, !asks_about_a_trace(flags),
+               "--against, --segments, --cache and --vocabulary are for routing traces; {} is none",
+               flags.checkpoint.path);
   const Inspection found = inspect(flags.checkpoint.path, flags.checkpoint.choice());
   if (flags.recipe) {
     SLUICE_CHECK(CheckpointError, found.checkpoint.has_value(),
@@ -37,7 +66,8 @@ int run_inspection(const InspectFlags& flags) {
 
 const Command inspect_command = {
     .name = "inspect",
-    .summary = "What is in a checkpoint or a run: step, parameters, recipe, balance, loads",
+    .summary =
+        "What is in a checkpoint, a run or a routing trace: parameters, recipe, loads, routes",
     .example = "sluice inspect runs/quickstart",
     .declare = [](CLI::App& app) -> std::function<int()> {
       auto flags = std::make_shared<InspectFlags>();
@@ -46,6 +76,23 @@ const Command inspect_command = {
       auto* recipe = app.add_flag("--recipe", flags->recipe,
                                   "print the recipe, every key written out, and nothing else");
       app.add_flag("--json", flags->json, "print one JSON object")->excludes(recipe);
+      app.add_option("--against", flags->against,
+                     "of a trace: how many choices are as in this one, of the same tokens")
+          ->type_name("TRACE.h5");
+      app.add_option("--segments", flags->trace.segments,
+                     "of a trace: how well one choice per so many tokens does, as in 4,16,64")
+          ->delimiter(',')
+          ->check(CLI::Range(int64_t{1}, int64_t{65536}))
+          ->type_name("M");
+      app.add_option("--cache", flags->trace.cache,
+                     "of a trace: hit rates of caches of so many times k experts, as in 1,2,4")
+          ->delimiter(',')
+          ->check(CLI::PositiveNumber)
+          ->type_name("RHO");
+      app.add_option("--vocabulary", flags->trace.vocabulary,
+                     "of a trace: so many tokens that each expert is most given to")
+          ->check(check_whole_number)
+          ->type_name("COUNT");
       return [flags] { return run_inspection(*flags); };
     },
 };

@@ -146,6 +146,34 @@ TEST(AppendFile, SaysThatTheDiskIsFull) {
   EXPECT_THROW(file.append(bytes_of("two\n")), CheckpointError);
 }
 
+TEST(PendingFile, AppearsWhenItIsPublished) {
+  const ScratchFolder folder;
+  {
+    PendingFile file(real_file_system(), folder / "x", kRaise);
+    std::ofstream(file.temporary()) << "new";
+    EXPECT_FALSE(std::filesystem::exists(folder / "x"));
+    file.publish();
+  }
+  EXPECT_EQ(read_file(folder / "x", kRaise), "new");
+  { const PendingFile file(real_file_system(), folder / "x", kRaise); }
+  EXPECT_EQ(read_file(folder / "x", kRaise), "new");
+}
+
+TEST(PendingFile, LeavesTheOldFileWhateverCallFails) {
+  for (int64_t failing = 0; failing < 4; ++failing) {
+    const ScratchFolder folder;
+    std::ofstream(folder / "x") << "old";
+    FailingCall files(failing);
+    {
+      PendingFile file(files, folder / "x", kRaise);
+      std::ofstream(file.temporary()) << "new";
+      EXPECT_THROW(file.publish(), CheckpointError) << "call " << failing;
+    }
+    EXPECT_EQ(read_file(folder / "x", kRaise), "old") << "call " << failing;
+    EXPECT_FALSE(std::filesystem::exists(PendingFile(files, folder / "x", kRaise).temporary()));
+  }
+}
+
 TEST(CreateFolders, CreatesParentsAndAcceptsWhatExists) {
   const ScratchFolder folder;
   const auto deep = folder.path() / "a" / "b" / "c";

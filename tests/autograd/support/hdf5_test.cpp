@@ -197,6 +197,41 @@ TEST(Hdf5, RefusesWhatIsNoHdf5File) {
               StartsWith("x: not an HDF5 file"));
 }
 
+TEST(Hdf5, TablesGrowAndWiden) {
+  const auto image = image_of([&](File& f) {
+    f.create_table("/t/list", ElementType::i64, 0, 2);
+    f.create_table("/t/table", ElementType::u8, 2, 2, 255);
+    f.append_rows<int64_t>("/t/list", 0, std::vector<int64_t>{1, 2, 3});
+    f.append_rows<int64_t>("/t/list", 0, std::vector<int64_t>{});
+    f.append_rows<int64_t>("/t/list", 0, std::vector<int64_t>{4});
+    f.append_rows<uint8_t>("/t/table", 2, std::vector<uint8_t>{1, 2, 3, 4, 5, 6});
+    f.append_rows<uint8_t>("/t/table", 3, std::vector<uint8_t>{7, 8, 9});
+    f.append_rows<uint8_t>("/t/table", 1, std::vector<uint8_t>{10});
+  });
+  const File file = File::open_image(image, "test", kRaise);
+  EXPECT_THAT(file.read<int64_t>("/t/list"), ElementsAre(1, 2, 3, 4));
+  EXPECT_THAT(file.info("/t/table").dims, ElementsAre(5, 3));
+  EXPECT_THAT(file.read<uint8_t>("/t/table"),
+              ElementsAre(1, 2, 255, 3, 4, 255, 5, 6, 255, 7, 8, 9, 10, 255, 255));
+  std::vector<uint8_t> rows(6);
+  file.read_rows<uint8_t>("/t/table", 2, rows);
+  EXPECT_THAT(rows, ElementsAre(5, 6, 255, 7, 8, 9));
+}
+
+TEST(Hdf5, TablesNoticeAFlippedBit) {
+  auto image = image_of([&](File& f) {
+    f.create_table("/x", ElementType::u8, 0, 8);
+    f.append_rows<uint8_t>("/x", 0, std::vector<uint8_t>{11, 22, 33, 44, 55, 66, 77, 88});
+  });
+  const std::vector<std::byte> sought = {std::byte{11}, std::byte{22}, std::byte{33}};
+  const auto at = std::ranges::search(image, sought).begin();
+  ASSERT_NE(at, image.end());
+  *at = std::byte{12};
+  const File file = File::open_image(image, "test", kRaise);
+  EXPECT_THAT(message_of([&] { (void)file.read<uint8_t>("/x"); }),
+              StartsWith("test: /x cannot be read"));
+}
+
 TEST(Hdf5, MayBeUsedFromSeveralThreads) {
   std::vector<std::thread> threads;
   std::vector<int> good(4, 0);
