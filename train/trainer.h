@@ -46,6 +46,7 @@ class Trainer {
   [[nodiscard]] std::unique_ptr<Run> make_run();
   [[nodiscard]] MetricLog make_log() const;
   void report_start();
+  [[nodiscard]] std::optional<std::filesystem::path> write_report();
   [[nodiscard]] StopReason train(const SignalWatch& signals);
   void advance();
   void report_skipped(const StepResult& result);
