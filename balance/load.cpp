@@ -15,13 +15,22 @@ constexpr double kStarvedShare = 0.1;
 
 /// Every figure of LoadStatistics, for loops over them.
 constexpr double LoadStatistics::*kFigures[] = {
-    &LoadStatistics::max_vio,         &LoadStatistics::min_vio,
-    &LoadStatistics::avg_vio,         &LoadStatistics::coefficient_of_variation,
-    &LoadStatistics::entropy,         &LoadStatistics::effective_experts,
-    &LoadStatistics::largest_share,   &LoadStatistics::idle_experts,
-    &LoadStatistics::starved_experts, &LoadStatistics::drop_rate,
+    &LoadStatistics::max_vio,           &LoadStatistics::min_vio,
+    &LoadStatistics::avg_vio,           &LoadStatistics::coefficient_of_variation,
+    &LoadStatistics::entropy,           &LoadStatistics::effective_experts,
+    &LoadStatistics::largest_share,     &LoadStatistics::idle_experts,
+    &LoadStatistics::starved_experts,   &LoadStatistics::drop_rate,
+    &LoadStatistics::experts_per_token, &LoadStatistics::spread,
 };
 static_assert(sizeof(LoadStatistics) == std::size(kFigures) * sizeof(double));
+
+/// See LoadStatistics::spread.
+double spread(double effective, double per_token, double experts) {
+  constexpr double kFewestToChooseFrom = 0.5;
+  const double others = experts - per_token;
+  if (per_token == 0.0 || others < kFewestToChooseFrom) return 1.0;
+  return std::clamp((effective - per_token) / others, 0.0, 1.0);
+}
 
 }  // namespace
 
@@ -53,6 +62,8 @@ LoadStatistics load_statistics(const LayerLoad& load) {
   result.effective_experts = std::exp(entropy);
   result.largest_share = static_cast<double>(*greatest) / total;
   result.drop_rate = static_cast<double>(load.dropped) / total;
+  if (load.tokens > 0) result.experts_per_token = total / static_cast<double>(load.tokens);
+  result.spread = spread(result.effective_experts, result.experts_per_token, experts);
   return result;
 }
 

@@ -24,6 +24,11 @@ struct LoadStatistics {
   double idle_experts = 0.0;              // experts with c_i = 0 in this load
   double starved_experts = 0.0;           // experts with f_i < 0.1 / E, idle ones included
   double drop_rate = 0.0;                 // dropped assignments over all
+  double experts_per_token = 0.0;         // k, or its mean where it varies; 0 when not known
+  /// (effective_experts - k) / (E - k), from 0 (all tokens choose the same k) to 1 (balanced); 1
+  /// where every token uses all experts, or k is not known. Ours: a share of E alone would depend
+  /// on k.
+  double spread = 0.0;
 };
 
 /// MaxVio of a training step's load is the paper's MaxVio_batch, of an evaluation set's

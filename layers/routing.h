@@ -161,6 +161,24 @@ class Balancer {
   virtual void metrics(std::vector<std::pair<std::string, double>>& /*metrics*/) const {}
 };
 
+/// What one micro-batch did in one expert layer, for those who watch.
+struct RoutingObservation {
+  int64_t layer;  // number of the expert layer
+  const RouterScores& router;
+  const Selection& selection;
+  const SequenceLayout& layout;
+  const Tensor& weights;  // [N, selection.top_k], combine weights
+};
+
+/// Watches routing without taking part: metrics, traces. Called once per expert layer and
+/// micro-batch, in the ordinary pass of a step and in evaluation; not in recomputation, in a
+/// counting pass, or where there are only shapes.
+class RoutingObserver {
+ public:
+  virtual ~RoutingObserver() = default;
+  virtual void observe(const RoutingObservation& observation) = 0;
+};
+
 /// What a balancer is made for.
 struct BalancerSetup {
   int64_t layer;       // index of the expert layer among expert layers

@@ -214,6 +214,18 @@ void RoutingSession::reduce_eval_loads(Communicator& communicator) {
   reduce_all(eval_loads_, communicator);
 }
 
+void RoutingSession::observe(const RoutingObservation& observation) const {
+  if (counting()) return;
+  for (RoutingObserver* observer : observers_) observer->observe(observation);
+}
+
+RoutingWatch::RoutingWatch(RoutingSession& session, RoutingObserver& observer)
+    : session_(session), observer_(&observer) {
+  session_.observers_.push_back(observer_);
+}
+
+RoutingWatch::~RoutingWatch() { std::erase(session_.observers_, observer_); }
+
 void RoutingSession::forget_selections() {
   for (Record& place : journal_) place.made = false;
 }

@@ -30,6 +30,9 @@ class RoutingSession {
   [[nodiscard]] Balancer& balancer(int64_t layer) {
     return *balancers_[static_cast<size_t>(layer)];
   }
+  [[nodiscard]] const Balancer& balancer(int64_t layer) const {
+    return *balancers_[static_cast<size_t>(layer)];
+  }
   /// Some method wants the global counts before its losses.
   [[nodiscard]] bool needs_global_counts() const;
   /// Some method's routes depend on the micro-batch.
@@ -89,6 +92,12 @@ class RoutingSession {
   /// rank evaluated stays empty.
   void reduce_eval_loads(Communicator& communicator);
 
+  // --- watching --------------------------------------------------------------------------------
+
+  /// Passes on what an expert layer did to everyone who watches, in the order in which they began;
+  /// nothing in the counting pass.
+  void observe(const RoutingObservation& observation) const;
+
   /// State of every balancer under "<layer>/".
   void visit_state(StateVisitor& visitor);
 
@@ -100,6 +109,7 @@ class RoutingSession {
     Selection selection;
     bool made = false;
   };
+  friend class RoutingWatch;
   [[nodiscard]] Record& record(int64_t layer);
   void forget_selections();
   void check_against_counting_pass() const;
@@ -111,12 +121,26 @@ class RoutingSession {
   std::vector<std::vector<double>> router_sums_;  // [layer]
   std::vector<Record> journal_;                   // [micro-batch, layer]
   std::vector<Record> transient_;                 // [layer]: counting pass and evaluation
-  StateDict snapshot_;                            // of the balancers, during the counting pass
+  std::vector<RoutingObserver*> observers_;
+  StateDict snapshot_;  // of the balancers, during the counting pass
   Phase phase_ = Phase::training;
   int64_t micro_batch_ = 0;
   int64_t micro_batches_ = 1;
   int ranks_ = 1;
   bool counted_ = false;  // counted_loads_ are those of this step
+};
+
+/// `observer` watches `session` while this lives.
+class RoutingWatch {
+ public:
+  RoutingWatch(RoutingSession& session, RoutingObserver& observer);
+  ~RoutingWatch();
+  RoutingWatch(const RoutingWatch&) = delete;
+  RoutingWatch& operator=(const RoutingWatch&) = delete;
+
+ private:
+  RoutingSession& session_;
+  RoutingObserver* observer_;
 };
 
 }  // namespace sluice

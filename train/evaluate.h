@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "autograd/core/communicator.h"
+#include "balance/probe.h"
 #include "data/evaluation.h"
 #include "layers/model.h"
 #include "layers/routing_session.h"
@@ -36,10 +37,21 @@ struct Evaluation {
   TextLoss loss;                    // of all domains together, each with its tokens
   std::vector<DomainLoss> domains;  // those with tokens, in the order of the recipe
   std::vector<LayerLoad> loads;     // one per expert layer, of all evaluated tokens
+  std::vector<LayerProbe> probes;   // one per expert layer, by domain as above
+  RememberedChoices choices;        // of this rank
+  /// Against the evaluation before, one per expert layer; empty when there is none.
+  std::vector<ChoiceOverlap> overlaps;
 
-  /// eval/loss, eval/perplexity, eval/bits_per_byte, eval/loss/<domain>, ...
+  /// eval/loss, eval/perplexity, eval/bits_per_byte, eval/loss/<domain>, ...; of routing what
+  /// metrics.def says.
   void add_to(Record& record) const;
+  /// [D]: predicted tokens of each domain.
+  [[nodiscard]] std::vector<int64_t> domain_tokens() const;
 };
+
+/// Tokens whose choices are kept to see which flip until the next evaluation: about so many, spread
+/// over the whole of the held-out text. A megabyte of state at 24 layers and top-8.
+inline constexpr int64_t kRememberedTokens = 1024;
 
 struct EvaluationParts {
   Pool& pool;

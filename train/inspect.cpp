@@ -39,10 +39,12 @@ void inspect_model(const Recipe& recipe, CheckpointInspection& result) {
   }
 }
 
-void inspect_run_state(const StateDict& state, CheckpointInspection& result) {
-  RunState run(result.experts);
-  LoadVisitor load(state, result.path.string(),
-                   {.wanted = [](std::string_view path) { return path.starts_with("run/"); }});
+void inspect_run_state(const Recipe& recipe, const StateDict& state, CheckpointInspection& result) {
+  RunState run(result.experts, recipe.log.dead_after);
+  LoadVisitor load(state, result.path.string(), {.wanted = [&](std::string_view path) {
+                     return path.starts_with("run/") &&
+                            (state.contains(path) || !RunState::may_be_missing(path));
+                   }});
   {
     const StateScope scope(load, "run");
     run.visit_state(load);
@@ -99,14 +101,17 @@ std::vector<BalanceState> balance_state(const StateDict& state) {
 CheckpointInspection inspect_checkpoint(const CheckpointStore::Found& found) {
   CheckpointInspection result{.path = found.path, .meta = found.checkpoint.meta};
   result.bytes = static_cast<int64_t>(fs::file_size(found.path));
-  with_context([&] { return found.path.string(); },
-               [&] {
-                 const Recipe recipe = parse_recipe(result.meta.recipe, "its recipe");
-                 result.total_steps = total_steps(recipe);
-                 for (const Tagged& method : recipe.balance) result.balance.push_back(method.type);
-                 inspect_model(recipe, result);
-               });
-  inspect_run_state(found.checkpoint.state, result);
+  const Recipe recipe = with_context([&] { return found.path.string(); },
+                                     [&] {
+                                       Recipe its_own =
+                                           parse_recipe(result.meta.recipe, "its recipe");
+                                       result.total_steps = total_steps(its_own);
+                                       for (const Tagged& method : its_own.balance)
+                                         result.balance.push_back(method.type);
+                                       inspect_model(its_own, result);
+                                       return its_own;
+                                     });
+  inspect_run_state(recipe, found.checkpoint.state, result);
   result.balance_state = balance_state(found.checkpoint.state);
   return result;
 }

@@ -21,7 +21,7 @@ Run::Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokeni
       routing_(build_routing(recipe_, *model_)),
       optimizer_(build_optimizer(recipe_, *model_, *pool_)),
       loader_(data_, loader_options(recipe_, sizes_, communicator)),
-      state_(model_->experts_per_layer()),
+      state_(model_->experts_per_layer(), recipe_.log.dead_after),
       step_({*pool_, *model_, *routing_, *optimizer_, communicator},
             step_options(recipe_, sizes_)) {}
 
@@ -38,23 +38,25 @@ Run::Run(Recipe recipe, Communicator& communicator, const std::optional<Checkpoi
 Run::Run(Recipe recipe, Communicator& communicator, const Checkpoint& checkpoint,
          const std::string& source)
     : Run(std::move(recipe), communicator, tokenizer_of(checkpoint)) {
-  LoadVisitor load(checkpoint.state, source);
+  LoadVisitor load(checkpoint.state, source, {.wanted = [&](std::string_view path) {
+                     return checkpoint.state.contains(path) || !RunState::may_be_missing(path);
+                   }});
   visit_state(load);
   load.finish();
 }
 
-StepResult Run::step() {
+StepResult Run::step(const StepWatch& watch) {
   return with_context([&] { return fmt::format("step {}", state_.step + 1); },
                       [&] {
                         const Progress before = progress();
-                        const StepResult result = step_.run(loader_.next(), before);
+                        const StepResult result = step_.run(loader_.next(), before, watch);
                         state_.step += 1;
                         state_.tokens += result.tokens;
                         state_.skipped += result.applied ? 0 : 1;
                         if (!result.empty) {
                           state_.skipped_in_row = result.applied ? 0 : state_.skipped_in_row + 1;
                         }
-                        if (result.applied) state_.loads.add(routing_->loads());
+                        if (result.applied) state_.add_load(routing_->loads());
                         return result;
                       });
 }
@@ -62,10 +64,13 @@ StepResult Run::step() {
 std::optional<Evaluation> Run::evaluate() {
   auto result = sluice::evaluate(evaluation_parts(), data_,
                                  evaluation_options(recipe_, sizes_, communicator_), progress());
-  if (result && result->loss.per_token() < state_.best_eval_loss) {
+  if (!result) return result;
+  if (result->loss.per_token() < state_.best_eval_loss) {
     state_.best_eval_loss = result->loss.per_token();
     state_.best_eval_step = state_.step;
   }
+  result->overlaps = compare_choices(state_.choices, result->choices, communicator_);
+  state_.choices = result->choices;
   return result;
 }
 

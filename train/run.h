@@ -31,8 +31,9 @@ class Run {
 
   [[nodiscard]] bool finished() const { return state_.step >= sizes_.steps; }
   /// One optimizer step on the next global batch. Context of errors: the step's number, from 1.
-  [[nodiscard]] StepResult step();
-  /// The held-out loss now; nullopt when nothing is held out. Remembers the best.
+  [[nodiscard]] StepResult step(const StepWatch& watch = {});
+  /// The held-out loss now; nullopt when nothing is held out. Remembers the best, and the choices
+  /// that the next evaluation compares with.
   [[nodiscard]] std::optional<Evaluation> evaluate();
   /// Forward passes of two held-out batches, without consequences: a model that cannot run fails
   /// here. Throws NumericError when their loss is not finite.
@@ -44,6 +45,10 @@ class Run {
   [[nodiscard]] Checkpoint checkpoint(std::optional<double> eval_loss);
 
   [[nodiscard]] Progress progress() const { return sizes_.progress(state_.step, state_.tokens); }
+  /// Where it will stand after the next step, of a full global batch.
+  [[nodiscard]] Progress next_progress() const {
+    return sizes_.progress(state_.step + 1, state_.tokens + sizes_.tokens_per_step);
+  }
   [[nodiscard]] const Recipe& recipe() const { return recipe_; }
   [[nodiscard]] const RunSizes& sizes() const { return sizes_; }
   [[nodiscard]] const Dataset& data() const { return data_; }

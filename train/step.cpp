@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <optional>
 
 #include "optim/clip.h"
 #include "train/model_input.h"
@@ -45,7 +46,7 @@ TrainingStep::TrainingStep(const StepParts& parts, StepOptions options)
       parameters_(parts.model.parameters()),
       tape_(parts.pool, &meter_) {}
 
-StepResult TrainingStep::run(const Batch& batch, const Progress& progress) {
+StepResult TrainingStep::run(const Batch& batch, const Progress& progress, const StepWatch& watch) {
   const auto start = Clock::now();
   const GlobalCounts counts = count(batch);
   StepResult result{.learning_rate = parts_.optimizer.learning_rate(progress),
@@ -64,9 +65,18 @@ StepResult TrainingStep::run(const Batch& batch, const Progress& progress) {
   parts_.routing.begin_step(result.micro_batches, parts_.communicator.size());
   const RoutingState before(parts_.routing);
   if (parts_.routing.needs_counting_pass()) run_counting_pass(micro_batches, counts, progress);
-  run_micro_batches(micro_batches, counts, progress, result);
+  {
+    RouterMonitor monitor(parts_.routing.layers());
+    std::optional<RoutingWatch> watching;
+    if (watch.routers) watching.emplace(parts_.routing, monitor);
+    run_micro_batches(micro_batches, counts, progress, result);
+    if (watch.routers) {
+      monitor.reduce(parts_.communicator);
+      result.routers = monitor.layers();
+    }
+  }
   sum_over_ranks(result);
-  update(progress, result);
+  update(progress, watch, result);
   if (!result.applied) before.restore();
   result.seconds = seconds_since(start);
   return result;
@@ -137,7 +147,17 @@ void TrainingStep::sum_over_ranks(StepResult& result) {
   }
 }
 
-void TrainingStep::update(const Progress& progress, StepResult& result) {
+void TrainingStep::apply(const Progress& progress, const StepWatch& watch, double norm,
+                         StepResult& result) {
+  std::optional<ExpertUpdateWatch> watching;
+  if (watch.experts) watching.emplace(parameters_, parts_.pool);
+  parts_.optimizer.step(progress, clip_scale(norm, parts_.optimizer.clip_norm()));
+  if (watching) result.experts = watching->finish();
+  parts_.routing.end_step(progress);
+  parts_.model.end_step(parts_.routing, progress);
+}
+
+void TrainingStep::update(const Progress& progress, const StepWatch& watch, StepResult& result) {
   const auto start = Clock::now();
   const GradientNorm norm = gradient_norm(parameters_, parts_.communicator);
   result.grad_norm = norm.value;
@@ -145,9 +165,7 @@ void TrainingStep::update(const Progress& progress, StepResult& result) {
   for (const double auxiliary : result.auxiliary) total += auxiliary;
   result.applied = std::isfinite(total) && std::isfinite(norm.value);
   if (result.applied) {
-    parts_.optimizer.step(progress, clip_scale(norm.value, parts_.optimizer.clip_norm()));
-    parts_.routing.end_step(progress);
-    parts_.model.end_step(parts_.routing, progress);
+    apply(progress, watch, norm.value, result);
   } else {
     result.problem =
         fmt::format("loss {}, gradient norm {}", unsigned_nan(total), unsigned_nan(norm.value));

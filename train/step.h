@@ -17,12 +17,20 @@
 
 #include "autograd/core/communicator.h"
 #include "autograd/core/tape.h"
+#include "balance/router_monitor.h"
 #include "data/batch.h"
 #include "layers/model.h"
 #include "layers/routing_session.h"
+#include "optim/expert_updates.h"
 #include "optim/optimizer.h"
 
 namespace sluice {
+
+/// What a step is watched for beside what it counts anyway. Changes no result.
+struct StepWatch {
+  bool routers = false;  // entropy, margin, logits: under 1 % of the step's time
+  bool experts = false;  // every expert's gradient and update: a copy of their weights
+};
 
 struct StepOptions {
   /// Largest micro-batch.
@@ -59,6 +67,10 @@ struct StepResult {
   int64_t valid_tokens = 0;  // of all ranks
   int64_t micro_batches = 0;
   double seconds = 0.0;
+  /// One per expert layer, of the global batch; empty unless watched.
+  std::vector<RouterStatistics> routers;
+  /// One per stack of routed experts; empty unless watched and applied.
+  std::vector<ExpertUpdates> experts;
 };
 
 class TrainingStep {
@@ -66,7 +78,8 @@ class TrainingStep {
   TrainingStep(const StepParts& parts, StepOptions options);
 
   /// One step on this rank's share of the global batch.
-  [[nodiscard]] StepResult run(const Batch& batch, const Progress& progress);
+  [[nodiscard]] StepResult run(const Batch& batch, const Progress& progress,
+                               const StepWatch& watch = {});
 
   /// Work and seconds by phase since the last reset of the meter.
   [[nodiscard]] CostMeter& meter() { return meter_; }
@@ -85,7 +98,8 @@ class TrainingStep {
   [[nodiscard]] ForwardContext context_for(const SequenceLayout& layout, const GlobalCounts& counts,
                                            const Progress& progress);
   void sum_over_ranks(StepResult& result);
-  void update(const Progress& progress, StepResult& result);
+  void update(const Progress& progress, const StepWatch& watch, StepResult& result);
+  void apply(const Progress& progress, const StepWatch& watch, double norm, StepResult& result);
 
   StepParts parts_;
   StepOptions options_;

@@ -1,5 +1,7 @@
 #include "train/step_metrics.h"
 
+#include <algorithm>
+#include <numeric>
 #include <string>
 
 namespace sluice {
@@ -20,29 +22,81 @@ void add_losses(const RunState& state, const StepResult& result, bool has_expert
   record.add(metrics::train_skipped_steps, static_cast<double>(state.skipped));
 }
 
-void add_loads(const RunState& state, const std::vector<LayerLoad>& loads, Record& record) {
-  if (loads.empty()) return;
-  MetricAccumulator model;
-  MetricAccumulator layers;
-  for (size_t layer = 0; layer < loads.size(); ++layer) {
-    const LoadStatistics load = load_statistics(loads[layer]);
-    const LoadHistory history = state.loads.layer(static_cast<int64_t>(layer));
-    const std::string part = std::to_string(layer);
-    const auto add = [&](const Metric& metric, double value) {
-      model.add(metric, value);
-      layers.add(metric, value, 1.0, part);
-    };
-    add(metrics::load_max_violation, load.max_vio);
-    add(metrics::load_average_max_violation, history.avg_max_vio);
-    add(metrics::load_supreme_max_violation, history.sup_max_vio);
-    add(metrics::load_dead_experts, history.dead_experts);
-    add(metrics::load_dropped_fraction, load.drop_rate);
-    add(metrics::load_entropy, load.entropy);
-    add(metrics::load_variation, load.coefficient_of_variation);
-    record.histograms.push_back(Histogram::of_counts("load/experts/" + part, loads[layer].counts));
+/// Values of expert layers, for the model and for each layer.
+class LayerMetrics {
+ public:
+  void add(const Metric& metric, double value, size_t layer) {
+    model_.add(metric, value);
+    layers_.add(metric, value, 1.0, std::to_string(layer));
   }
-  model.reduce_into(record);
-  layers.reduce_into(record);
+  /// One of a family: family/name, and family/name/layer.
+  void add(const Metric& family, const std::string& name, double value, size_t layer) {
+    model_.add(family, value, 1.0, name);
+    layers_.add(family, value, 1.0, fmt::format("{}/{}", name, layer));
+  }
+  void reduce_into(Record& record) {
+    model_.reduce_into(record);
+    layers_.reduce_into(record);
+  }
+
+ private:
+  MetricAccumulator model_;
+  MetricAccumulator layers_;
+};
+
+void add_load(const LayerLoad& counts, const LoadHistory& history, size_t layer, LayerMetrics& to) {
+  const LoadStatistics load = load_statistics(counts);
+  to.add(metrics::load_max_violation, load.max_vio, layer);
+  to.add(metrics::load_average_max_violation, history.avg_max_vio, layer);
+  to.add(metrics::load_supreme_max_violation, history.sup_max_vio, layer);
+  to.add(metrics::load_min_violation, load.min_vio, layer);
+  to.add(metrics::load_average_violation, load.avg_vio, layer);
+  to.add(metrics::load_dead_experts, history.dead_experts, layer);
+  to.add(metrics::load_starved_experts, load.starved_experts, layer);
+  to.add(metrics::load_largest_share, load.largest_share, layer);
+  to.add(metrics::load_dropped_fraction, load.drop_rate, layer);
+  to.add(metrics::load_entropy, load.entropy, layer);
+  to.add(metrics::load_effective_experts, load.effective_experts, layer);
+  to.add(metrics::load_spread, load.spread, layer);
+  to.add(metrics::load_experts_per_token, load.experts_per_token, layer);
+  to.add(metrics::load_variation, load.coefficient_of_variation, layer);
+}
+
+void add_router(const RouterStatistics& router, size_t layer, LayerMetrics& to) {
+  to.add(metrics::router_entropy, router.entropy, layer);
+  to.add(metrics::router_logit_norm, router.logit_norm, layer);
+  to.add(metrics::router_top_margin, router.top_margin, layer);
+  to.add(metrics::router_chosen_probability, router.chosen_probability, layer);
+}
+
+void add_experts(const ExpertUpdates& experts, size_t stack, LayerMetrics& to) {
+  const auto& ratio = experts.update_ratio;
+  const double sum = std::accumulate(ratio.begin(), ratio.end(), 0.0);
+  to.add(metrics::experts_gradient_share, std::ranges::max(experts.gradient_share), stack);
+  to.add(metrics::experts_update_ratio, sum / static_cast<double>(ratio.size()), stack);
+  to.add(metrics::experts_largest_update_ratio, std::ranges::max(ratio), stack);
+}
+
+void add_routing(const RunState& state, const StepResult& result, const RoutingSession& routing,
+                 Record& record) {
+  LayerMetrics metrics_of_layers;
+  const std::vector<LayerLoad>& loads = routing.loads();
+  for (size_t layer = 0; layer < loads.size(); ++layer) {
+    const auto index = static_cast<int64_t>(layer);
+    add_load(loads[layer], state.loads.layer(index), layer, metrics_of_layers);
+    if (!result.routers.empty()) add_router(result.routers[layer], layer, metrics_of_layers);
+    std::vector<std::pair<std::string, double>> own;
+    routing.balancer(index).metrics(own);
+    for (const auto& [name, value] : own) {
+      metrics_of_layers.add(metrics::balance_state, name, value, layer);
+    }
+    record.histograms.push_back(
+        Histogram::of_counts(fmt::format("load/experts/{}", layer), loads[layer].counts));
+  }
+  for (size_t stack = 0; stack < result.experts.size(); ++stack) {
+    add_experts(result.experts[stack], stack, metrics_of_layers);
+  }
+  metrics_of_layers.reduce_into(record);
 }
 
 void add_speed(const SpeedSample& speed, Record& record) {
@@ -66,10 +120,10 @@ void add_speed(const SpeedSample& speed, Record& record) {
 }  // namespace
 
 Record make_step_record(const RunState& state, const StepResult& result,
-                        const std::vector<LayerLoad>& loads, const SpeedSample& speed) {
+                        const RoutingSession& routing, const SpeedSample& speed) {
   Record record{.step = state.step, .tokens = state.tokens, .seconds = state.seconds};
-  add_losses(state, result, !loads.empty(), record);
-  add_loads(state, loads, record);
+  add_losses(state, result, routing.layers() > 0, record);
+  add_routing(state, result, routing, record);
   add_speed(speed, record);
   return record;
 }

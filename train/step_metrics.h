@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "autograd/core/cost.h"
-#include "layers/routing.h"
+#include "layers/routing_session.h"
 #include "train/metrics/metric.h"
 #include "train/run_state.h"
 #include "train/step.h"
@@ -21,11 +21,10 @@ struct SpeedSample {
   int64_t peak_memory_bytes = 0;
 };
 
-/// The record of the step that `state` has just counted: losses, norm and rate; load statistics of
-/// each expert layer of the global batch and of the model (`loads`); speed and memory; a histogram
-/// of the load per expert layer.
+/// The record of the step that `state` has just counted: losses, norm and rate; of each expert layer
+/// and of the model the load of the global batch, what was watched of routers and experts, and the
+/// balancers' own metrics; speed and memory; a histogram of the load per expert layer.
 [[nodiscard]] Record make_step_record(const RunState& state, const StepResult& result,
-                                      const std::vector<LayerLoad>& loads,
-                                      const SpeedSample& speed);
+                                      const RoutingSession& routing, const SpeedSample& speed);
 
 }  // namespace sluice

@@ -1,7 +1,7 @@
 #include "train/trainer.h"
 
-#include <cmath>
 #include <numeric>
+#include <utility>
 
 #include "train/environment.h"
 #include "train/overview.h"
@@ -9,12 +9,6 @@
 #include "train/resume.h"
 
 namespace sluice {
-
-bool is_due(const Duration& every, const Progress& before, const Progress& after) {
-  if (every.count <= 0.0) return false;
-  return std::floor(every.elapsed(after) / every.count) >
-         std::floor(every.elapsed(before) / every.count);
-}
 
 Trainer::Trainer(Recipe recipe, TrainerOptions options, Reporter& reporter)
     : recipe_(std::move(recipe)),
@@ -46,18 +40,19 @@ std::unique_ptr<Run> Trainer::make_run() {
   return run;
 }
 
-MetricLog Trainer::make_log() const {
+RunLog Trainer::make_log() const {
   const auto experts = run_->model().experts_per_layer();
   const auto now = [] {
     return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch())
         .count();
   };
-  return {recipe_.log.sinks,
+  return {recipe_.log,
           {.folder = folder_.path(),
            .console = options_.console,
            .total_steps = run_->sizes().steps,
            .num_experts = std::accumulate(experts.begin(), experts.end(), int64_t{0}),
-           .wall_clock = now}};
+           .wall_clock = now},
+          run_->sizes().steps};
 }
 
 RunSummary Trainer::run() {
@@ -129,7 +124,7 @@ StopReason Trainer::train(const SignalWatch& signals) {
 /// One step and all that is due after it.
 void Trainer::advance() {
   const Progress before = run_->progress();
-  const StepResult result = run_->step();
+  const StepResult result = run_->step(log_.watch_for(*run_));
   const Progress after = run_->progress();
   RunState& state = run_->state();
   since_record_.seconds += result.seconds;
@@ -138,14 +133,7 @@ void Trainer::advance() {
   step_tokens_ += result.tokens;
   update_seconds();
 
-  if (is_due(recipe_.log.every, before, after) || run_->finished() ||
-      (!result.applied && !result.empty)) {
-    since_record_.work = std::exchange(run_->meter(), CostMeter());
-    since_record_.gemm_peak = gemm_peak_;
-    since_record_.peak_memory_bytes = run_->pool().peak().total();
-    log_.record(make_step_record(state, result, run_->routing().loads(), since_record_));
-    since_record_ = {};
-  }
+  log_.add_step(*run_, result, before, [this] { return measure_speed(); });
   if (result.applied) {
     state.losses.add(result.loss);
   } else {
@@ -158,6 +146,14 @@ void Trainer::advance() {
   if (is_sound && (is_due(recipe_.checkpoint.every, before, after) || run_->finished())) save();
   store_.check();
   report_warnings();
+}
+
+SpeedSample Trainer::measure_speed() {
+  SpeedSample sample = std::exchange(since_record_, {});
+  sample.work = std::exchange(run_->meter(), CostMeter());
+  sample.gemm_peak = gemm_peak_;
+  sample.peak_memory_bytes = run_->pool().peak().total();
+  return sample;
 }
 
 void Trainer::report_warnings() {
@@ -178,14 +174,12 @@ void Trainer::report_skipped(const StepResult& result) {
 }
 
 void Trainer::evaluate() {
+  const int64_t earlier = run_->state().choices.step;
   last_evaluation_ = run_->evaluate();
   if (!last_evaluation_) return;
   update_seconds();
-  const RunState& state = run_->state();
-  evaluated_step_ = state.step;
-  Record record{.step = state.step, .tokens = state.tokens, .seconds = state.seconds};
-  last_evaluation_->add_to(record);
-  log_.record(record);
+  evaluated_step_ = run_->state().step;
+  log_.add_evaluation(*run_, *last_evaluation_, earlier);
 }
 
 void Trainer::save() {

@@ -12,12 +12,11 @@
 
 #include "autograd/core/communicator.h"
 #include "train/checkpoint/store.h"
-#include "train/metrics/metric_log.h"
 #include "train/reporter.h"
 #include "train/run.h"
 #include "train/run_folder.h"
+#include "train/run_log.h"
 #include "train/signals.h"
-#include "train/step_metrics.h"
 
 namespace sluice {
 
@@ -26,9 +25,6 @@ struct TrainerOptions {
   std::string resume = "auto";  // or "never", or a checkpoint file (resume.h)
   ConsoleTarget console;        // of the console sink; without a stream it stays silent
 };
-
-/// True when a period of `every` ends between `before` and `after`; never for a length of 0.
-[[nodiscard]] bool is_due(const Duration& every, const Progress& before, const Progress& after);
 
 class Trainer {
  public:
@@ -44,11 +40,12 @@ class Trainer {
   using Clock = std::chrono::steady_clock;
 
   [[nodiscard]] std::unique_ptr<Run> make_run();
-  [[nodiscard]] MetricLog make_log() const;
+  [[nodiscard]] RunLog make_log() const;
   void report_start();
   [[nodiscard]] std::optional<std::filesystem::path> write_report();
   [[nodiscard]] StopReason train(const SignalWatch& signals);
   void advance();
+  [[nodiscard]] SpeedSample measure_speed();
   void report_skipped(const StepResult& result);
   void report_warnings();
   void evaluate();
@@ -66,7 +63,7 @@ class Trainer {
   std::optional<std::filesystem::path> resumed_from_;
   int64_t saved_step_ = -1;
   std::unique_ptr<Run> run_;
-  MetricLog log_;
+  RunLog log_;
 
   double gemm_peak_ = 0.0;
   Clock::time_point start_;

@@ -45,9 +45,9 @@ void add_metrics(const Record& record, RunTrace& trace) {
 /// `count` steps, as the trainer makes them; their metrics go to `trace` when there is one.
 void train(Run& run, int64_t count, RunTrace* trace) {
   for (int64_t i = 0; i < count; ++i) {
-    const StepResult result = run.step();
+    const StepResult result = run.step({.routers = true, .experts = true});
     if (trace != nullptr) {
-      add_metrics(make_step_record(run.state(), result, run.routing().loads(), {}), *trace);
+      add_metrics(make_step_record(run.state(), result, run.routing(), {}), *trace);
     }
     if (result.applied) run.state().losses.add(result.loss);
   }

@@ -132,6 +132,9 @@ class MoeFeedForward final : public FeedForward {
       const Selection& selection = select(context, input, state);
       add_router_sums(context, x, selection);
       weights = combine_weights(context, input, selection);
+      if (!tape.recomputing() && !tape.shapes_only()) {
+        context.routing->observe({layer_, scores, selection, context.layout, weights});
+      }
       plan = make_dispatch_plan(
           tape.pool(), selection.dispatched.empty() ? selection.expert : selection.dispatched,
           selection.tokens, selection.top_k, selection.experts);

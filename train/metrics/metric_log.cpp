@@ -38,7 +38,18 @@ const Registry<SinkType>& sinks() {
 
 void LogConfig::fields(FieldVisitor& visitor) {
   visitor.duration({"every", "time between records"}, every);
-  visitor.texts({"sinks", "where records go: console, jsonl, tensorboard, hdf5"}, sinks);
+  visitor.texts({"sinks", "where records go: console, jsonl, routing, tensorboard, hdf5"}, sinks);
+  visitor.optional_duration(
+      {"loads", "time between load records of routing.jsonl; auto: 200 in the run; 0 steps: none"},
+      loads, "auto");
+  visitor.optional_duration(
+      {"experts",
+       "time between looks at each expert's gradient and update; auto: 50 in the run; 0 steps: "
+       "none"},
+      experts, "auto");
+  visitor.integer({"dead_after", "steps without a token after which an expert counts as dead"},
+                  dead_after, {.min = 1});
+  visitor.object({"alarms", "thresholds of alarms; off: never"}, alarms);
 }
 
 std::string LogConfig::check() const {
@@ -61,6 +72,9 @@ void MetricLog::truncate_after(int64_t step) {
 }
 void MetricLog::record(const Record& record) {
   for (const auto& sink : sinks_) sink->record(record);
+}
+void MetricLog::routing(const RoutingRecord& record) {
+  for (const auto& sink : sinks_) sink->routing(record);
 }
 void MetricLog::event(std::string_view sentence) {
   for (const auto& sink : sinks_) sink->event(sentence);

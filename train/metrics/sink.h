@@ -13,6 +13,7 @@
 #include "autograd/support/file.h"
 #include "autograd/support/registry.h"
 #include "train/metrics/metric.h"
+#include "train/metrics/routing_record.h"
 
 namespace sluice {
 
@@ -24,6 +25,8 @@ class Sink {
   /// unfinished goes too. Call exactly once.
   virtual void truncate_after(int64_t /*step*/) {}
   virtual void record(const Record& record) = 0;
+  /// What routers did; sinks for numbers ignore it.
+  virtual void routing(const RoutingRecord& /*record*/) {}
   /// A sentence for people (an alarm, a checkpoint); sinks for programs ignore it.
   virtual void event(std::string_view /*sentence*/) {}
   /// Makes everything recorded durable. Call before a checkpoint is saved: after a crash, the
