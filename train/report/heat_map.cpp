@@ -227,7 +227,7 @@ ColourScale ColourScale::ratios(const std::vector<std::vector<double>>& values) 
   const double distance = std::max(1.0 - below, above - 1.0);
   for (const int percent : {5, 10, 25, 50}) {
     const double reach = percent / 100.0;
-    if (distance > reach) continue;
+    if (distance > reach * (1.0 + 1e-9)) continue;
     scale.low = 1.0 - reach;
     scale.high = 1.0 + reach;
     scale.ticks = {{scale.low, fmt::format("−{} %", percent)},

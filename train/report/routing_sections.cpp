@@ -209,7 +209,7 @@ Section balance_section(const RunMaterial& run) {
     figures += layer_chart(run, "load/dead_experts",
                            {.id = "dead-experts",
                             .title = "Dead experts per layer",
-                            .note = "Without a token in the last 100 steps.",
+                            .note = "Without a token for many steps (log.dead_after).",
                             .y_label = "experts"});
   }
   if (is_ever_positive(run, "load/dropped_fraction")) {
@@ -224,6 +224,43 @@ Section balance_section(const RunMaterial& run) {
   if (!is_ever_positive(run, "load/dead_experts")) quiet += "No expert was dead at any record. ";
   if (!is_ever_positive(run, "load/dropped_fraction")) quiet += "No assignment was dropped.";
   if (!quiet.empty()) section.body += missing(quiet);
+  return section;
+}
+
+Section router_section(const RunMaterial& run) {
+  struct Family {
+    std::string_view metric;
+    std::string id, title, note, unit;
+  };
+  const std::vector<Family> families = {
+      {"load/effective_experts", "effective-experts", "Effective experts",
+       "exp of the entropy of the load: how many experts an even load of this spread would have.",
+       "experts"},
+      {"router/entropy", "router-entropy", "Entropy of a token's probabilities",
+       "High where routers cannot decide, near zero where they always do.", "nats"},
+      {"router/logit_norm", "logit-norm", "Norm of the logits",
+       "Of a token; growth without end makes training unstable.", "norm"},
+      {"router/top_margin", "top-margin", "Margin of the first choice",
+       "Largest probability of a token minus the second largest.", "probability"},
+      {"eval/fluctuation", "fluctuation", "Fluctuation",
+       "Share of their experts that held-out tokens replaced since the evaluation before.",
+       "share"},
+      {"eval/domain_information", "domain-information", "Information about the domain",
+       "Mutual information of a held-out token's domain and its experts.", "nats"},
+      {"balance/bias_range", "bias-range", "Range of the biases",
+       "Largest minus smallest bias of a layer's experts.", "bias"},
+  };
+  Section section{.id = "routers", .title = "Routers"};
+  for (const Family& family : families) {
+    section.body += layer_chart(
+        run, family.metric,
+        {.id = family.id, .title = family.title, .note = family.note, .y_label = family.unit});
+  }
+  if (section.body.empty()) {
+    section.title.clear();
+  } else {
+    section.body = "<div class=\"pair\">" + section.body + "</div>";
+  }
   return section;
 }
 
@@ -307,13 +344,15 @@ Section specialisation_section(const RunMaterial& run) {
 Section coactivation_section(const RunMaterial& run) {
   constexpr size_t kMostCells = 150'000;
   Section section{.id = "coactivation", .title = "Co-activation"};
-  if (!has_experts(run) || !run.records.probe) section.title.clear();
-  if (section.title.empty()) return section;
-  const Probe& probe = *run.records.probe;
-  if (probe.coactivation.empty()) {
-    section.body = missing("The probes hold no co-activation.");
+  if (!has_experts(run) || !run.records.probe) {
+    section.title.clear();
     return section;
   }
+  if (!run.records.pairs) {
+    section.body = missing("No evaluation counted which experts were chosen together.");
+    return section;
+  }
+  const Probe& probe = *run.records.pairs;
   section.lead = fmt::format(
       "Of the tokens that chose the expert of the row, the share that also chose the expert of the "
       "column ({}).",

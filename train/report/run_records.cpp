@@ -31,21 +31,6 @@ PerExpert per_expert(const json& layers) {
   return result;
 }
 
-/// A matrix in rows, or in one row of all its numbers.
-std::vector<std::vector<double>> square(const json& matrix) {
-  if (matrix.empty() || matrix.front().is_array()) return per_expert(matrix);
-  const std::vector<double> all = numbers(matrix);
-  const auto size = static_cast<size_t>(std::lround(std::sqrt(static_cast<double>(all.size()))));
-  SLUICE_CHECK(DataError, size * size == all.size(),
-               "coactivation: {} numbers are no square matrix", all.size());
-  std::vector<std::vector<double>> rows;
-  for (size_t row = 0; row < size; ++row) {
-    const auto begin = all.begin() + static_cast<std::ptrdiff_t>(row * size);
-    rows.emplace_back(begin, begin + static_cast<std::ptrdiff_t>(size));
-  }
-  return rows;
-}
-
 bool same_shape(const PerExpert& a, const PerExpert& b) {
   return std::ranges::equal(a, b, {}, &std::vector<double>::size, &std::vector<double>::size);
 }
@@ -89,7 +74,7 @@ Probe probe_of(const json& record) {
               .top_k = number(record.value("top_k", json()))};
   probe.chosen = per_expert(record.at("chosen"));
   for (const json& layer : record.value("coactivation", json::array())) {
-    probe.coactivation.push_back(square(layer));
+    probe.coactivation.push_back(per_expert(layer));
   }
   const json domains = record.value("domains", json::object());
   for (const auto& [name, domain] : domains.items()) {
@@ -124,7 +109,9 @@ void add_routing(const json& record, LoadFrames& loads, RunRecords& records) {
   if (kind == "load") {
     loads.add(record.at("step").get<int64_t>(), per_expert(record.at("load")));
   } else if (kind == "probe") {
-    records.probe = probe_of(record);
+    Probe probe = probe_of(record);
+    if (!probe.coactivation.empty()) records.pairs = probe;
+    records.probe = std::move(probe);
   } else if (kind == "experts") {
     records.learning = {.step = record.at("step").get<int64_t>(),
                         .gradient_share = per_expert(record.value("gradient_share", json::array())),

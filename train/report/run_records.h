@@ -61,8 +61,9 @@ struct Probe {
   int64_t step = 0;
   double tokens = 0.0;
   double top_k = 0.0;
-  PerExpert chosen;                                            // tokens that chose the expert
-  std::vector<std::vector<std::vector<double>>> coactivation;  // [layers][E][E] tokens of both
+  PerExpert chosen;  // tokens that chose the expert
+  /// [layers][E][E] tokens that chose both; empty for a layer, or all, where it was not counted.
+  std::vector<std::vector<std::vector<double>>> coactivation;
   std::vector<Domain> domains;
 };
 
@@ -94,6 +95,7 @@ struct RunRecords {
   /// The loads are those of single steps (metrics.jsonl has no others), not of all.
   bool loads_are_samples = false;
   std::optional<Probe> probe;  // the last
+  std::optional<Probe> pairs;  // the last that has a co-activation
   std::optional<ExpertLearning> learning;
   std::vector<Alarm> alarms;  // by first step
 

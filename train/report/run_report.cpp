@@ -94,9 +94,9 @@ std::string run_report(const RunFolder& run) {
             .lead = lead_of(material),
             .tiles = tiles_of(material)};
   for (const auto& make :
-       {loss_section, optimisation_section, balance_section, load_section, specialisation_section,
-        coactivation_section, learning_section, speed_section, memory_section, alarm_section,
-        recipe_section, environment_section}) {
+       {loss_section, optimisation_section, balance_section, router_section, load_section,
+        specialisation_section, coactivation_section, learning_section, speed_section,
+        memory_section, alarm_section, recipe_section, environment_section}) {
     Section section = make(material);
     if (!section.title.empty()) page.sections.push_back(std::move(section));
   }

@@ -22,6 +22,7 @@ struct RunMaterial {
 [[nodiscard]] Section loss_section(const RunMaterial& run);
 [[nodiscard]] Section optimisation_section(const RunMaterial& run);
 [[nodiscard]] Section balance_section(const RunMaterial& run);
+[[nodiscard]] Section router_section(const RunMaterial& run);
 [[nodiscard]] Section load_section(const RunMaterial& run);
 [[nodiscard]] Section specialisation_section(const RunMaterial& run);
 [[nodiscard]] Section coactivation_section(const RunMaterial& run);
