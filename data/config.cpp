@@ -41,6 +41,10 @@ void DataConfig::fields(FieldVisitor& v) {
   v.object_list({.key = "sources", .doc = "the text or tokens to train on", .required = true},
                 sources, make_source_config);
   v.object({"held_out", "what is evaluated and never trained on"}, held_out);
+  v.integer({"sequences_per_draw",
+             "consecutive sequences that come from one source; as many as a micro-batch holds make "
+             "micro-batches of one domain each"},
+            sequences_per_draw, {.min = 1, .max = 1 << 16});
   v.boolean(
       {"shuffle", "a new order of documents and sequences in every epoch; false: as they stand"},
       shuffle);

@@ -27,6 +27,7 @@ struct DataConfig final : Configurable {
   int64_t sequence_length = 512;
   SourceConfigs sources;
   HeldOutConfig held_out;
+  int64_t sequences_per_draw = 1;
   bool shuffle = true;
   bool cross_document_loss = false;
   int64_t prefetch = 2;

@@ -43,7 +43,9 @@ LoaderState LoaderState::from_words(const std::vector<int64_t>& words) {
 class Loader::Producer {
  public:
   Producer(const Dataset& data, const LoaderOptions& options)
-      : options_(options), fingerprint_(data.fingerprint), mixture_(mixture_weights(data)) {
+      : options_(options),
+        fingerprint_(data.fingerprint),
+        mixture_(mixture_weights(data), options.sequences_per_draw) {
     for (const Corpus& corpus : data.train) {
       const auto source_index = static_cast<uint32_t>(sources_.size());
       // Only sources that are never drawn from may be empty.

@@ -29,6 +29,7 @@ struct LoaderState {
 struct LoaderOptions {
   PackingOptions packing;
   int64_t sequences_per_batch = 1;  // of the global batch, all ranks together
+  int64_t sequences_per_draw = 1;   // that come from one source in a row
   int64_t prefetch = 2;             // batches made ahead; 0 makes each when it is asked for
   int64_t rank = 0;  // this rank gets the sequences i of a batch with i mod num_ranks == rank
   int64_t num_ranks = 1;

@@ -6,13 +6,19 @@
 
 namespace sluice {
 
-Mixture::Mixture(const std::vector<double>& weights) : shares_(weights), drawn_(weights.size()) {
+Mixture::Mixture(const std::vector<double>& weights, int64_t run)
+    : shares_(weights), run_(run), drawn_(weights.size()) {
+  SLUICE_INTERNAL_CHECK(run > 0, "runs of {} draws", run);
   const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
   SLUICE_INTERNAL_CHECK(sum > 0.0, "weights of {} sources add up to {}", weights.size(), sum);
   for (double& share : shares_) share /= sum;
 }
 
-int64_t Mixture::next() {
+size_t Mixture::choose() const {
+  // The one in whose run this draw falls, if any: all others have whole runs.
+  for (size_t i = 0; i < drawn_.size(); ++i) {
+    if (drawn_[i] % run_ != 0) return i;
+  }
   const auto lag = [&](size_t i) {
     return shares_[i] * static_cast<double>(total_ + 1) - static_cast<double>(drawn_[i]);
   };
@@ -20,9 +26,14 @@ int64_t Mixture::next() {
   for (size_t i = 0; i < shares_.size(); ++i) {
     if (shares_[i] > 0.0 && (best == shares_.size() || lag(i) > lag(best))) best = i;
   }
-  ++drawn_[best];
+  return best;
+}
+
+int64_t Mixture::next() {
+  const size_t chosen = choose();
+  ++drawn_[chosen];
   ++total_;
-  return static_cast<int64_t>(best);
+  return static_cast<int64_t>(chosen);
 }
 
 void Mixture::restore(std::vector<int64_t> drawn) {

@@ -139,6 +139,7 @@ LoaderOptions loader_options(const Recipe& recipe, const RunSizes& sizes,
                       .shuffle = recipe.data.shuffle,
                       .cross_document_loss = recipe.data.cross_document_loss},
           .sequences_per_batch = sizes.sequences_per_step,
+          .sequences_per_draw = recipe.data.sequences_per_draw,
           .prefetch = recipe.data.prefetch,
           .rank = communicator.rank(),
           .num_ranks = communicator.size()};

@@ -113,27 +113,36 @@ std::string set_value(YamlNode& node, const std::vector<std::string>& parts, siz
   return {};
 }
 
+bool has_empty_part(const std::vector<std::string>& parts) {
+  return std::find(parts.begin(), parts.end(), "") != parts.end();
+}
+
 void apply_set(YamlDocument& document, const std::string& setting, int order) {
   const size_t equals = setting.find('=');
   const std::string key = setting.substr(0, equals);
   auto source = std::make_shared<SourceText>(SourceText{"--set " + key, current_folder(), order});
   const Location where{source, 0, 0};
 
-  const std::vector<std::string> parts = split_key(key);
-  const bool has_empty_part = std::find(parts.begin(), parts.end(), "") != parts.end();
-  if (equals == std::string::npos || has_empty_part) {
+  if (equals == std::string::npos || has_empty_part(split_key(key))) {
     document.problems.add(where, {}, "a setting is written key=value, such as train.steps=100");
     return;
   }
   YamlDocument value = parse_source(setting.substr(equals + 1), source, false);
   document.problems.add(value.problems);
   document.is_broken = document.is_broken || value.is_broken;
-  if (value.is_broken) return;
-  const std::string problem = set_value(document.root, parts, 0, std::move(value.root), where);
-  if (!problem.empty()) document.problems.add(where, {}, problem);
+  if (!value.is_broken) apply_setting(document, key, std::move(value.root), where);
 }
 
 }  // namespace
+
+void apply_setting(YamlDocument& document, std::string_view key, YamlNode value,
+                   const Location& where) {
+  const std::vector<std::string> parts = split_key(key);
+  const std::string problem = has_empty_part(parts)
+                                  ? fmt::format("\"{}\" is no key such as train.steps", key)
+                                  : set_value(document.root, parts, 0, std::move(value), where);
+  if (!problem.empty()) document.problems.add(where, {}, problem);
+}
 
 const YamlEntry* YamlNode::find(std::string_view key) const {
   for (const YamlEntry& entry : entries) {

@@ -67,6 +67,11 @@ struct RecipeSource {
 [[nodiscard]] YamlDocument parse_yaml(std::string_view text, std::string label,
                                       std::string folder = {});
 
+/// Writes `value` under a dotted key, as `--set` does: items of lists are named by their number, what
+/// is not there is made. A key that cannot be followed is a problem of the document, at `where`.
+void apply_setting(YamlDocument& document, std::string_view key, YamlNode value,
+                   const Location& where);
+
 /// Overlays `above` on `base`, see the top of this file.
 void overlay(YamlNode& base, const YamlNode& above);
 

@@ -41,6 +41,24 @@ TEST(Mixture, GoesOnFromItsCounts) {
   }
 }
 
+TEST(Mixture, DrawsRunsFromASourceAndGoesOnInTheMiddleOfOne) {
+  Mixture whole({3.0, 1.0, 1.7}, 4);
+  std::vector<int64_t> draws;
+  for (int i = 0; i < 60; ++i) {
+    Mixture resumed({3.0, 1.0, 1.7}, 4);
+    resumed.restore(whole.drawn());
+    draws.push_back(whole.next());
+    ASSERT_EQ(resumed.next(), draws.back()) << i;
+    if (i % 4 != 0) {
+      EXPECT_EQ(draws[i], draws[i - 1]) << i;
+    }
+  }
+  for (size_t i = 0; i < 3; ++i) {
+    const double share = std::vector<double>{3.0, 1.0, 1.7}[i] / 5.7 * 60.0;
+    EXPECT_NEAR(static_cast<double>(whole.drawn()[i]), share, 3.0 * 4.0);
+  }
+}
+
 TEST(Mixture, RefusesWeightsThatAddUpToNothing) {
   EXPECT_THROW(Mixture({0.0, 0.0}), InternalError);
   EXPECT_THROW(Mixture({}), InternalError);

@@ -1,13 +1,16 @@
 // Every shipped recipe can be read, planned and run; the committed schema is the one that the
 // fields give.
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <sstream>
 
+#include "train/compare/comparison.h"
 #include "train/plan.h"
 #include "train/run.h"
 #include "train/schema.h"
@@ -17,10 +20,11 @@ namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<fs::path> recipes() {
+std::vector<fs::path> shipped(bool comparisons) {
   std::vector<fs::path> files;
   for (const auto& entry : fs::directory_iterator(fs::path(SLUICE_SOURCE_DIR) / "recipes")) {
-    if (entry.path().extension() == ".yaml") files.push_back(entry.path());
+    const bool is_yaml = entry.path().extension() == ".yaml";
+    if (is_yaml && is_comparison_file(entry.path()) == comparisons) files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());
   return files;
@@ -30,6 +34,9 @@ std::string text_of(const fs::path& file) {
   std::ifstream in(file, std::ios::binary);
   return {std::istreambuf_iterator<char>(in), {}};
 }
+
+std::vector<fs::path> recipes() { return shipped(false); }
+std::vector<fs::path> comparisons() { return shipped(true); }
 
 class ShippedRecipe : public testing::TestWithParam<fs::path> {};
 
@@ -56,6 +63,34 @@ TEST_P(ShippedRecipe, RunsTwoStepsOfItsModelOnItsText) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ShippedRecipe, testing::ValuesIn(recipes()),
+                         [](const auto& recipe) { return recipe.param.stem().string(); });
+
+class ShippedComparison : public testing::TestWithParam<fs::path> {};
+
+TEST_P(ShippedComparison, OpensWithTheCommandsThatRunIt) {
+  const std::string text = text_of(GetParam());
+  EXPECT_EQ(text.substr(0, 2), "# ");
+  EXPECT_NE(text.find("sluice compare recipes/" + GetParam().filename().string()),
+            std::string::npos);
+}
+
+TEST_P(ShippedComparison, IsReadAndPlannedWhole) {
+  try {
+    const Comparison comparison = load_comparison(GetParam());
+    EXPECT_GT(comparison.cells.size(), 2U);
+    for (const ComparisonCell& cell : comparison.cells) {
+      EXPECT_LE(cell.plan.parameters.active, 2'000'000) << cell.name();
+    }
+  } catch (const ConfigError& error) {
+    // The larger text is not in the repository; nothing else may be wrong.
+    std::istringstream problems(error.what());
+    for (std::string problem; std::getline(problems, problem);) {
+      EXPECT_THAT(problem, testing::HasSubstr("corpus"));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ShippedComparison, testing::ValuesIn(comparisons()),
                          [](const auto& recipe) { return recipe.param.stem().string(); });
 
 Plan plan_of(const char* name) {

@@ -5,10 +5,12 @@
 #include <fstream>
 #include <iterator>
 #include <memory>
+#include <regex>
 
 #include "autograd/support/error.h"
 #include "autograd/support/registry.h"
 #include "train/cli/command.h"
+#include "train/compare/comparison.h"
 #include "train/recipe.h"
 
 namespace sluice {
@@ -49,6 +51,37 @@ int list_recipes() {
   return 0;
 }
 
+/// The text of a comparison, its paths absolute.
+std::string with_absolute_paths(const std::string& text, const fs::path& folder) {
+  static const std::regex path_value(R"(\b(base|path|cache): *([^\s,}#]+))");
+  std::string result;
+  auto rest = text.cbegin();
+  for (std::sregex_iterator found(text.begin(), text.end(), path_value), end; found != end;
+       ++found) {
+    result.append(rest, (*found)[2].first);
+    result += fs::weakly_canonical(folder / (*found)[2].str()).string();
+    rest = (*found)[2].second;
+  }
+  return result.append(rest, text.cend());
+}
+
+std::string copy_of(const fs::path& source) {
+  const std::string name = source.stem().string();
+  if (is_comparison_file(source)) {
+    return fmt::format("# Copy of the shipped comparison {}.\n{}", name,
+                       with_absolute_paths(read_text(source), source.parent_path()));
+  }
+  return fmt::format("# Copy of the shipped recipe {}, every key written out.\n{}", name,
+                     resolved_text(load_recipe({{source.string()}, {}})));
+}
+
+std::string resolved(const fs::path& source) {
+  SLUICE_CHECK(ConfigError, !is_comparison_file(source),
+               "{}: a comparison has no resolved form; `sluice compare {} --list` prints its runs",
+               source.stem().string(), source.stem().string());
+  return resolved_text(load_recipe({{source.string()}, {}}));
+}
+
 /// The copy must find its data wherever it lies, so paths become absolute.
 int copy_recipe(const std::string& name, const std::string& target) {
   const fs::path source = require_recipe(name);
@@ -56,8 +89,7 @@ int copy_recipe(const std::string& name, const std::string& target) {
   if (fs::is_directory(file)) file /= source.filename();
   SLUICE_CHECK(ConfigError, !fs::exists(file), "{}: exists; give another name", file.string());
   std::ofstream out(file, std::ios::binary);
-  out << "# Copy of the shipped recipe " << name << ", every key written out.\n"
-      << resolved_text(load_recipe({{source.string()}, {}}));
+  out << copy_of(source);
   out.flush();
   SLUICE_CHECK(ConfigError, out.good(), "{}: cannot be written", file.string());
   fmt::print("{}\n", file.string());
@@ -89,8 +121,7 @@ const Command recipes_command = {
         if (list->parsed()) return list_recipes();
         if (copy->parsed()) return copy_recipe(flags->name, flags->target);
         const fs::path source = require_recipe(flags->name);
-        fmt::print("{}", flags->resolved ? resolved_text(load_recipe({{source.string()}, {}}))
-                                         : read_text(source));
+        fmt::print("{}", flags->resolved ? resolved(source) : read_text(source));
         return 0;
       };
     },

@@ -1,0 +1,82 @@
+#include "train/compare/dense_twin.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "autograd/support/error.h"
+#include "layers/sublayer.h"
+#include "train/build.h"
+#include "train/parameter_count.h"
+#include "train/yaml_reader.h"
+
+namespace sluice {
+namespace {
+
+constexpr char kDenseSymbol = 'F';
+constexpr std::string_view kWidthKey = "model.feed_forward.intermediate_size";
+
+YamlNode scalar(std::string text, const Location& where) {
+  YamlNode node;
+  node.kind = YamlNode::Kind::scalar;
+  node.where = where;
+  node.text = std::move(text);
+  return node;
+}
+
+void erase(YamlNode& map, std::string_view key) {
+  std::erase_if(map.entries, [&](const YamlEntry& entry) { return entry.key == key; });
+}
+
+/// Without balancing and routed feed-forwards, whose layers become dense ones.
+void make_dense(YamlDocument& document, const Recipe& moe, const Location& where) {
+  std::string pattern = moe.model.expanded_pattern();
+  YamlEntry* model = document.root.find("model");
+  for (const FeedForwardEntry* entry : feed_forward_table()) {
+    if (!entry->routes) continue;
+    std::ranges::replace(pattern, entry->symbol, kDenseSymbol);
+    if (model != nullptr) erase(model->value, entry->section);
+  }
+  erase(document.root, "balance");
+  apply_setting(document, "model.pattern", scalar(pattern, where), where);
+}
+
+int64_t parameters_with(const YamlDocument& document, int64_t width, int64_t vocab_size,
+                        const Location& where) {
+  YamlDocument sized = document;
+  apply_setting(sized, kWidthKey, scalar(std::to_string(width), where), where);
+  Recipe recipe;
+  read_or_throw(recipe, sized);
+  Pool pool(Pool::Mode::shapes_only);
+  return count_parameters(recipe, *build_model(recipe, pool, vocab_size)).total;
+}
+
+}  // namespace
+
+std::string DenseTwin::describe() const {
+  const double difference =
+      100.0 * static_cast<double>(parameters - active) / static_cast<double>(active);
+  return fmt::format(
+      "dense feed-forwards of width {}: {} parameters for the {} that a token uses ({:+.3f} %)",
+      width, parameters, active, difference);
+}
+
+DenseTwin derive_dense_twin(YamlDocument document, const Recipe& moe, int64_t active,
+                            int64_t vocab_size) {
+  const Location where{std::make_shared<SourceText>(SourceText{"its dense twin", {}, 0}), 0, 0};
+  make_dense(document, moe, where);
+  const int64_t least = parameters_with(document, 1, vocab_size, where);
+  const int64_t slope = parameters_with(document, 2, vocab_size, where) - least;
+  const auto width = static_cast<int64_t>(
+      std::llround(static_cast<double>(active - (least - slope)) / static_cast<double>(slope)));
+  SLUICE_CHECK(ConfigError, width >= 1,
+               "its dense twin: a token uses {} parameters, without expert layers the model has {} "
+               "already; set dense_twin: false",
+               active, least - slope);
+  apply_setting(document, kWidthKey, scalar(std::to_string(width), where), where);
+  return {.document = std::move(document),
+          .width = width,
+          .parameters = least + (width - 1) * slope,
+          .active = active};
+}
+
+}  // namespace sluice
