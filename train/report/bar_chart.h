@@ -1,5 +1,6 @@
 #pragma once
-// Horizontal bars as a figure of a page, with their values written beside them.
+// Horizontal bars as a figure of a page, with their values written beside them; or dots, for values
+// whose differences matter more than their distance from zero.
 
 #include <string>
 #include <vector>
@@ -18,11 +19,12 @@ struct BarChart {
   std::string id;
   std::string title;
   std::string note;
-  std::vector<Bar> bars;  // from the top
+  std::vector<Bar> bars;       // from the top
+  bool begins_at_zero = true;  // false: dots on an axis that begins near the least
   double width = 510.0;
 };
 
-/// The figure; empty without a bar. Bars begin at zero.
+/// The figure; empty without a bar. Bars whose value is not finite show their text only.
 [[nodiscard]] std::string bar_chart(const BarChart& chart);
 
 }  // namespace sluice::report

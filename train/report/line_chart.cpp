@@ -281,7 +281,10 @@ std::string table(const LineChart& chart) {
 
 }  // namespace
 
-std::string category_colour(size_t index) { return fmt::format("c{}", index % 8); }
+std::string category_colour(size_t index) {
+  constexpr size_t kColours = 8;
+  return fmt::format("c{}{}", index % kColours, index < kColours ? "" : " dash");
+}
 
 std::string ordered_colour(size_t index, size_t count) {
   constexpr size_t kColours = 10;

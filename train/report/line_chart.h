@@ -9,7 +9,7 @@
 
 namespace sluice::report {
 
-/// How a colour is named: "c0" to "c7" for things apart, "q0" to "q9" for things in an order
+/// How a colour is named: "c0" to "c7" for things apart (and dashed, "c0 dash", from the ninth on), "q0" to "q9" for things in an order
 /// (layers by depth). The style sheet has them for light and dark.
 [[nodiscard]] std::string category_colour(size_t index);
 [[nodiscard]] std::string ordered_colour(size_t index, size_t count);

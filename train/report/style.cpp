@@ -60,6 +60,7 @@ svg .middle{text-anchor:middle}
 .axis{stroke:var(--faint);stroke-width:1}
 .level{stroke:var(--faint);stroke-width:1;stroke-dasharray:3 4}
 .line{fill:none;stroke:var(--c);stroke-width:1.6;stroke-linejoin:round;stroke-linecap:round}
+.line.dash{stroke-dasharray:5 3.5}
 .line.strong{stroke-width:2.3}
 .line.faint{stroke-width:1;opacity:.34}
 .dot{fill:var(--c);stroke:var(--ground);stroke-width:1.2}
@@ -73,6 +74,7 @@ svg .value{fill:var(--ink)}
 .outline{fill:none;stroke:var(--ink);stroke-width:1.5;pointer-events:none}
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;margin:10px 0 0;padding:0;list-style:none;font-size:13px;color:var(--soft)}
 .key{display:inline-block;width:18px;height:0;margin-right:7px;vertical-align:middle;border-top:3px solid var(--c);border-radius:2px}
+.key.dash{border-top-style:dashed}
 .key.faint{opacity:.4}
 .scale{display:flex;flex-wrap:wrap;align-items:flex-start;gap:2px 8px;margin-top:12px;font-size:13px;line-height:1;color:var(--soft)}
 .scale text{font:11.5px var(--sans);fill:var(--soft)}
@@ -109,6 +111,8 @@ th{text-align:left;font-weight:500}
 .list th,.list td{padding:7px 16px 7px 0;vertical-align:top;text-align:right;border-top:1px solid var(--rule)}
 .list thead th{border-top:0;color:var(--soft);font-size:12.5px;vertical-align:bottom}
 .list .text{text-align:left}
+.wide{font-size:13.5px}
+.wide td,.wide th{white-space:nowrap}
 .list .best{font-weight:640}
 .list small{color:var(--faint)}
 .missing{margin-top:18px;padding:12px 16px;max-width:46rem;border-left:3px solid var(--rule);color:var(--soft)}

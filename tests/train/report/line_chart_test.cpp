@@ -114,7 +114,8 @@ TEST(LineChart, DrawsABandBetweenItsCurves) {
 TEST(LineChart, ColoursAnOrderFromEndToEnd) {
   EXPECT_EQ(ordered_colour(0, 12), "q0");
   EXPECT_EQ(ordered_colour(11, 12), "q9");
-  EXPECT_EQ(category_colour(9), "c1");
+  EXPECT_EQ(category_colour(7), "c7");
+  EXPECT_EQ(category_colour(9), "c1 dash");
   EXPECT_EQ(ordered_colour(0, 1), "q3");
 }
 
