@@ -1,7 +1,8 @@
 #pragma once
 // The folder of one run, and the lock that keeps a second process out of it.
 //
-//   runs/<name>/  recipe.yaml  overview.json  metrics.jsonl  routing.jsonl  checkpoints/  tensorboard/  report.html  lock
+//   runs/<name>/  recipe.yaml  overview.json  metrics.jsonl  routing.jsonl  checkpoints/
+//                tensorboard/  report.html  lock
 //
 //   RunFolder run = RunFolder::open_for_writing("runs/quickstart");   // creates, locks
 //   run.write_recipe(resolved);

@@ -64,7 +64,7 @@ svg .middle{text-anchor:middle}
 .line.strong{stroke-width:2.3}
 .line.faint{stroke-width:1;opacity:.34}
 .dot{fill:var(--c);stroke:var(--ground);stroke-width:1.2}
-.band{fill:var(--c);opacity:.16}
+.band{fill:var(--c);opacity:.12}
 .bar{fill:var(--c)}
 .whisker{fill:none;stroke:var(--ink);stroke-width:1.3}
 .label{fill:var(--c);font-weight:600}
@@ -131,7 +131,7 @@ footer{padding-top:44px;padding-bottom:60px;font-size:12.5px;color:var(--faint)}
 .c0{--c:#55aee8}.c1{--c:#ff9450}.c2{--c:#3ccb9f}.c3{--c:#e79fd0}.c4{--c:#e8b93c}.c5{--c:#a5dafa}.c6{--c:#b3a0ee}.c7{--c:#a9b3ba}
 .q0{--c:#8f83e6}.q1{--c:#7f98ee}.q2{--c:#68abec}.q3{--c:#55bcdf}.q4{--c:#4ecbc9}.q5{--c:#5dd6ab}.q6{--c:#86df8a}.q7{--c:#b4e370}.q8{--c:#dbdf66}.q9{--c:#f5cf62}
 }
-@media print{nav,.slider,.switch+label,details{display:none}section{break-inside:avoid-page}}
+@media print{nav,.slider,.switch+label,details{display:none}pre{max-height:none}.chart{break-inside:avoid-page}}
 )css";
 
 }  // namespace sluice::report

@@ -1,5 +1,6 @@
 #include "train/report/run_records.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -127,9 +128,9 @@ TEST_F(RunRecordsTest, SaysWhatIsMissing) {
 
 TEST_F(RunRecordsTest, NamesTheLineThatIsNoRecord) {
   write("metrics.jsonl",
-        std::string(kMetrics) + "{\"step\":30,\"tokens\":\"many\",\"seconds\":1}\n");
+        fmt::format("{}{}", kMetrics, "{\"step\":30,\"tokens\":\"many\",\"seconds\":1}\n"));
   EXPECT_THAT(problem<DataError>(), HasSubstr("metrics.jsonl:4: type must be number"));
-  write("metrics.jsonl", std::string(kMetrics) + "{\"loss\":30}\n");
+  write("metrics.jsonl", fmt::format("{}{}", kMetrics, "{\"loss\":30}\n"));
   EXPECT_THAT(problem<DataError>(), HasSubstr("metrics.jsonl:4: key 'step' not found"));
   write("metrics.jsonl", kMetrics);
   write("routing.jsonl", "{\"kind\":\"load\",\"step\":1,\"load\":[[1,\"x\"]]}\n");
