@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "train/metrics/read_json_lines.h"
 #include "train/run_folder.h"
 #include "train/run_state.h"
 
@@ -135,27 +136,20 @@ CheckpointFile inspect_file(const fs::path& path, int64_t step) {
   return file;
 }
 
-/// The loads in the last record of metrics.jsonl that has some; a line that a killed process left
-/// unfinished is passed over.
+/// The loads in the last record of metrics.jsonl that has some.
 std::optional<LastStep> last_step(const fs::path& metrics) {
   if (!fs::exists(metrics)) return std::nullopt;
-  const std::string text = read_file(metrics, raise_as<CheckpointError>);
-  std::string_view rest = text;
-  while (!rest.empty()) {
-    const size_t begin = rest.substr(0, rest.size() - 1).rfind('\n') + 1;
-    const json record = json::parse(rest.substr(begin), nullptr, /*allow_exceptions=*/false);
-    rest = rest.substr(0, begin);
-    if (!record.is_object() || !record.contains("load/experts/0")) continue;
-    LastStep last{.step = record.value("step", int64_t{0})};
-    for (size_t layer = 0;; ++layer) {
-      const auto counts = record.find(fmt::format("load/experts/{}", layer));
-      if (counts == record.end()) return last;
-      std::vector<int64_t> loads;
-      for (const json& count : *counts) loads.push_back(std::llround(count.get<double>()));
-      last.counts.push_back(std::move(loads));
-    }
+  const auto record = last_json_line(
+      metrics, [](const json& candidate) { return candidate.contains("load/experts/0"); });
+  if (!record) return std::nullopt;
+  LastStep last{.step = record->value("step", int64_t{0})};
+  for (size_t layer = 0;; ++layer) {
+    const auto counts = record->find(fmt::format("load/experts/{}", layer));
+    if (counts == record->end()) return last;
+    std::vector<int64_t> loads;
+    for (const json& count : *counts) loads.push_back(std::llround(count.get<double>()));
+    last.counts.push_back(std::move(loads));
   }
-  return std::nullopt;
 }
 
 /// The alarms of routing.jsonl; lines that are none are passed over.

@@ -11,6 +11,7 @@
 #include "train/environment.h"
 #include "train/evaluate.h"
 #include "train/parameter_count.h"
+#include "train/plan.h"
 
 namespace sluice {
 
@@ -24,6 +25,7 @@ struct RunOverview {
   Machine machine;
   double gemm_peak = 0.0;  // FLOP/s
   ParameterCount parameters;
+  Plan plan;               // of one step, and its memory
   int64_t first_step = 0;  // steps done before: 0 for a new run
   std::optional<std::filesystem::path> resumed_from;
 };
@@ -36,6 +38,7 @@ struct RunSummary {
   int signal = 0;  // its number when that was the reason
   std::filesystem::path folder;
   std::optional<std::filesystem::path> checkpoint;  // the newest
+  std::optional<std::filesystem::path> report;      // of a complete run, when it could be written
   int64_t step = 0;
   int64_t total_steps = 0;
   std::optional<Evaluation> evaluation;  // after the last step, when the run is complete

@@ -81,4 +81,12 @@ void RunFolder::write_recipe(const std::string& text) const {
   write_file_atomically(*files_, recipe(), bytes_of(text), kRaise);
 }
 
+void RunFolder::write_overview(const std::string& text) const {
+  write_file_atomically(*files_, overview(), bytes_of(text), kRaise);
+}
+
+void RunFolder::write_report(const std::string& text) const {
+  write_file_atomically(*files_, report(), bytes_of(text), kRaise);
+}
+
 }  // namespace sluice

@@ -1,8 +1,8 @@
 #pragma once
 // The folder of one run, and the lock that keeps a second process out of it.
 //
-//   runs/<name>/  recipe.yaml  metrics.jsonl  routing.jsonl  checkpoints/  traces/  tensorboard/
-//                 report.html  lock
+//   runs/<name>/  recipe.yaml  overview.json  metrics.jsonl  routing.jsonl  checkpoints/  traces/
+//                 tensorboard/  report.html  lock
 //
 //   RunFolder run = RunFolder::open_for_writing("runs/quickstart");   // creates, locks
 //   run.write_recipe(resolved);
@@ -32,15 +32,20 @@ class RunFolder {
   [[nodiscard]] const std::filesystem::path& path() const { return folder_; }
   [[nodiscard]] std::filesystem::path recipe() const { return folder_ / "recipe.yaml"; }
   [[nodiscard]] std::filesystem::path metrics() const { return folder_ / "metrics.jsonl"; }
+  /// Loads, probes and alarms (train/metrics).
   [[nodiscard]] std::filesystem::path routing() const { return folder_ / "routing.jsonl"; }
+  /// What was known before the first step (overview.h).
+  [[nodiscard]] std::filesystem::path overview() const { return folder_ / "overview.json"; }
   [[nodiscard]] std::filesystem::path checkpoints() const { return folder_ / "checkpoints"; }
   [[nodiscard]] std::filesystem::path traces() const { return folder_ / "traces"; }
   [[nodiscard]] std::filesystem::path report() const { return folder_ / "report.html"; }
 
   /// The resolved recipe of the run, or nothing when none was started here.
   [[nodiscard]] std::optional<std::string> read_recipe() const;
-  /// Replaces it atomically. CheckpointError.
+  /// These replace a file atomically. CheckpointError.
   void write_recipe(const std::string& text) const;
+  void write_overview(const std::string& text) const;
+  void write_report(const std::string& text) const;
 
  private:
   RunFolder(std::filesystem::path folder, FileSystem* files, int lock);

@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "train/environment.h"
+#include "train/overview.h"
+#include "train/report/run_report.h"
 #include "train/resume.h"
 
 namespace sluice {
@@ -70,23 +72,40 @@ RunSummary Trainer::run() {
   store_.finish();
   report_warnings();
   log_.flush();
-  const RunSummary summary = summarise(reason);
+  RunSummary summary = summarise(reason);
+  if (reason == StopReason::complete) summary.report = write_report();
   reporter_.finished(summary);
   return summary;
 }
 
 void Trainer::report_start() {
   gemm_peak_ = measure_gemm_peak();
-  reporter_.started({.folder = folder_.path(),
-                     .recipe = recipe_,
-                     .data = run_->data(),
-                     .model = run_->model(),
-                     .sizes = run_->sizes(),
-                     .machine = describe_machine(),
-                     .gemm_peak = gemm_peak_,
-                     .parameters = count_parameters(recipe_, run_->model()),
-                     .first_step = run_->state().step,
-                     .resumed_from = resumed_from_});
+  const RunOverview overview{
+      .folder = folder_.path(),
+      .recipe = recipe_,
+      .data = run_->data(),
+      .model = run_->model(),
+      .sizes = run_->sizes(),
+      .machine = describe_machine(),
+      .gemm_peak = gemm_peak_,
+      .parameters = count_parameters(recipe_, run_->model()),
+      .plan = make_plan(recipe_, run_->data().tokenizer->vocab_size(), run_->sizes().train_tokens),
+      .first_step = run_->state().step,
+      .resumed_from = resumed_from_};
+  folder_.write_overview(to_json_text(saved(overview)));
+  reporter_.started(overview);
+}
+
+/// Whatever is wrong with it, the run has succeeded.
+std::optional<std::filesystem::path> Trainer::write_report() {
+  if (!std::filesystem::exists(folder_.metrics())) return std::nullopt;  // no sink for it
+  try {
+    folder_.write_report(report::run_report(folder_));
+    return folder_.report();
+  } catch (const std::exception& error) {
+    reporter_.note(fmt::format("no report was written: {}", error.what()));
+    return std::nullopt;
+  }
 }
 
 StopReason Trainer::train(const SignalWatch& signals) {

@@ -43,6 +43,7 @@ class Trainer {
   [[nodiscard]] std::unique_ptr<Run> make_run();
   [[nodiscard]] RunLog make_log() const;
   void report_start();
+  [[nodiscard]] std::optional<std::filesystem::path> write_report();
   [[nodiscard]] StopReason train(const SignalWatch& signals);
   void advance();
   [[nodiscard]] SpeedSample measure_speed();

@@ -10,6 +10,7 @@
 #include "train/compare/runner.h"
 #include "train/compare/table.h"
 #include "train/environment.h"
+#include "train/report/comparison_report.h"
 
 namespace sluice {
 namespace {
@@ -120,8 +121,13 @@ int compare(const CompareFlags& flags) {
   }
   const ComparisonTable table = make_table(comparison, results);
   write_tables(table, folder);
+  if (!results.empty()) {
+    const std::string page = report::comparison_report(comparison.name, table);
+    write_file_atomically(real_file_system(), folder / "report.html", bytes_of(page), kRaise);
+  }
   fmt::print("\n{}", table_text(table));
   fmt::print("tables: {}, {}\n", (folder / "table.csv").string(), (folder / "table.md").string());
+  if (!results.empty()) fmt::print("report: {}\n", (folder / "report.html").string());
   for (const std::string& name : summary.failed) {
     fmt::print("failed: {}; the same command tries it again\n", name);
   }

@@ -4,7 +4,6 @@
 #include <cstring>
 
 #include "train/cli/format.h"
-#include "train/plan.h"
 
 namespace sluice {
 namespace {
@@ -30,7 +29,8 @@ void print_data(std::FILE* out, const Dataset& data) {
        with_commas(data.tokenizer->vocab_size()), data.tokenizer->kind(), data.fingerprint);
 }
 
-void print_model(std::FILE* out, const RunOverview& run, const Plan& plan) {
+void print_model(std::FILE* out, const RunOverview& run) {
+  const Plan& plan = run.plan;
   const ParameterCount& count = run.parameters;
   line(out, "model", "{}: {} parameters, {} active per token, {} in experts, {} in embeddings",
        run.model.pattern(), in_millions(static_cast<double>(count.total)),
@@ -75,8 +75,7 @@ void ConsoleReporter::started(const RunOverview& run) {
        machine.processors, machine.parallel_loop, machine.build);
   line(out_, "peak", "{:.0f} GFLOP/s in matrix products of 1024^3, f32", run.gemm_peak / 1e9);
   print_data(out_, run.data);
-  print_model(out_, run,
-              make_plan(run.recipe, run.data.tokenizer->vocab_size(), run.sizes.train_tokens));
+  print_model(out_, run);
   if (run.resumed_from) {
     line(out_, "resumed", "after step {} from {}", run.first_step, run.resumed_from->string());
   }
@@ -113,6 +112,7 @@ void ConsoleReporter::finished(const RunSummary& run) {
   line(out_, "memory", "{} of tensors at most, {} resident",
        in_bytes(static_cast<double>(run.peak_memory_bytes)),
        in_bytes(static_cast<double>(run.peak_resident_bytes)));
+  if (run.report) line(out_, "report", "{}", run.report->string());
   if (run.checkpoint) {
     line(out_, "checkpoint", "{}", run.checkpoint->string());
     if (run.reason == StopReason::complete) {
