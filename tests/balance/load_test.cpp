@@ -25,6 +25,15 @@ TEST(LoadStatistics, AgreeWithTheWorkedExample) {
   EXPECT_DOUBLE_EQ(s.largest_share, 0.375);
   EXPECT_EQ(s.idle_experts, 0.0);
   EXPECT_EQ(s.drop_rate, 0.0);
+  EXPECT_EQ(s.experts_per_token, 2.0);
+  EXPECT_NEAR(s.spread, (std::pow(4.0, 0.952820) - 2.0) / 2.0, 6 * kPrinted);
+}
+
+TEST(LoadStatistics, SpreadFromTheSameExpertsForAllTokensToABalancedLoad) {
+  EXPECT_NEAR(load_statistics(load_of({6, 0, 6, 0}, 2)).spread, 0.0, 1e-15);
+  EXPECT_NEAR(load_statistics(load_of({6, 6, 6, 6}, 2)).spread, 1.0, 1e-15);
+  EXPECT_EQ(load_statistics(load_of({6, 6, 6, 6}, 4)).spread, 1.0) << "nothing to choose from";
+  EXPECT_EQ(load_statistics({.counts = {5, 0}}).spread, 1.0) << "k is not known";
 }
 
 TEST(LoadStatistics, OfABalancedLoadAreAtTheirBest) {

@@ -52,7 +52,12 @@ void print_loads(const Evaluation& result) {
     row(fmt::format("{}", layer), layers.back(),
         result.probes[layer].congestion(result.loss.tokens));
   }
-  if (layers.size() > 1) row("mean", mean_of(layers), std::nullopt);
+  Record record;
+  result.add_to(record);
+  const double* congestion = record.find(metrics::eval_congestion.name);
+  if (layers.size() > 1) {
+    row("mean", mean_of(layers), congestion ? std::optional(*congestion) : std::nullopt);
+  }
 }
 
 /// The expert that gets most of a domain's tokens, and how often for a share of k / E.
