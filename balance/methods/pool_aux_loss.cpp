@@ -56,8 +56,7 @@ class PoolAuxLoss final : public Balancer {
 
   void add_losses(Tape& tape, const RouterInput& input, const Selection& /*selection*/,
                   const LayerLoad* /*global_load*/, std::vector<AuxiliaryLoss>& losses) override {
-    // On shapes alone every micro-batch counts as one with a predecessor.
-    if (!is_known() && !tape.shapes_only()) return;
+    if (!is_known()) return;
     const Tensor& p =
         config_.scores == Means::scores ? input.router.scores : input.router.probabilities;
     const double of_layer = config_.coefficient.at(input.progress) / static_cast<double>(layers_);
