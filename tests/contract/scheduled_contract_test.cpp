@@ -82,7 +82,8 @@ std::vector<ScheduledKey> scheduled_keys() {
   const auto add = [&](const std::string& owner,
                        const std::function<std::unique_ptr<Configurable>()>& make) {
     const auto config = make();
-    for (const auto& field : ScheduledFields(*config).fields()) {
+    const ScheduledFields scheduled(*config);
+    for (const auto& field : scheduled.fields()) {
       result.push_back({owner + "." + field.key, field.key, field.range, make});
     }
   };
@@ -116,7 +117,7 @@ class EveryScheduledKey : public ::testing::TestWithParam<ScheduledKey> {
         GetParam().key + ": " + yaml + (extra == beside().end() ? "" : "\n" + extra->second) + "\n";
     const Diagnostics problems = read_into(*config, parse_yaml(text, "recipe.yaml"));
     EXPECT_TRUE(problems.empty()) << problems.to_string();
-    const auto& read = ScheduledFields(*config).at(GetParam().key).value;
+    const std::optional<Scheduled> read = ScheduledFields(*config).at(GetParam().key).value;
     return read ? read->at(progress) : std::nan("");
   }
 };
