@@ -1,9 +1,12 @@
 // What every balancing method must do, by standing in methods.def.
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <set>
 
+#include "autograd/core/gradcheck.h"
+#include "autograd/ops/reduce.h"
 #include "autograd/support/parallel.h"
 #include "tests/balance/routed_batch.h"
 #include "train/yaml_reader.h"
@@ -251,6 +254,42 @@ TEST_P(EveryBalancer, DoesNotDependOnTheNumberOfThreads) {
   }
 }
 
+TEST_P(EveryBalancer, GradientOfItsLossAgreesWithDifferences) {
+  const auto balancer = make();
+  // State that is not the initial one.
+  for (uint64_t step = 0; step < 2; ++step) {
+    (void)train(*balancer, logits(64, step + 1), layout_of({64}), static_cast<int64_t>(step));
+  }
+  // Documents of uneven length, tokens without a loss, an expert that never wins.
+  SequenceLayout layout = layout_of({1, 7, 2});
+  layout.counted[3] = 0;
+  layout.counted[9] = 0;
+  Tensor z = SampleFactory(pool_, DType::f64, 5).uniform({10, kExperts}, -2.0, 2.0);
+  for (int64_t t = 0; t < 10; ++t) z.data<double>()[t * kExperts + 3] = -8.0;
+  const RoutedBatchOptions options{.top_k = kTopK,
+                                   .valid_tokens = 20,
+                                   .global_sequences = 5,
+                                   .progress = {.step = 2},
+                                   .noise_scale = kNoiseScale};
+  Selection selection;
+  {
+    Tape tape(pool_);
+    selection = RoutedBatch(tape, z, layout, options).route(*balancer);
+  }
+  const LayerLoad load = load_of(selection, layout);
+  const OpSample sample{.label = "loss",
+                        .inputs = {z},
+                        .differentiable = {true},
+                        .apply = [&](Tape& tape, std::span<const Tensor> inputs) {
+                          const RoutedBatch batch(tape, inputs[0], layout, options);
+                          const Tensor loss = batch.loss(tape, *balancer, selection, &load);
+                          // A method without losses has none to differentiate.
+                          return std::vector<Tensor>{loss.defined() ? loss : sum(tape, inputs[0])};
+                        }};
+  const GradcheckReport report = gradcheck(pool_, sample);
+  EXPECT_TRUE(report.passed) << report.message;
+}
+
 TEST_P(EveryBalancer, RoutesATokenAloneAsItsNeighboursDoUnlessDeclaredBatchDependent) {
   const auto balancer = make();
   for (uint64_t step = 0; step < 3; ++step) {
@@ -342,6 +381,27 @@ std::vector<std::string> names() {
 
 INSTANTIATE_TEST_SUITE_P(MethodsDef, EveryBalancer, ::testing::ValuesIn(names()),
                          [](const auto& test) { return test.param; });
+
+TEST(ActiveExpertsOfABalancer, AreTheRoutersUnlessItChoosesByItself) {
+  const ActiveExpertsQuery query{
+      .num_experts = kExperts, .top_k = kTopK, .progress = {}, .initial_logit_std = 1.0};
+  const ActiveExperts of_router = ActiveExperts::within_bounds(1.0, 5.0);
+  const auto of = [&](const char* type, const nlohmann::json& options) {
+    const Tagged tagged = testing::method(type, options);
+    return make_balancer({&tagged, 1}, {.layer = 0, .experts = kExperts, .top_k = kTopK})
+        ->active_experts(query, of_router);
+  };
+  const auto none = nlohmann::json::object();
+  EXPECT_EQ(of("bip", none), of_router);
+  EXPECT_EQ(of("aux_loss", none), of_router);
+  EXPECT_EQ(of("base", none), ActiveExperts::exactly(2.0));
+  EXPECT_EQ(of("sinkhorn", none), ActiveExperts::exactly(2.0));
+  EXPECT_EQ(of("selective_sinkhorn", none), ActiveExperts::exactly(2.0));
+  EXPECT_EQ(of("expert_choice", none), ActiveExperts::exactly(2.0));
+  EXPECT_EQ(of("expert_choice", {{"capacity_factor", 1.5}}), ActiveExperts::exactly(1.5));
+  EXPECT_EQ(of("sparse_transport", {{"capacity_factor", 1.5}}),
+            ActiveExperts::within_bounds(0.0, 3.0));
+}
 
 TEST(BalancerRecipe, TakesAScheduleForACoefficient) {
   BalanceSection section;

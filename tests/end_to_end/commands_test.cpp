@@ -9,6 +9,8 @@
 #include <nlohmann/json.hpp>
 
 #include "autograd/support/hdf5.h"
+#include "balance/make.h"
+#include "layers/router.h"
 #include "tests/end_to_end/program.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tiny_run.h"
@@ -288,6 +290,35 @@ TEST_F(Commands, EndTheirHelpInAnExample) {
     ASSERT_NE(example, std::string::npos) << outcome.output;
     EXPECT_THAT(outcome.output.substr(example + 1), Not(HasSubstr("\n\n\n")));
   }
+}
+
+TEST(RecipesLs, ShowsRecipesByFolderAndEveryMethodWithItsPaper) {
+  const ScratchFolder scratch;
+  const Outcome listed = run_program(scratch.path(), {"recipes", "ls"});
+  EXPECT_EQ(listed.status, 0) << listed.errors;
+  EXPECT_THAT(listed.output, StartsWith("recipes\n"));
+  EXPECT_THAT(listed.output, HasSubstr("\n  quickstart "));
+  EXPECT_THAT(listed.output, HasSubstr("\nrecipes: routers\n"));
+  const size_t methods = listed.output.find("\nbalancing methods, balance: {type: ...}\n");
+  const size_t routers = listed.output.find("\nrouters, model.experts.router: {type: ...}\n");
+  ASSERT_NE(methods, std::string::npos);
+  ASSERT_NE(routers, std::string::npos);
+  const auto expect_all = [&](std::span<const Choice> choices, size_t begin, size_t end) {
+    const std::string section = listed.output.substr(begin, end - begin);
+    for (const Choice& choice : choices) {
+      EXPECT_THAT(section, HasSubstr("\n  " + std::string(choice.name) + " "));
+      EXPECT_THAT(section, HasSubstr("  " + std::string(choice.doc) + "\n"));
+    }
+  };
+  expect_all(balance_choices(), methods, routers);
+  expect_all(router_choices(), routers, std::string::npos);
+}
+
+TEST(RecipesCat, FindsARecipeOfASubfolder) {
+  const ScratchFolder scratch;
+  const Outcome printed = run_program(scratch.path(), {"recipes", "cat", "top_p"});
+  EXPECT_EQ(printed.status, 0) << printed.errors;
+  EXPECT_THAT(printed.output, HasSubstr("type: top_p"));
 }
 
 }  // namespace
