@@ -58,18 +58,21 @@ void apply_case(YamlDocument& document, const ComparisonCase& what) {
   }
 }
 
-/// Text that is not there, before hours are spent on what has it.
-void check_sources(Reading& reading, const ComparisonCell& cell) {
+/// Reports text that is not there, before hours are spent on what has it. Whether all is there.
+bool check_sources(Reading& reading, const ComparisonCell& cell) {
+  bool is_there = true;
   const DataConfig& data = cell.recipe.data;
   for (const SourceConfigs* sources : {&data.sources, &data.held_out.sources}) {
     for (const auto& source : *sources) {
       try {
         (void)make_source(as_source(source));
       } catch (const ConfigError& error) {
+        is_there = false;
         reading.problems.add(cell.name(), error.what());
       }
     }
   }
+  return is_there;
 }
 
 /// Reads and plans the recipe of `cell`; false when something is wrong with it.
@@ -79,14 +82,14 @@ bool finish_cell(Reading& reading, const YamlDocument& document, ComparisonCell&
     reading.problems.add(cell.name(), problem.to_string());
   }
   if (!found.empty()) return false;
+  if (reading.config.budget) cell.recipe.train.steps = *reading.config.budget;
+  cell.recipe.seed = reading.config.seeds.front();
+  const bool has_text = check_sources(reading, cell);
   try {
-    if (reading.config.budget) cell.recipe.train.steps = *reading.config.budget;
-    cell.recipe.seed = reading.config.seeds.front();
-    check_sources(reading, cell);
     cell.plan = make_plan(cell.recipe, planned_vocab_size(cell.recipe), 0);
     return true;
   } catch (const ConfigError& error) {
-    reading.problems.add(cell.name(), error.what());
+    if (has_text) reading.problems.add(cell.name(), error.what());
     return false;
   }
 }

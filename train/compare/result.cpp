@@ -303,13 +303,13 @@ std::optional<RunResult> read_result(const fs::path& file) {
 }
 
 void check_same_data(const std::vector<RunResult>& results) {
-  const RunResult* first = nullptr;
+  std::map<int64_t, const RunResult*> first_of_seed;
   for (const RunResult& result : results) {
     if (result.data.empty()) continue;
-    if (first == nullptr) first = &result;
-    SLUICE_CHECK(ConfigError, result.data == first->data,
+    const RunResult& first = *first_of_seed.try_emplace(result.seed, &result).first->second;
+    SLUICE_CHECK(ConfigError, result.data == first.data,
                  "results of different text: {} was trained on {}, {} on {}; move one of them away",
-                 first->run, first->data, result.run, result.data);
+                 first.run, first.data, result.run, result.data);
   }
 }
 

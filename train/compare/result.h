@@ -109,7 +109,8 @@ void write_result(const RunResult& result, const std::filesystem::path& file);
 /// Nothing when there is no such file. Throws CheckpointError for one that is no result.
 [[nodiscard]] std::optional<RunResult> read_result(const std::filesystem::path& file);
 
-/// Throws ConfigError when two results were trained on different text, naming them.
+/// Throws ConfigError when two results of one seed, which may decide what is held out, were trained
+/// on different text, naming them.
 void check_same_data(const std::vector<RunResult>& results);
 
 /// Throws ConfigError naming the keys in which the result's recipe differs from that of the cell.

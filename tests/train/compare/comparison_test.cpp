@@ -29,7 +29,7 @@ TEST(Comparison, CrossesModelsWithVariationsAndAddsADenseTwinOfEach) {
   const Comparison comparison = files.load(R"(
 base: base.yaml
 models:
-  small: {model.experts.top_k: 1}
+  small: {model.experts.top_k: 2}
   large: {model.experts: {num_experts: 8, top_k: 3}}
 variations:
   none: {balance: {type: none}}
@@ -54,24 +54,24 @@ base: base.yaml
 variations:
   aux:
     balance: {type: aux_loss}
-    grid: {balance.coefficient: [1.0e-3, 0.1], model.experts.top_k: [1, 2]}
+    grid: {balance.coefficient: [1.0e-3, 0.1], model.experts.top_k: [2, 3]}
   none: {balance: {type: none}}
 dense_twin: false
 )");
   EXPECT_THAT(names_of(comparison),
-              ElementsAre("aux-coefficient=1.0e-3-top_k=1", "aux-coefficient=1.0e-3-top_k=2",
-                          "aux-coefficient=0.1-top_k=1", "aux-coefficient=0.1-top_k=2", "none"));
+              ElementsAre("aux-coefficient=1.0e-3-top_k=2", "aux-coefficient=1.0e-3-top_k=3",
+                          "aux-coefficient=0.1-top_k=2", "aux-coefficient=0.1-top_k=3", "none"));
 }
 
 TEST(Comparison, TakesAGridWithoutVariations) {
   const ComparisonFiles files;
   const Comparison comparison = files.load(R"(
 base: base.yaml
-grid: {balance: [{type: bip}, {type: none}], model.experts.top_k: [1, 2]}
+grid: {balance: [{type: bip}, {type: none}], model.experts.top_k: [2, 3]}
 dense_twin: false
 )");
-  EXPECT_THAT(names_of(comparison), ElementsAre("balance=bip-top_k=1", "balance=bip-top_k=2",
-                                                "balance=none-top_k=1", "balance=none-top_k=2"));
+  EXPECT_THAT(names_of(comparison), ElementsAre("balance=bip-top_k=2", "balance=bip-top_k=3",
+                                                "balance=none-top_k=2", "balance=none-top_k=3"));
   EXPECT_EQ(comparison.cells[1].recipe.balance.front().type, "bip");
 }
 
