@@ -48,10 +48,12 @@ std::string layer_chart(const RunMaterial& run, std::string_view metric, LineCha
   const auto layers = run.records.family(metric);
   if (layers.empty()) return {};
   for (size_t i = 0; i < layers.size(); ++i) {
-    chart.lines.push_back({.name = "layer " + layers[i].first,
-                           .colour = ordered_colour(i, layers.size()),
-                           .points = layers[i].second->outline(kHalfWidth),
-                           .is_labelled = layers.size() <= kMostNames});
+    chart.lines.push_back(
+        {.name = "layer " + layers[i].first,
+         .colour = ordered_colour(i, layers.size()),
+         .points = layers[i].second->outline(kHalfWidth),
+         .look = metric.starts_with("eval/") ? Line::Look::dots : Line::Look::plain,
+         .is_labelled = layers.size() <= kMostNames});
   }
   chart.width = kHalf;
   chart.height = 300.0;
@@ -234,7 +236,7 @@ Section router_section(const RunMaterial& run) {
   };
   const std::vector<Family> families = {
       {"load/effective_experts", "effective-experts", "Effective experts",
-       "exp of the entropy of the load: how many experts an even load of this spread would have.",
+       "Exp of the entropy of the load: how many experts an even load of this spread would have.",
        "experts"},
       {"router/entropy", "router-entropy", "Entropy of a token's probabilities",
        "High where routers cannot decide, near zero where they always do.", "nats"},
