@@ -47,11 +47,12 @@ std::string layer_chart(const RunMaterial& run, std::string_view metric, LineCha
   constexpr size_t kMostNames = 8;
   const auto layers = run.records.family(metric);
   if (layers.empty()) return {};
+  const size_t buckets = layers.size() <= kMostNames ? kHalfWidth : kHalfWidth / 3;
   for (size_t i = 0; i < layers.size(); ++i) {
     chart.lines.push_back(
         {.name = "layer " + layers[i].first,
          .colour = ordered_colour(i, layers.size()),
-         .points = layers[i].second->outline(kHalfWidth),
+         .points = layers[i].second->outline(buckets),
          .look = metric.starts_with("eval/") ? Line::Look::dots : Line::Look::plain,
          .is_labelled = layers.size() <= kMostNames});
   }
@@ -75,7 +76,7 @@ std::string span_of(const LoadFrame& frame) {
 
 /// The page grows with layers x experts x frames: fewer frames of larger models.
 std::vector<LoadFrame> frames_to_show(const LoadFrames& loads) {
-  constexpr size_t kMostCells = 120'000;
+  constexpr size_t kMostCells = 80'000;
   size_t cells = 1;
   for (const auto& layer : loads.frames().back().load) cells += layer.size();
   LoadFrames fewer(std::clamp<size_t>(kMostCells / cells, 8, 100));

@@ -70,7 +70,9 @@ svg .middle{text-anchor:middle}
 .whisker{fill:none;stroke:var(--ink);stroke-width:1.3}
 .label{fill:var(--c);font-weight:600}
 svg .value{fill:var(--ink)}
-.zero{fill:var(--ink)}
+.zero{fill:var(--ink);stroke:var(--ink)}
+.cells path{fill:none}
+.scale rect{stroke:none}
 .cursor{stroke:var(--faint);stroke-width:1;pointer-events:none}
 .outline{fill:none;stroke:var(--ink);stroke-width:1.5;pointer-events:none}
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;margin:10px 0 0;padding:0;list-style:none;font-size:13px;color:var(--soft)}
