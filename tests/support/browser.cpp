@@ -46,26 +46,32 @@ void Browser::run(const std::string& arguments, const fs::path& page,
   (void)!std::system(command.c_str());
 }
 
-Browser::View Browser::open(const fs::path& page, const fs::path& folder) const {
+Browser::View Browser::open(const fs::path& page, const fs::path& folder, Scripts scripts) const {
+  fs::path shown = page;
+  if (scripts == Scripts::none) {
+    // The browser needs scripts of its own to print and to take a picture; only the page's are
+    // forbidden.
+    std::string text = text_of(page);
+    const size_t head = text.find("<head>");
+    SLUICE_CHECK(DataError, head != std::string::npos, "{}: no <head>", page.string());
+    text.insert(head + std::string_view("<head>").size(),
+                "<meta http-equiv=\"Content-Security-Policy\" content=\"script-src 'none'\">");
+    shown = folder / "without_scripts.html";
+    std::ofstream(shown, std::ios::binary) << text;
+  }
   View view;
-  run("--dump-dom", page, folder);
+  run("--dump-dom", shown, folder);
   view.dom = text_of(folder / "dom.html");
   std::istringstream lines(text_of(folder / "browser.txt"));
   for (std::string line; std::getline(lines, line);) {
     if (line.find("CONSOLE") != std::string::npos) view.complaints.push_back(line);
   }
-  view.screenshot_bytes = screenshot(page, folder, true);
-  return view;
-}
-
-int64_t Browser::screenshot(const fs::path& page, const fs::path& folder, bool with_scripts) const {
   const fs::path image = folder / "screenshot.png";
   std::error_code ignored;
   fs::remove(image, ignored);
-  run(fmt::format("{} --screenshot='{}'",
-                  with_scripts ? "" : "--blink-settings=scriptEnabled=false", image.string()),
-      page, folder);
-  return fs::exists(image) ? static_cast<int64_t>(fs::file_size(image)) : 0;
+  run(fmt::format("--screenshot='{}'", image.string()), shown, folder);
+  if (fs::exists(image)) view.screenshot_bytes = static_cast<int64_t>(fs::file_size(image));
+  return view;
 }
 
 }  // namespace sluice::testing

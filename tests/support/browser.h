@@ -20,14 +20,13 @@ class Browser {
   struct View {
     std::string dom;                      // after the page's script
     std::vector<std::string> complaints;  // lines of its console, and of uncaught errors
-    int64_t screenshot_bytes = 0;
+    int64_t screenshot_bytes = 0;         // of a PNG; 0 when there is none
   };
+  /// The page's own: those in it run, or none do.
+  enum class Scripts : uint8_t { run, none };
   /// Opens a local page in a window of 1280 x 4000. `folder` takes what the browser writes.
-  [[nodiscard]] View open(const std::filesystem::path& page,
-                          const std::filesystem::path& folder) const;
-  /// Bytes of a screenshot (PNG), with or without the page's scripts.
-  [[nodiscard]] int64_t screenshot(const std::filesystem::path& page,
-                                   const std::filesystem::path& folder, bool with_scripts) const;
+  [[nodiscard]] View open(const std::filesystem::path& page, const std::filesystem::path& folder,
+                          Scripts scripts = Scripts::run) const;
 
  private:
   explicit Browser(std::string program) : program_(std::move(program)) {}

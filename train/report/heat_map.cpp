@@ -43,10 +43,12 @@ Grid make_grid(const HeatMap& map) {
   return grid;
 }
 
-/// One path per step. Neighbours of one step in a row share a rectangle where there is no gap.
+/// The cells, one path per step, in units of cells: each is a stroke from its left to its right edge,
+/// as thick as it is high, which takes a third of the letters of an outline.
 std::string cell_paths(const HeatMap& map, const Grid& grid) {
   std::map<std::string, std::string> paths;
   const std::string palette = map.scale.palette == ColourScale::Palette::diverging ? "d" : "s";
+  const std::string across = coordinate(1.0 - grid.gap / grid.cell_width);
   for (size_t row = 0; row < map.values.size(); ++row) {
     for (size_t column = 0; column < map.values[row].size(); ++column) {
       const double value = map.values[row][column];
@@ -54,18 +56,18 @@ std::string cell_paths(const HeatMap& map, const Grid& grid) {
       const bool is_zero = value == 0.0 && !map.scale.zero.empty();
       const std::string colour =
           is_zero ? "zero" : fmt::format("{}{}", palette, map.scale.step_of(value));
-      const double x = grid.left + grid.cell_width * static_cast<double>(column);
-      const double y = grid.top + grid.cell_height * static_cast<double>(row);
-      const std::string across = coordinate(grid.cell_width - grid.gap);
-      paths[colour] += fmt::format("M{} {}h{}v{}h-{}z", coordinate(x), coordinate(y), across,
-                                   coordinate(grid.cell_height - grid.gap), across);
+      paths[colour] += fmt::format("M{} {}h{}", column, row, across);
     }
   }
-  std::string svg;
+  std::string svg = fmt::format(
+      "<g class=\"cells\" transform=\"translate({} {}) scale({} {})\" stroke-width=\"{}\">",
+      coordinate(grid.left), coordinate(grid.top + (grid.cell_height - grid.gap) / 2.0),
+      json_number(grid.cell_width), json_number(grid.cell_height),
+      json_number(1.0 - grid.gap / grid.cell_height));
   for (const auto& [colour, path] : paths) {
     svg += fmt::format("<path class=\"{}\" d=\"{}\"/>", colour, path);
   }
-  return svg;
+  return svg + "</g>";
 }
 
 std::string label_elements(const HeatMap& map, const Grid& grid) {
@@ -183,8 +185,9 @@ std::string rules(std::string_view name, int steps, const std::vector<uint32_t>&
   std::string css;
   for (int step = 0; step < steps; ++step) {
     const Colour colour = along(stops, static_cast<double>(step) / (steps - 1));
-    css += fmt::format(".{}{}{{fill:#{:02x}{:02x}{:02x}}}", name, step, std::lround(colour.red),
-                       std::lround(colour.green), std::lround(colour.blue));
+    const std::string hex = fmt::format("#{:02x}{:02x}{:02x}", std::lround(colour.red),
+                                        std::lround(colour.green), std::lround(colour.blue));
+    css += fmt::format(".{0}{1}{{fill:{2};stroke:{2}}}", name, step, hex);
   }
   return css;
 }
@@ -294,7 +297,7 @@ std::string heat_map(const HeatMap& map) {
   figure += fmt::format(
       "<svg class=\"plot map\" viewBox=\"0 0 {0} {1}\" style=\"max-width:{0}px\" role=\"img\" "
       "aria-labelledby=\"{2}-t {2}-d\"><title id=\"{2}-t\">{3}</title><desc id=\"{2}-d\">{4}</desc>"
-      "<g class=\"cells\">{5}</g>{6}<text class=\"name\" x=\"1\" y=\"11\">{10}</text>"
+      "{5}{6}<text class=\"name\" x=\"1\" y=\"11\">{10}</text>"
       "<text class=\"name end\" x=\"{7}\" y=\"{8}\">{9}</text></svg>",
       coordinate(width), coordinate(height), escaped(map.id), escaped(map.title),
       escaped(

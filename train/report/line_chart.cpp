@@ -39,6 +39,7 @@ struct Frame {
 
 constexpr double kLetterWidth = 6.6;  // of 12 px text, about
 constexpr double kLineHeight = 15.0;
+constexpr double kWide = 800.0;  // such a drawing is scrolled, not shrunk, on a small screen
 
 /// Letters, not bytes.
 size_t letters(std::string_view text) {
@@ -181,14 +182,15 @@ std::string level_elements(const LineChart& chart, const Frame& frame) {
 std::string drawing(const LineChart& chart, const Frame& frame, std::string_view variant) {
   const std::string id = fmt::format("{}-{}", chart.id, variant);
   std::string svg = fmt::format(
-      "<svg class=\"plot {0}\" viewBox=\"0 0 {1} {2}\" role=\"img\" aria-labelledby=\"{3}-t "
+      "<svg class=\"plot {0}{15}\" viewBox=\"0 0 {1} {2}\" role=\"img\" aria-labelledby=\"{3}-t "
       "{3}-d\" "
       "data-frame=\"{4} {5} {6} {7}\" data-x=\"{8} {9}\" data-y=\"{10} {11} {12}\">"
       "<title id=\"{3}-t\">{13}</title><desc id=\"{3}-d\">{14}</desc>",
       variant, coordinate(chart.width), coordinate(chart.height), escaped(id),
       coordinate(frame.left), coordinate(frame.top), coordinate(frame.width),
       coordinate(frame.height), frame.x.low, frame.x.high, frame.y.low, frame.y.high,
-      frame.y.is_logarithmic ? "log" : "linear", escaped(chart.title), escaped(chart.note));
+      frame.y.is_logarithmic ? "log" : "linear", escaped(chart.title), escaped(chart.note),
+      chart.width > kWide ? " wide" : "");
   svg += axes_elements(chart, frame);
   for (const Band& band : chart.bands) svg += band_element(band, frame);
   svg += level_elements(chart, frame);
@@ -205,7 +207,7 @@ Frame make_frame(const LineChart& chart, const Range& x, const Range& y, bool is
     if (line.is_labelled) longest = std::max(longest, letters(line.name));
   }
   Frame frame;
-  const int x_ticks = std::max(3, static_cast<int>(chart.width / 130.0));
+  const int x_ticks = std::max(3, static_cast<int>(chart.width / 100.0));
   const int y_ticks = std::max(3, static_cast<int>(chart.height / 56.0));
   // The first record or evaluation comes some steps after the beginning of the run.
   const bool begins_near_zero = x.low >= 0.0 && x.low <= 0.5 * x.high;

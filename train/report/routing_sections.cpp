@@ -47,11 +47,14 @@ std::string layer_chart(const RunMaterial& run, std::string_view metric, LineCha
   constexpr size_t kMostNames = 8;
   const auto layers = run.records.family(metric);
   if (layers.empty()) return {};
+  const size_t buckets = layers.size() <= kMostNames ? kHalfWidth : kHalfWidth / 3;
   for (size_t i = 0; i < layers.size(); ++i) {
-    chart.lines.push_back({.name = "layer " + layers[i].first,
-                           .colour = ordered_colour(i, layers.size()),
-                           .points = layers[i].second->outline(kHalfWidth),
-                           .is_labelled = layers.size() <= kMostNames});
+    chart.lines.push_back(
+        {.name = "layer " + layers[i].first,
+         .colour = ordered_colour(i, layers.size()),
+         .points = layers[i].second->outline(buckets),
+         .look = metric.starts_with("eval/") ? Line::Look::dots : Line::Look::plain,
+         .is_labelled = layers.size() <= kMostNames});
   }
   chart.width = kHalf;
   chart.height = 300.0;
@@ -73,7 +76,7 @@ std::string span_of(const LoadFrame& frame) {
 
 /// The page grows with layers x experts x frames: fewer frames of larger models.
 std::vector<LoadFrame> frames_to_show(const LoadFrames& loads) {
-  constexpr size_t kMostCells = 120'000;
+  constexpr size_t kMostCells = 80'000;
   size_t cells = 1;
   for (const auto& layer : loads.frames().back().load) cells += layer.size();
   LoadFrames fewer(std::clamp<size_t>(kMostCells / cells, 8, 100));
@@ -234,7 +237,7 @@ Section router_section(const RunMaterial& run) {
   };
   const std::vector<Family> families = {
       {"load/effective_experts", "effective-experts", "Effective experts",
-       "exp of the entropy of the load: how many experts an even load of this spread would have.",
+       "Exp of the entropy of the load: how many experts an even load of this spread would have.",
        "experts"},
       {"router/entropy", "router-entropy", "Entropy of a token's probabilities",
        "High where routers cannot decide, near zero where they always do.", "nats"},

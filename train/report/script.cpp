@@ -117,12 +117,11 @@ const std::string_view kScript = R"js(
     const draw = (values) => {
       current = values;
       const paths = new Map();
+      const across = Math.round((1 - gap / width) * 100) / 100;
       values.forEach((row, r) => row.forEach((value, c) => {
         if (value === null) return;
         const key = colour(value);
-        const across = width - gap;
-        const cell = `M${left + width * c} ${top + height * r}h${across}v${height - gap}h${-across}z`;
-        paths.set(key, (paths.get(key) || "") + cell);
+        paths.set(key, (paths.get(key) || "") + `M${c} ${r}h${across}`);
       }));
       cells.replaceChildren(...[...paths].map(([key, d]) => make("path", {class: key, d})));
     };

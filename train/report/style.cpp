@@ -35,8 +35,8 @@ header .lead{margin-top:10px;font-size:16px}
 .tiles dd{margin:1px 0 0;font-size:25px;line-height:1.25;font-weight:600;letter-spacing:-.015em;white-space:nowrap}
 .tiles small{display:block;font-size:12.5px;line-height:1.4;color:var(--soft)}
 nav{position:sticky;top:0;z-index:2;background:var(--ground);border-bottom:1px solid var(--rule)}
-nav>div{display:flex;gap:22px;overflow-x:auto;scrollbar-width:none}
-nav a{padding:11px 0 10px;font-size:13.5px;color:var(--soft);text-decoration:none;white-space:nowrap;border-bottom:2px solid transparent}
+nav>div{display:flex;gap:16px;overflow-x:auto;scrollbar-width:none}
+nav a{padding:11px 0 10px;font-size:13px;color:var(--soft);text-decoration:none;white-space:nowrap;border-bottom:2px solid transparent}
 nav a:hover{color:var(--ink);border-color:var(--ink)}
 section{padding:46px 0 6px}
 section+section{border-top:1px solid var(--rule);margin-top:40px}
@@ -50,6 +50,7 @@ section+section{border-top:1px solid var(--rule);margin-top:40px}
 .head{margin-bottom:-14px}
 .canvas{position:relative;margin-top:10px;overflow-x:auto;overflow-y:hidden}
 .plot{display:block;width:100%;height:auto;min-width:420px}
+.plot.wide{min-width:720px}
 .plot.map,.bars .plot{min-width:0}
 .plot text{font:12px var(--sans);font-variant-numeric:tabular-nums}
 svg .tick,svg .name{fill:var(--soft)}
@@ -69,7 +70,9 @@ svg .middle{text-anchor:middle}
 .whisker{fill:none;stroke:var(--ink);stroke-width:1.3}
 .label{fill:var(--c);font-weight:600}
 svg .value{fill:var(--ink)}
-.zero{fill:var(--ink)}
+.zero{fill:var(--ink);stroke:var(--ink)}
+.cells path{fill:none}
+.scale rect{stroke:none}
 .cursor{stroke:var(--faint);stroke-width:1;pointer-events:none}
 .outline{fill:none;stroke:var(--ink);stroke-width:1.5;pointer-events:none}
 .legend{display:flex;flex-wrap:wrap;gap:4px 18px;margin:10px 0 0;padding:0;list-style:none;font-size:13px;color:var(--soft)}

@@ -60,10 +60,10 @@ TEST(LineChart, BreaksTheLineAtAGap) {
 TEST(LineChart, OffersALogarithmicDrawingOfPositiveValuesOnly) {
   LineChart chart = simple_chart();
   chart.can_be_logarithmic = true;
-  EXPECT_EQ(count_of(line_chart(chart), "<svg class=\"plot log\""), 1);
+  EXPECT_EQ(count_of(line_chart(chart), "<svg class=\"plot log"), 1);
   EXPECT_EQ(count_of(line_chart(chart), "type=\"checkbox\""), 1);
   chart.lines[0].points.push_back({30, 0.0});
-  EXPECT_EQ(count_of(line_chart(chart), "<svg class=\"plot log\""), 0);
+  EXPECT_EQ(count_of(line_chart(chart), "<svg class=\"plot log"), 0);
   EXPECT_EQ(count_of(line_chart(chart), "type=\"checkbox\""), 0);
 }
 
