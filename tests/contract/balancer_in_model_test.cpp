@@ -6,7 +6,9 @@
 #include <iterator>
 #include <ostream>
 
+#include "layers/router.h"
 #include "tests/balance/routed_batch.h"
+#include "tests/support/set_fields.h"
 #include "tests/support/tiny_model.h"
 
 namespace sluice {
@@ -101,6 +103,21 @@ TEST_P(EveryBalancerInAModel, KeepsToTheCapacityOfTopKExpertsPerToken) {
   int64_t dropped = 0;  // past ceil(0.25 * 96 * 2 / 4)
   for (const int64_t count : load.counts) dropped += std::max<int64_t>(0, count - 12);
   EXPECT_EQ(load.dropped, dropped);
+}
+
+TEST_P(EveryBalancerInAModel, StaysFiniteWhenDocumentsExcludeExperts) {
+  ModelConfig config = tiny_config("AE");
+  const auto router =
+      std::shared_ptr<Configurable>(router_registry().at("document_pool").make_config());
+  testing::set_fields(*router, {{"min_size", 2}, {"max_size", 3}});
+  experts_of(config).router = {"document_pool", router};
+  const Model model(pool_, config, 1);
+  const TinyBatch batch = tiny_batch(pool_, {{40, 9}, {17, 30}});
+  RoutingSession routing = session(model);
+  EXPECT_TRUE(std::isfinite(train_once(model, batch, routing, Recompute::none)));
+  for (Parameter* parameter : model.parameters()) {
+    for (const float grad : parameter->grad.span<float>()) ASSERT_TRUE(std::isfinite(grad));
+  }
 }
 
 TEST_P(EveryBalancerInAModel, LooksAtNoLaterTokenInEvaluation) {
