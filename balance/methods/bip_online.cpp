@@ -272,6 +272,7 @@ const BalancerEntry bip_online_balancer = {
         "prices of the assignment problem, token by token, exact or in constant space (Sun 2025)",
     .make_config = make_balancer_config<BipOnlineConfig>,
     .make = make_balancer_method<BipOnline, BipOnlineConfig>,
+    .assumes_top_k = true,
 };
 
 }  // namespace sluice

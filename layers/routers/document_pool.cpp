@@ -18,9 +18,8 @@
 //
 // EMO counts its shared experts in E and k: its "128 experts, 8 per token, 1 shared" is
 // num_experts: 127, top_k: 7, shared: {num_experts: 1} here. Excluded logits are 1e9 lower instead
-// of -inf, which gives the same zeros and keeps 0 log 0 finite in losses. A method that assigns
-// experts without asking the router (base, sinkhorn, ...) sees scores of 0 outside the pool and may
-// go there.
+// of -inf, which gives the same zeros and keeps 0 log 0 finite in losses. Methods that
+// assign experts without asking the router (base, sinkhorn, ...) would leave the pool: refused.
 
 #include <algorithm>
 #include <cmath>
@@ -128,6 +127,7 @@ struct DocumentPoolConfig final : TopKRouterConfig {
   }
 
   [[nodiscard]] bool looks_ahead() const override { return true; }
+  [[nodiscard]] bool restricts() const override { return true; }
 
   struct Sizes {
     int64_t least;
