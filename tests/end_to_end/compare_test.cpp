@@ -165,6 +165,7 @@ TEST_F(Compare, RefusesAResultOfAnotherRecipe) {
   EXPECT_EQ(outcome.status, 2);
   EXPECT_THAT(outcome.errors, HasSubstr("none-s1.json: belongs to another recipe (train.steps was "
                                         "8 steps, is 6 steps)"));
+  EXPECT_THAT(outcome.errors, HasSubstr("and 3 more results of other recipes"));
 }
 
 TEST_F(Compare, RecordsARunThatDivergesAndGoesOn) {

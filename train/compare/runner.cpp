@@ -184,8 +184,9 @@ std::vector<ComparisonRun> runs_of(const Comparison& comparison) {
 }
 
 std::vector<RunResult> load_results(const Comparison& comparison, const fs::path& folder) {
+  constexpr size_t kMostShown = 3;  // a change of the base is a problem of every result
   std::vector<RunResult> results;
-  std::string problems;
+  std::vector<std::string> problems;
   for (const ComparisonRun& run : runs_of(comparison)) {
     const fs::path file = folder / (run.name + ".json");
     auto result = read_result(file);
@@ -194,10 +195,15 @@ std::vector<RunResult> load_results(const Comparison& comparison, const fs::path
       check_result(*result, *run.cell, run.seed, file);
       results.push_back(std::move(*result));
     } catch (const ConfigError& error) {
-      problems += fmt::format("{}{}", problems.empty() ? "" : "\n", error.what());
+      problems.emplace_back(error.what());
     }
   }
-  SLUICE_CHECK(ConfigError, problems.empty(), "{}", problems);
+  if (problems.size() > kMostShown) {
+    const size_t more = problems.size() - kMostShown;
+    problems.resize(kMostShown);
+    problems.push_back(fmt::format("and {} more results of other recipes", more));
+  }
+  SLUICE_CHECK(ConfigError, problems.empty(), "{}", fmt::join(problems, "\n"));
   check_same_data(results);
   return results;
 }

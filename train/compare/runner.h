@@ -29,8 +29,8 @@ struct ComparisonRun {
 };
 [[nodiscard]] std::vector<ComparisonRun> runs_of(const Comparison& comparison);
 
-/// The results that are there. Throws ConfigError, one line per file, for those of another recipe
-/// or text.
+/// The results that are there. Throws ConfigError for those of another recipe (one line for each of
+/// the first) or text.
 [[nodiscard]] std::vector<RunResult> load_results(const Comparison& comparison,
                                                   const std::filesystem::path& folder);
 
