@@ -146,7 +146,7 @@ TEST_F(RunLogTest, SaysEverythingAboutRouters) {
 }
 
 TEST_F(RunLogTest, MeasuresHowManyExpertsATokenGets) {
-  train(tiny_recipe("model: {experts: {top_k: 4, router: {type: top_p, threshold: 0.5}}}\n"
+  train(tiny_recipe("model: {experts: {top_k: 4, router: {type: top_p, threshold: 0.6}}}\n"
                     "balance: {type: entropy_loss}\nlog: {every: 8 steps}\n"
                     "train: {evaluate: {every: 8 steps}}"),
         "run");
