@@ -381,7 +381,9 @@ Section coactivation_section(const RunMaterial& run) {
                 .rows = numbered(experts),
                 .values = layers[layer],
                 .scale = scale,
-                .width = experts > 24 ? 510.0 : 320.0,
+                .width = experts > 24   ? kHalf
+                         : experts > 10 ? 320.0
+                                        : 232.0,
                 .greatest_cell = 28.0,
                 .is_square = true,
                 .has_legend = false};
