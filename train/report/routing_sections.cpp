@@ -381,7 +381,9 @@ Section coactivation_section(const RunMaterial& run) {
                 .rows = numbered(experts),
                 .values = layers[layer],
                 .scale = scale,
-                .width = experts > 24 ? 510.0 : 320.0,
+                .width = experts > 24   ? kHalf
+                         : experts > 10 ? 320.0
+                                        : 232.0,
                 .greatest_cell = 28.0,
                 .is_square = true,
                 .has_legend = false};
@@ -408,11 +410,11 @@ Section learning_section(const RunMaterial& run) {
   section.body = "<div class=\"pair\">" +
                  learning_map("gradient-share", "Gradient",
                               "Norm of the expert's gradient over the mean of its layer's experts.",
-                              "no gradient", learning->gradient_share) +
+                              "none", learning->gradient_share) +
                  learning_map("update-ratio", "Update over weight",
                               "Norm of the step over norm of the weights, over the mean of the "
                               "layer's experts.",
-                              "no update", learning->update_ratio) +
+                              "none", learning->update_ratio) +
                  "</div>";
   return section;
 }
