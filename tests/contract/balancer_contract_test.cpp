@@ -277,11 +277,18 @@ TEST_P(EveryBalancer, GradientOfItsLossAgreesWithDifferences) {
     selection = RoutedBatch(tape, z, layout, options).route(*balancer);
   }
   const LayerLoad load = load_of(selection, layout);
+  // Noisy logits are what was drawn: only the clean ones are differentiated.
+  const auto scores_of = [&](Tape& tape, const Tensor& logits) {
+    const Tensor p = softmax(tape, logits);
+    if (!balancer->traits().needs_noise) return RouterScores{logits, p, p};
+    const Tensor scale = add_constant(tape, tape.zeros(z.shape(), z.dtype()), kNoiseScale);
+    return RouterScores{z, p, p, logits, scale};
+  };
   const OpSample sample{.label = "loss",
                         .inputs = {z},
                         .differentiable = {true},
                         .apply = [&](Tape& tape, std::span<const Tensor> inputs) {
-                          const RoutedBatch batch(tape, inputs[0], layout, options);
+                          const RoutedBatch batch(scores_of(tape, inputs[0]), layout, options);
                           const Tensor loss = batch.loss(tape, *balancer, selection, &load);
                           // A method without losses has none to differentiate.
                           return std::vector<Tensor>{loss.defined() ? loss : sum(tape, inputs[0])};

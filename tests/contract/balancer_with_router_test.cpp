@@ -30,7 +30,8 @@ const Refused& refused_by(const std::string& method) {
   static const Refused of_fixed_choice = {"hash", "thor"};
   static const Refused of_varying_k = {"hash", "thor", "top_p", "null_experts", "dense_to_sparse"};
   static const Refused of_own_choice = {
-      "hash", "thor", "top_p", "null_experts", "dense_to_sparse", "node_limited", "grouped_top_k", "document_pool"};
+      "hash",         "thor",          "top_p",        "null_experts", "dense_to_sparse",
+      "node_limited", "grouped_top_k", "document_pool"};
   static const Refused nothing;
   static const std::map<std::string, const Refused*> special = {
       {"none", &nothing},

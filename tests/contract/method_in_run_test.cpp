@@ -49,9 +49,11 @@ std::vector<MethodInARun> methods() {
   for (const Choice& choice : router_choices()) {
     const std::string name(choice.name);
     const auto config = choice.make_config();
-    const bool takes_two = dynamic_cast<const RouterConfig&>(*config).check_against(4, 2).empty();
-    result.push_back({"router_" + name, changes_of(fmt::format("{{type: {}}}", name),
-                                                   takes_two ? 2 : 1, "{type: loss_free_bias}")});
+    const auto& router = dynamic_cast<const RouterConfig&>(*config);
+    const bool takes_two = router.check_against(4, 2).empty();
+    const std::string balance = router.is_fixed() ? "{type: none}" : "{type: loss_free_bias}";
+    result.push_back({"router_" + name,
+                      changes_of(fmt::format("{{type: {}}}", name), takes_two ? 2 : 1, balance)});
   }
   return result;
 }

@@ -93,10 +93,11 @@ std::vector<ScheduledKey> scheduled_keys() {
   return result;
 }
 
-/// Keys that are only read beside others.
+/// What a key wants beside it.
 const std::map<std::string, std::string>& beside() {
   static const std::map<std::string, std::string> result = {
-      {"expert_choice.coverage", "over: tokens"}};
+      {"expert_choice.coverage", "over: tokens"},
+      {"experts.top_k", "router: {type: top_k, weights: as_is}"}};
   return result;
 }
 

@@ -203,7 +203,8 @@ TEST(DataConfig, HasTheKeysOfARecipe) {
   DataConfig config;
   config.fields(collector);
   EXPECT_THAT(collector.keys, ElementsAre("tokenizer", "sequence_length", "sources", "held_out",
-                                          "shuffle", "cross_document_loss", "prefetch", "cache"));
+                                          "sequences_per_draw", "shuffle", "cross_document_loss",
+                                          "prefetch", "cache"));
   EXPECT_EQ(config.tokenizer.type, "sentencepiece");
 }
 

