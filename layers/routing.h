@@ -83,6 +83,7 @@ struct RouterScores {
   /// [N, Z]: scores of Z null experts, which do nothing; with `scores` their rows sum to 1.
   /// Undefined for routers without.
   Tensor null_scores = {};
+  Tensor null_logits = {};  // [N, Z], before the score function; undefined with null_scores
 };
 
 /// Load of one layer over the whole global batch: all micro-batches, all ranks, counted tokens
