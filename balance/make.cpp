@@ -46,6 +46,7 @@ class CombinedBalancer final : public Balancer {
       traits_.needs_global_counts |= traits.needs_global_counts;
       traits_.needs_noise |= traits.needs_noise;
       traits_.varies_k |= traits.varies_k;
+      traits_.needs_running_counts |= traits.needs_running_counts;
       if (traits.selects) selecting_ = method.balancer.get();
     }
   }
@@ -63,6 +64,10 @@ class CombinedBalancer final : public Balancer {
     } else {
       selecting_->route(input, selection);
     }
+  }
+
+  void count_unbiased(const RouterInput& input, Selection& selection) const override {
+    for (const NamedMethod& method : methods_) method.balancer->count_unbiased(input, selection);
   }
 
   [[nodiscard]] Tensor combine_weights(Tape& tape, const RouterInput& input,
