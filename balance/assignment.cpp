@@ -13,29 +13,25 @@ namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
-/// A token's move from one expert to another, and what it loses.
-struct Move {
-  double cost;
-  int32_t token;
-  friend bool operator>(const Move& a, const Move& b) {
-    return a.cost != b.cost ? a.cost > b.cost : a.token > b.token;
-  }
-};
-
 /// Nodes 0 .. E-1 are the experts, node E ("the rest") holds the seats past floor(Tk/E), of which
 /// an expert may have one. excess > 0: tokens too many; < 0: too few.
 class Flow {
  public:
   Flow(std::span<const double> affinity, int64_t tokens, int64_t experts, int64_t top_k)
       : affinity_(affinity),
+        tokens_(static_cast<size_t>(tokens)),
         experts_(static_cast<size_t>(experts)),
         is_at_(affinity_.size(), 0),
-        moves_(experts_ * experts_),
+        by_expert_(affinity_.size()),
+        open_(affinity_.begin(), affinity_.end()),
+        tokens_at_(experts_),
         has_seat_(experts_, 0),
         excess_(experts_ + 1, 0),
-        potential_(experts_ + 1, 0.0) {
+        potential_(experts_ + 1, 0.0),
+        arc_cost_((experts_ + 1) * (experts_ + 1), kInfinity),
+        arc_token_(arc_cost_.size(), -1),
+        search_(experts_ + 1) {
     start_greedily(tokens, top_k);
-    fill_heaps(tokens);
     const int64_t floor = tokens * top_k / experts;
     const int64_t rest = tokens * top_k % experts;
     has_rest_ = rest > 0;
@@ -48,6 +44,13 @@ class Flow {
         ++excess_[experts_];
       }
     }
+    for (size_t e = 0; e < experts_; ++e) renew_seat(e);
+    parallel_for(experts, [&](int64_t e) {
+      const auto from = static_cast<size_t>(e);
+      for (size_t t = 0; t < tokens_; ++t)
+        by_expert_[from * tokens_ + t] = affinity_[t * experts_ + from];
+      for (const int32_t token : tokens_at_[from]) offer(static_cast<size_t>(token), from);
+    });
   }
 
   void balance() {
@@ -71,93 +74,85 @@ class Flow {
                                     .indices = best.data()});
     for (size_t slot = 0; slot < best.size(); ++slot) {
       const auto expert = static_cast<size_t>(best[slot]);
-      is_at_[slot / static_cast<size_t>(top_k) * experts_ + expert] = 1;
+      const size_t token = slot / static_cast<size_t>(top_k);
+      is_at_[token * experts_ + expert] = 1;
+      open_[token * experts_ + expert] = -kInfinity;
+      tokens_at_[expert].push_back(static_cast<int32_t>(token));
       ++excess_[expert];
     }
   }
 
-  void fill_heaps(int64_t tokens) {
-    parallel_for(static_cast<int64_t>(experts_), [&](int64_t expert) {
-      const auto from = static_cast<size_t>(expert);
-      for (size_t t = 0; t < static_cast<size_t>(tokens); ++t) {
-        if (!is_at(t, from)) continue;
-        for (size_t to = 0; to < experts_; ++to) {
-          if (!is_at(t, to)) moves_[from * experts_ + to].push_back(move_of(t, from, to));
-        }
-      }
-      for (size_t to = 0; to < experts_; ++to) {
-        auto& heap = moves_[from * experts_ + to];
-        std::make_heap(heap.begin(), heap.end(), std::greater<>());
-      }
-    });
-  }
+  [[nodiscard]] size_t arc(size_t from, size_t to) const { return from * (experts_ + 1) + to; }
 
-  [[nodiscard]] Move move_of(size_t token, size_t from, size_t to) const {
-    const double* row = affinity_.data() + token * experts_;
-    return {row[from] - row[to], static_cast<int32_t>(token)};
-  }
-
-  void offer(size_t token, size_t from, size_t to) {
-    auto& heap = moves_[from * experts_ + to];
-    heap.push_back(move_of(token, from, to));
-    std::push_heap(heap.begin(), heap.end(), std::greater<>());
-  }
-
-  /// The cheapest possible move, or null. Moves that are possible no longer leave the heap here.
-  const Move* cheapest(size_t from, size_t to) {
-    auto& heap = moves_[from * experts_ + to];
-    while (!heap.empty()) {
-      const auto token = static_cast<size_t>(heap.front().token);
-      if (is_at(token, from) && !is_at(token, to)) return &heap.front();
-      std::pop_heap(heap.begin(), heap.end(), std::greater<>());
-      heap.pop_back();
+  /// Lets a token at `from` make the arcs from there cheaper; ties to the lower token.
+  void offer(size_t token, size_t from) {
+    const double own = affinity_[token * experts_ + from];
+    const double* open = open_.data() + token * experts_;
+    double* costs = arc_cost_.data() + arc(from, 0);
+    int64_t* tokens = arc_token_.data() + arc(from, 0);
+    const auto number = static_cast<int64_t>(token);
+    for (size_t to = 0; to < experts_; ++to) {
+      const double cost = own - open[to];
+      const bool is_better = (cost < costs[to]) | ((cost == costs[to]) & (number < tokens[to]));
+      costs[to] = is_better ? cost : costs[to];
+      tokens[to] = is_better ? number : tokens[to];
     }
-    return nullptr;
   }
 
-  struct Arc {
-    double cost = kInfinity;
-    int32_t token = -1;
-  };
-  Arc arc(size_t from, size_t to) {
-    if (from < experts_ && to < experts_) {
-      const Move* move = cheapest(from, to);
-      return move == nullptr ? Arc{} : Arc{move->cost, move->token};
+  /// The arc between two experts, from all tokens.
+  void renew_arc(size_t from, size_t to) {
+    const double* own = by_expert_.data() + from * tokens_;
+    const double* other = by_expert_.data() + to * tokens_;
+    double least = kInfinity;
+    int64_t best = -1;
+    for (const int32_t token : tokens_at_[from]) {
+      const auto t = static_cast<size_t>(token);
+      const double cost = own[t] - other[t];
+      if (cost < least && !is_at(t, to)) {
+        least = cost;
+        best = token;
+      }
     }
-    if (!has_rest_) return {};
-    const bool is_open = to == experts_ ? has_seat_[from] == 0 : has_seat_[to] != 0;
-    return is_open ? Arc{0.0, -1} : Arc{};
+    arc_cost_[arc(from, to)] = least;
+    arc_token_[arc(from, to)] = best;
+  }
+
+  /// The arcs between an expert and the rest.
+  void renew_seat(size_t expert) {
+    const bool has_seat = has_seat_[expert] != 0;
+    arc_cost_[arc(expert, experts_)] = has_rest_ && !has_seat ? 0.0 : kInfinity;
+    arc_cost_[arc(experts_, expert)] = has_rest_ && has_seat ? 0.0 : kInfinity;
   }
 
   /// Moves one token too many at `source` to the nearest node with too few (Dijkstra on costs made
   /// non-negative by the potentials).
   void push_from(size_t source) {
     const size_t nodes = experts_ + 1;
-    std::vector<double> distance(nodes, kInfinity);
-    std::vector<size_t> before(nodes, nodes);
-    std::vector<int32_t> token(nodes, -1);
-    std::vector<uint8_t> done(nodes, 0);
+    auto& [distance, before, token, done] = search_;
+    std::ranges::fill(distance, kInfinity);
+    std::ranges::fill(done, uint8_t{0});
     distance[source] = 0.0;
     size_t node = source;
     while (true) {
-      node = nodes;
-      for (size_t v = 0; v < nodes; ++v) {
-        if (done[v] == 0 && (node == nodes || distance[v] < distance[node])) node = v;
-      }
       SLUICE_INTERNAL_CHECK(std::isfinite(distance[node]), "no seat can be reached from expert {}",
                             source);
       done[node] = 1;
       if (excess_[node] < 0) break;
+      const double* costs = arc_cost_.data() + arc(node, 0);
+      size_t nearest = nodes;
       for (size_t v = 0; v < nodes; ++v) {
         if (done[v] != 0) continue;
-        const Arc step = arc(node, v);
         // Below 0 by rounding only.
-        const double reduced = std::max(0.0, step.cost + potential_[node] - potential_[v]);
-        if (distance[node] + reduced >= distance[v]) continue;
-        distance[v] = distance[node] + reduced;
-        before[v] = node;
-        token[v] = step.token;
+        const double reduced = std::max(0.0, costs[v] + potential_[node] - potential_[v]);
+        if (distance[node] + reduced < distance[v]) {
+          distance[v] = distance[node] + reduced;
+          before[v] = node;
+          token[v] = arc_token_[arc(node, v)];
+        }
+        if (nearest == nodes || distance[v] < distance[nearest]) nearest = v;
       }
+      SLUICE_INTERNAL_CHECK(nearest < nodes, "no expert has too few tokens");
+      node = nearest;
     }
     for (size_t v = 0; v < nodes; ++v) {
       if (done[v] != 0) potential_[v] += distance[v] - distance[node];
@@ -167,32 +162,58 @@ class Flow {
     for (size_t v = node; v != source; v = before[v]) shift(before[v], v, token[v]);
   }
 
-  void shift(size_t from, size_t to, int32_t moved) {
-    if (to == experts_) {
-      has_seat_[from] = 1;
-    } else if (from == experts_) {
-      has_seat_[to] = 0;
-    } else {
-      const auto token = static_cast<size_t>(moved);
-      is_at_[token * experts_ + from] = 0;
-      is_at_[token * experts_ + to] = 1;
-      for (size_t e = 0; e < experts_; ++e) {
-        if (!is_at(token, e)) {
-          offer(token, to, e);
-        } else if (e != to) {
-          offer(token, e, from);
-        }
-      }
+  void shift(size_t from, size_t to, int64_t moved) {
+    if (to == experts_ || from == experts_) {
+      const size_t expert = std::min(from, to);
+      has_seat_[expert] = to == experts_ ? 1 : 0;
+      renew_seat(expert);
+      return;
+    }
+    const auto token = static_cast<size_t>(moved);
+    is_at_[token * experts_ + from] = 0;
+    is_at_[token * experts_ + to] = 1;
+    open_[token * experts_ + from] = affinity_[token * experts_ + from];
+    open_[token * experts_ + to] = -kInfinity;
+    const auto number = static_cast<int32_t>(moved);
+    std::vector<int32_t>& left = tokens_at_[from];
+    std::vector<int32_t>& joined = tokens_at_[to];
+    left.erase(std::ranges::lower_bound(left, number));
+    joined.insert(std::ranges::lower_bound(joined, number), number);
+    for (size_t e = 0; e < experts_; ++e) {
+      if (arc_token_[arc(from, e)] == moved) renew_arc(from, e);
+    }
+    offer(token, to);
+    for (size_t e = 0; e < experts_; ++e) {
+      if (e == to || !is_at(token, e)) continue;
+      offer(token, e);
+      if (arc_token_[arc(e, to)] == moved) renew_arc(e, to);
     }
   }
 
+  /// What one search writes, [E + 1] each.
+  struct Search {
+    explicit Search(size_t nodes) : distance(nodes), before(nodes), token(nodes), done(nodes) {}
+    std::vector<double> distance;
+    std::vector<size_t> before;
+    std::vector<int64_t> token;  // that the arc from `before` moves
+    std::vector<uint8_t> done;
+  };
+
   std::span<const double> affinity_;  // [T, E]
+  size_t tokens_;
   size_t experts_;
-  std::vector<uint8_t> is_at_;            // [T, E]
-  std::vector<std::vector<Move>> moves_;  // [E, E]: heaps, cheapest first
-  std::vector<uint8_t> has_seat_;         // [E]: holds a seat of the rest
-  std::vector<int64_t> excess_;           // [E + 1]
-  std::vector<double> potential_;         // [E + 1]
+  std::vector<uint8_t> is_at_;     // [T, E]
+  std::vector<double> by_expert_;  // [E, T]: the affinity
+  std::vector<double> open_;       // [T, E]: the affinity, minus infinity where the token is
+  std::vector<std::vector<int32_t>> tokens_at_;  // [E], ascending
+  std::vector<uint8_t> has_seat_;                // [E]: holds a seat of the rest
+  std::vector<int64_t> excess_;                  // [E + 1]
+  std::vector<double> potential_;                // [E + 1]
+  /// [E + 1, E + 1]: the cheapest move from node to node and its token. Kept up to date, since
+  /// a search reads nearly all of them and a move changes one row and a few others.
+  std::vector<double> arc_cost_;
+  std::vector<int64_t> arc_token_;
+  Search search_;
   bool has_rest_ = false;
 };
 

@@ -6,6 +6,7 @@
 #include "autograd/kernels/top_k.h"
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/reduce.h"
+#include "autograd/ops/reshape.h"
 #include "autograd/ops/softmax.h"
 #include "autograd/support/error.h"
 #include "autograd/support/parallel.h"
@@ -177,7 +178,12 @@ Tensor sequence_balancing_loss(Tape& tape, const RouterInput& input,
 }
 
 Tensor z_loss(Tape& tape, const RouterInput& input, double coefficient) {
-  const Tensor squares = square(tape, logsumexp(tape, input.router.logits));
+  Tensor logits = input.router.logits;
+  if (input.router.null_logits.defined()) {
+    const Tensor all[] = {logits, input.router.null_logits};
+    logits = concat_columns(tape, all);
+  }
+  const Tensor squares = square(tape, logsumexp(tape, logits));
   return weighted_sum(tape, squares,
                       counted_rows(tape, input, coefficient / tokens_of_global_batch(input)));
 }

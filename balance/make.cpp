@@ -46,6 +46,7 @@ class CombinedBalancer final : public Balancer {
       traits_.needs_global_counts |= traits.needs_global_counts;
       traits_.needs_noise |= traits.needs_noise;
       traits_.varies_k |= traits.varies_k;
+      traits_.needs_running_counts |= traits.needs_running_counts;
       if (traits.selects) selecting_ = method.balancer.get();
     }
   }
@@ -63,6 +64,10 @@ class CombinedBalancer final : public Balancer {
     } else {
       selecting_->route(input, selection);
     }
+  }
+
+  void count_unbiased(const RouterInput& input, Selection& selection) const override {
+    for (const NamedMethod& method : methods_) method.balancer->count_unbiased(input, selection);
   }
 
   [[nodiscard]] Tensor combine_weights(Tape& tape, const RouterInput& input,
@@ -122,6 +127,20 @@ void check_names(std::span<const Tagged> methods) {
   }
 }
 
+/// An auxiliary loss on the load beside a method that takes none.
+void check_auxiliary_losses(std::span<const NamedMethod> methods) {
+  for (const NamedMethod& method : methods) {
+    if (!registry().at(method.name).refuses_auxiliary_loss) continue;
+    for (const NamedMethod& other : methods) {
+      SLUICE_CHECK(ConfigError,
+                   other.balancer->traits().selects || registry().at(other.name).ignores_load,
+                   "balance: found {} beside {}, allowed no auxiliary loss on the load there; "
+                   "remove one of the two",
+                   other.name, method.name);
+    }
+  }
+}
+
 }  // namespace
 
 const BalancerEntry& balancer_entry(std::string_view name) { return registry().at(name); }
@@ -151,6 +170,7 @@ std::unique_ptr<Balancer> make_balancer(std::span<const Tagged> methods,
                  entry.name);
     selecting = entry.name;
   }
+  check_auxiliary_losses(made);
   return std::make_unique<CombinedBalancer>(std::move(made));
 }
 

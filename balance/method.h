@@ -23,6 +23,10 @@ struct BalancerEntry {
   bool passes_over_router = false;
   /// Computes with top_k experts for every token.
   bool assumes_top_k = false;
+  /// Its source wants no auxiliary loss on the load beside it.
+  bool refuses_auxiliary_loss = false;
+  /// Its loss is on something else than the load: goes with every method.
+  bool ignores_load = false;
 };
 
 /// The line of methods.def with this name; throws ConfigError with the known and the nearest name.

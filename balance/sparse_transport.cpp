@@ -1,8 +1,10 @@
 #include "balance/sparse_transport.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
-#include <numeric>
+#include <functional>
+#include <limits>
 
 #include "autograd/support/parallel.h"
 
@@ -11,36 +13,78 @@ namespace {
 
 constexpr int64_t kTokenBlock = 256;
 
+/// Projections of one column after another, with the memory of the one before.
+class Projection {
+ public:
+  /// As project_sparse_simplex.
+  double project(std::span<const double> v, int64_t kappa, std::span<double> result) {
+    support_.assign(v.begin(), v.end());
+    double theta = threshold();
+    size_t ties = v.size();  // elements equal to the least kept one that are kept
+    double least = -std::numeric_limits<double>::infinity();
+    if (static_cast<int64_t>(support_.size()) > kappa) {
+      // What is not in the support of the projection without a constraint is among the kappa
+      // largest only where it would be 0.
+      const auto kept = support_.begin() + kappa;
+      std::nth_element(support_.begin(), kept - 1, support_.end(), std::greater<>());
+      least = *(kept - 1);
+      support_.erase(kept, support_.end());
+      ties = static_cast<size_t>(std::ranges::count(support_, least));
+      // The order in which the elements are added up decides the last bits: that of v.
+      support_.clear();
+      size_t left = ties;
+      for (const double x : v) {
+        if (x > least || (x == least && left > 0)) support_.push_back(x);
+        if (x == least && left > 0) --left;
+      }
+      theta = threshold();
+    }
+    for (size_t i = 0; i < v.size(); ++i) {
+      const bool is_kept = v[i] > least || (v[i] == least && ties > 0);
+      if (v[i] == least && ties > 0) --ties;
+      result[i] = is_kept ? std::max(0.0, v[i] - theta) : 0.0;
+    }
+    return theta;
+  }
+
+ private:
+  /// The threshold of the projection of support_ on the simplex; leaves what is above it. Michelot
+  /// 1986: the threshold of what is left, without what it puts at 0, until nothing is.
+  double threshold() {
+    while (true) {
+      const double theta = (sum() - 1.0) / static_cast<double>(support_.size());
+      scratch_.resize(support_.size());
+      size_t above = 0;
+      for (const double x : support_) {
+        scratch_[above] = x;
+        above += x > theta ? 1 : 0;
+      }
+      // An empty rest is rounding: of equal elements.
+      if (above == support_.size() || above == 0) return theta;
+      scratch_.resize(above);
+      support_.swap(scratch_);
+    }
+  }
+
+  /// In four parts, which a processor adds up side by side.
+  [[nodiscard]] double sum() const {
+    std::array<double, 4> parts = {};
+    size_t i = 0;
+    for (; i + 4 <= support_.size(); i += 4) {
+      for (size_t j = 0; j < 4; ++j) parts[j] += support_[i + j];
+    }
+    for (; i < support_.size(); ++i) parts[0] += support_[i];
+    return (parts[0] + parts[1]) + (parts[2] + parts[3]);
+  }
+
+  std::vector<double> support_;
+  std::vector<double> scratch_;
+};
+
 }  // namespace
 
 double project_sparse_simplex(std::span<const double> v, int64_t kappa, std::span<double> result) {
-  std::vector<int64_t> order(v.size());
-  std::iota(order.begin(), order.end(), int64_t{0});
-  const auto larger = [&](int64_t a, int64_t b) {
-    const double va = v[static_cast<size_t>(a)];
-    const double vb = v[static_cast<size_t>(b)];
-    return va != vb ? va > vb : a < b;
-  };
-  const auto kept = order.begin() + std::min(kappa, static_cast<int64_t>(order.size()));
-  std::nth_element(order.begin(), kept, order.end(), larger);
-  // Michelot 1986: the threshold of what is left, without what it puts at 0, until nothing is.
-  auto last = kept;
-  double theta = 0.0;
-  while (true) {
-    double sum = 0.0;
-    for (auto i = order.begin(); i != last; ++i) sum += v[static_cast<size_t>(*i)];
-    theta = (sum - 1.0) / static_cast<double>(last - order.begin());
-    const auto above = std::partition(order.begin(), last,
-                                      [&](int64_t i) { return v[static_cast<size_t>(i)] > theta; });
-    // An empty rest is rounding: of equal elements.
-    if (above == last || above == order.begin()) break;
-    last = above;
-  }
-  std::ranges::fill(result, 0.0);
-  for (auto i = order.begin(); i != last; ++i) {
-    result[static_cast<size_t>(*i)] = std::max(0.0, v[static_cast<size_t>(*i)] - theta);
-  }
-  return theta;
+  return Projection().project(v, kappa, result);
 }
 
 namespace {
@@ -69,11 +113,14 @@ class SemiDual {
     for (const double of_expert : value_) value += of_expert;
     for (const double price : alpha) value -= problem_.row_mass * price;
     parallel_for_ranges(problem_.tokens, kTokenBlock, [&](int64_t begin, int64_t end) {
-      for (int64_t t = begin; t < end; ++t) {
-        double sum = 0.0;
-        for (int64_t e = 0; e < problem_.experts; ++e) sum += plan_[index(e, t)];
-        gradient[static_cast<size_t>(t)] = sum - problem_.row_mass;
+      const auto rows =
+          gradient.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
+      std::ranges::fill(rows, 0.0);
+      for (int64_t e = 0; e < problem_.experts; ++e) {
+        const double* column = plan_.data() + index(e, begin);
+        for (size_t i = 0; i < rows.size(); ++i) rows[i] += column[i];
       }
+      for (double& row : rows) row -= problem_.row_mass;
     });
     return value;
   }
@@ -100,11 +147,13 @@ class SemiDual {
     const auto tokens = static_cast<size_t>(problem_.tokens);
     const double scale = 1.0 / (expert_mass_ * problem_.gamma);
     const double* affinity = by_expert_.data() + index(e, 0);
-    std::vector<double> v(tokens);
+    // Of this thread: a column needs a few times its size, and there are many.
+    thread_local Projection projection;
+    thread_local std::vector<double> v;
+    v.resize(tokens);
     for (size_t t = 0; t < tokens; ++t) v[t] = (alpha[t] + affinity[t]) * scale;
     const std::span<double> column(plan_.data() + index(e, 0), tokens);
-    level_[static_cast<size_t>(e)] =
-        expert_mass_ * project_sparse_simplex(v, problem_.kappa, column);
+    level_[static_cast<size_t>(e)] = expert_mass_ * projection.project(v, problem_.kappa, column);
     double value = 0.0;
     for (size_t t = 0; t < tokens; ++t) {
       if (column[t] == 0.0) continue;

@@ -42,26 +42,45 @@ void Selection::count_dropped(std::span<const uint8_t> counted) {
   }
 }
 
+namespace {
+
+/// Counts per expert; the first ones fix E.
+void add_to(std::vector<int64_t>& sums, const std::vector<int64_t>& counts) {
+  if (sums.empty()) sums.assign(counts.size(), 0);
+  SLUICE_INTERNAL_CHECK(sums.size() == counts.size(), "load of {} experts, selection of {}",
+                        sums.size(), counts.size());
+  for (size_t e = 0; e < sums.size(); ++e) sums[e] += counts[e];
+}
+
+}  // namespace
+
 void LayerLoad::add(const Selection& selection, int64_t counted_tokens) {
-  if (counts.empty()) counts.assign(selection.load.size(), 0);
-  SLUICE_INTERNAL_CHECK(counts.size() == selection.load.size(),
-                        "load of {} experts, selection of {}", counts.size(),
-                        selection.load.size());
-  for (size_t e = 0; e < counts.size(); ++e) counts[e] += selection.load[e];
+  add_to(counts, selection.load);
+  add_to(unbiased, selection.unbiased_load);
   dropped += selection.dropped;
   tokens += counted_tokens;
   top_k = selection.top_k;
 }
 
+void LayerLoad::add(const LayerLoad& other) {
+  add_to(counts, other.counts);
+  add_to(unbiased, other.unbiased);
+  dropped += other.dropped;
+  tokens += other.tokens;
+  top_k = other.top_k;
+}
+
 void LayerLoad::reduce(Communicator& communicator) {
   // One collective for everything: a layer's load is a few hundred bytes.
   std::vector<int64_t> values = counts;
-  values.push_back(dropped);
-  values.push_back(tokens);
+  values.insert(values.end(), {dropped, tokens});
+  values.insert(values.end(), unbiased.begin(), unbiased.end());
   communicator.sum(std::span<int64_t>(values));
-  counts.assign(values.begin(), values.end() - 2);
-  dropped = values[values.size() - 2];
-  tokens = values.back();
+  const auto after_counts = values.begin() + static_cast<int64_t>(counts.size());
+  counts.assign(values.begin(), after_counts);
+  dropped = after_counts[0];
+  tokens = after_counts[1];
+  unbiased.assign(after_counts + 2, values.end());
 }
 
 }  // namespace sluice

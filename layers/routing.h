@@ -55,6 +55,10 @@ struct Selection {
   /// gradient through them; empty but for recorded decisions that are replayed with their weights.
   std::vector<float> fixed_weights;
 
+  /// [E]: what `load` would be of a plain top-k of the scores, where a balancer has asked for it
+  /// (Balancer::count_unbiased); else empty.
+  std::vector<int64_t> unbiased_load;
+
   /// Counts `load` from `expert`; `counted` is [N].
   void count_load(std::span<const uint8_t> counted);
   /// Counts `dropped` from `dispatched`.
@@ -83,6 +87,7 @@ struct RouterScores {
   /// [N, Z]: scores of Z null experts, which do nothing; with `scores` their rows sum to 1.
   /// Undefined for routers without.
   Tensor null_scores = {};
+  Tensor null_logits = {};  // [N, Z], before the score function; undefined with null_scores
 };
 
 /// Load of one layer over the whole global batch: all micro-batches, all ranks, counted tokens
@@ -92,9 +97,12 @@ struct LayerLoad {
   int64_t dropped = 0;
   int64_t tokens = 0;  // counted tokens
   int64_t top_k = 0;
+  std::vector<int64_t> unbiased;  // [E], of Selection::unbiased_load; empty where nobody counts it
 
   /// Adds the load of one micro-batch; the first one fixes E.
   void add(const Selection& selection, int64_t counted_tokens);
+  /// Adds another load of the same layer.
+  void add(const LayerLoad& other);
   /// Sums over ranks. Every rank must know E: have added a selection, be it of no tokens.
   void reduce(Communicator& communicator);
   friend bool operator==(const LayerLoad&, const LayerLoad&) = default;
@@ -114,8 +122,9 @@ struct RouterInput {
   /// The router's own choice: top-k of scores + shift (shift is [E], or empty for none) under the
   /// router's grouping.
   FunctionRef<void(std::span<const double> shift, Selection&)> choose;
-  /// Load of this rank's step so far, this micro-batch included once it is selected; null where
-  /// there is no step (evaluation).
+  /// Load of the step so far, this micro-batch included once it is selected: of this rank, or of all
+  /// ranks where BalancerTraits::needs_running_counts asks for it; null where there is no step
+  /// (evaluation).
   const LayerLoad* step_load = nullptr;
 };
 
@@ -136,6 +145,8 @@ struct BalancerTraits {
   bool needs_global_counts = false;  // wants the load of the whole global batch before its losses
   bool needs_noise = false;          // has no loss without RouterScores::noise_scale
   bool varies_k = false;             // a token may get fewer or more than top_k experts
+  /// Wants RouterInput::step_load to be summed over ranks after every selection.
+  bool needs_running_counts = false;
 };
 
 /// Corrects the load of one layer. One object per expert layer and method; the method owns its
@@ -155,6 +166,9 @@ class Balancer {
   virtual void route(const RouterInput& input, Selection& selection) {
     input.choose({}, selection);
   }
+  /// May fill selection.unbiased_load. After route or a replayed decision, in every pass of a step;
+  /// on every micro-batch or on none, since loads are summed over ranks. Must not change state.
+  virtual void count_unbiased(const RouterInput& /*input*/, Selection& /*selection*/) const {}
   /// Combine weights [N, selection.top_k] on the tape, in the dtype of the scores, 0 for empty
   /// slots; undefined: the router's own. Called after route in training and evaluation, and again
   /// in recomputation: must not change state.

@@ -14,6 +14,7 @@ void clear(Selection& selection) {
   selection.expert.clear();
   selection.dispatched.clear();
   selection.load.clear();
+  selection.unbiased_load.clear();
   selection.plan.clear();
   selection.fixed_weights.clear();
   selection.shifted = false;
@@ -22,17 +23,20 @@ void clear(Selection& selection) {
 /// Gives the loads that this rank did not touch the sizes that they have on the others: a rank may
 /// have had nothing to evaluate. A layer that no rank touched stays empty.
 void agree_on_sizes(std::vector<LayerLoad>& loads, Communicator& communicator) {
-  std::vector<int64_t> sizes;  // per layer: ranks that routed, sum of their E, sum of their k
+  std::vector<int64_t> sizes;  // per layer: ranks that routed, sum of their E, of their k,
+                               // of their unbiased E
   for (const LayerLoad& load : loads) {
     const auto experts = static_cast<int64_t>(load.counts.size());
-    sizes.insert(sizes.end(), {experts > 0 ? 1 : 0, experts, load.top_k});
+    sizes.insert(sizes.end(), {experts > 0 ? 1 : 0, experts, load.top_k,
+                               static_cast<int64_t>(load.unbiased.size())});
   }
   communicator.sum(std::span<int64_t>(sizes));
   for (size_t layer = 0; layer < loads.size(); ++layer) {
-    const int64_t ranks = sizes[3 * layer];
+    const int64_t ranks = sizes[4 * layer];
     if (ranks == 0 || !loads[layer].counts.empty()) continue;
-    loads[layer].counts.assign(static_cast<size_t>(sizes[3 * layer + 1] / ranks), 0);
-    loads[layer].top_k = sizes[3 * layer + 2] / ranks;
+    loads[layer].counts.assign(static_cast<size_t>(sizes[4 * layer + 1] / ranks), 0);
+    loads[layer].top_k = sizes[4 * layer + 2] / ranks;
+    loads[layer].unbiased.assign(static_cast<size_t>(sizes[4 * layer + 3] / ranks), 0);
   }
 }
 
@@ -84,7 +88,39 @@ void RoutingSession::begin_step(int64_t micro_batches, int ranks) {
   journal_.resize(static_cast<size_t>(micro_batches) * balancers_.size());
   forget_selections();
   loads_.assign(balancers_.size(), {});
+  running_communicator_ = nullptr;
   for (std::vector<double>& sums : router_sums_) sums.clear();
+}
+
+void RoutingSession::share_running_loads(Communicator& communicator) {
+  const bool is_wanted =
+      std::any_of(balancers_.begin(), balancers_.end(),
+                  [](const auto& balancer) { return balancer->traits().needs_running_counts; });
+  if (!is_wanted || communicator.size() == 1) return;
+  running_communicator_ = &communicator;
+  running_loads_.assign(balancers_.size(), {});
+  std::vector<int64_t> micro_batches(static_cast<size_t>(communicator.size()), 0);
+  micro_batches[static_cast<size_t>(communicator.rank())] = micro_batches_;
+  communicator.sum(std::span<int64_t>(micro_batches));
+  most_micro_batches_ = *std::max_element(micro_batches.begin(), micro_batches.end());
+}
+
+void RoutingSession::share(size_t layer, LayerLoad load) {
+  load.reduce(*running_communicator_);
+  running_loads_[layer].add(load);
+}
+
+void RoutingSession::join_remaining_sums() {
+  if (running_communicator_ == nullptr) return;
+  for (int64_t i = micro_batches_; i < most_micro_batches_; ++i) {
+    for (size_t layer = 0; layer < loads_.size(); ++layer) {
+      LayerLoad nothing;
+      nothing.counts.assign(loads_[layer].counts.size(), 0);
+      nothing.unbiased.assign(loads_[layer].unbiased.size(), 0);
+      share(layer, std::move(nothing));
+    }
+  }
+  running_communicator_ = nullptr;
 }
 
 bool RoutingSession::needs_counting_pass() const {
@@ -140,6 +176,7 @@ void RoutingSession::finish_loads(Communicator& communicator) {
                         "the counting pass of {} micro-batches on {} ranks was left out",
                         micro_batches_, ranks_);
   end_micro_batch();
+  join_remaining_sums();
   reduce_all(loads_, communicator);
   check_all_routed(loads_);
   if (communicator.size() > 1) {
@@ -191,6 +228,11 @@ const Selection& RoutingSession::select(int64_t layer, bool replay, int64_t coun
   routed_ = phase_ == Phase::training;
   auto& loads = evaluating() ? eval_loads_ : loads_;
   loads[static_cast<size_t>(layer)].add(place.selection, counted_tokens);
+  if (phase_ == Phase::training && running_communicator_ != nullptr) {
+    LayerLoad own;
+    own.add(place.selection, counted_tokens);
+    share(static_cast<size_t>(layer), std::move(own));
+  }
   return place.selection;
 }
 
@@ -203,7 +245,9 @@ const LayerLoad* RoutingSession::global_load(int64_t layer) const {
 }
 
 const LayerLoad* RoutingSession::step_load(int64_t layer) const {
-  return phase_ == Phase::training ? &loads_[static_cast<size_t>(layer)] : nullptr;
+  if (phase_ != Phase::training) return nullptr;
+  const auto& loads = running_communicator_ == nullptr ? loads_ : running_loads_;
+  return &loads[static_cast<size_t>(layer)];
 }
 
 std::span<double> RoutingSession::router_sums(int64_t layer, int64_t size) {

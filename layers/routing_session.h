@@ -3,6 +3,7 @@
 // batch, and the journal of selections that recomputation replays.
 //
 //   session.begin_step(micro_batches, communicator.size());
+//   session.share_running_loads(communicator);
 //   if (session.needs_counting_pass()) {
 //     session.begin_counting();
 //     for each micro-batch i: session.begin_micro_batch(i); forward without gradients
@@ -43,6 +44,11 @@ class RoutingSession {
   /// Forgets loads and selections. `micro_batches` (at least 1) of this rank's share of the global
   /// batch follow, on one of `ranks` ranks.
   void begin_step(int64_t micro_batches, int ranks = 1);
+  /// Where a balancer needs running counts and there are several ranks: from here on every selection
+  /// of the ordinary pass sums its load over ranks, so every rank must call this and route through
+  /// all layers in the same order. A rank with fewer micro-batches than another joins the sums that
+  /// it has left in finish_loads, with nothing. `communicator` must outlive the step.
+  void share_running_loads(Communicator& communicator);
   /// The global counts are wanted and are more than those of one micro-batch on one rank.
   [[nodiscard]] bool needs_counting_pass() const;
   /// Opens the counting pass: micro-batches are routed without gradients, then end_counting() sums
@@ -73,8 +79,8 @@ class RoutingSession {
   /// itself when the step is one micro-batch on one rank; null when nobody needs it or it is not
   /// known.
   [[nodiscard]] const LayerLoad* global_load(int64_t layer) const;
-  /// The load that this rank's selections of the step add up to so far; null outside the ordinary
-  /// pass.
+  /// The load that the selections of the step add up to so far: of this rank, or of all ranks once
+  /// share_running_loads has been asked; null outside the ordinary pass.
   [[nodiscard]] const LayerLoad* step_load(int64_t layer) const;
   /// Sums over the step's tokens that the router of `layer` learns from: `size` zeros at first,
   /// summed over ranks by finish_loads, forgotten by begin_step. For the ordinary pass only.
@@ -119,6 +125,9 @@ class RoutingSession {
   [[nodiscard]] Record& record(int64_t layer);
   void forget_selections();
   void end_micro_batch();
+  /// Adds one micro-batch's load, summed over ranks, to running_loads_.
+  void share(size_t layer, LayerLoad load);
+  void join_remaining_sums();
   void check_against_counting_pass() const;
 
   std::vector<std::unique_ptr<Balancer>> balancers_;
@@ -137,6 +146,9 @@ class RoutingSession {
   int ranks_ = 1;
   bool counted_ = false;  // counted_loads_ are those of this step
   bool routed_ = false;   // the micro-batch has made selections and is not over
+  Communicator* running_communicator_ = nullptr;  // of the step; null: running loads stay apart
+  int64_t most_micro_batches_ = 1;                // of any rank, where running loads are shared
+  std::vector<LayerLoad> running_loads_;          // [layer], of all ranks, of the step so far
 };
 
 /// `observer` watches `session` while this lives.

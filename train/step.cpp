@@ -78,6 +78,7 @@ StepResult TrainingStep::run_update(const Batch& batch, const Progress& progress
       split_into_micro_batches(batch, std::max<int64_t>(1, options_.micro_batch_tokens / passes()));
   result.micro_batches = static_cast<int64_t>(micro_batches.size());
   parts_.routing.begin_step(result.micro_batches, parts_.communicator.size());
+  parts_.routing.share_running_loads(parts_.communicator);
   const RoutingState before(parts_.routing, clock());
   if (parts_.routing.needs_counting_pass()) run_counting_pass(micro_batches, counts, progress);
   {

@@ -235,30 +235,30 @@ class ExpertChoice final : public Balancer {
     std::vector<double> next(static_cast<size_t>(experts));  // the value that an expert left
     std::vector<uint8_t> is_taken(values.size(), 0);         // [N, E]
     parallel_for(experts, [&](int64_t e) {
-      const auto value = [&](int64_t t) { return values[static_cast<size_t>(t * experts + e)]; };
-      std::vector<int64_t> order = tokens;
-      const auto last_taken = order.begin() + capacity;
-      // A NaN has no place in an order: last.
-      const auto key = [&](int64_t t) { return std::isnan(value(t)) ? -kInfinity : value(t); };
-      std::nth_element(order.begin(), last_taken, order.end(), [&](int64_t a, int64_t b) {
-        return key(a) != key(b) ? key(a) > key(b) : a < b;
+      // The column in one piece. A NaN has no place in an order: last.
+      std::vector<double> column(tokens.size());
+      std::ranges::transform(tokens, column.begin(), [&](int64_t t) {
+        const double value = values[static_cast<size_t>(t * experts + e)];
+        return std::isnan(value) ? -kInfinity : value;
       });
-      for (auto t = order.begin(); t != last_taken; ++t) {
-        is_taken[static_cast<size_t>(*t * experts + e)] = 1;
+      std::vector<int32_t> order(tokens.size());
+      std::iota(order.begin(), order.end(), 0);
+      const auto last_taken = order.begin() + capacity;
+      std::nth_element(order.begin(), last_taken, order.end(), [&](int32_t a, int32_t b) {
+        const double value_a = column[static_cast<size_t>(a)];
+        const double value_b = column[static_cast<size_t>(b)];
+        return value_a != value_b ? value_a > value_b : a < b;
+      });
+      for (auto i = order.begin(); i != last_taken; ++i) {
+        is_taken[static_cast<size_t>(tokens[static_cast<size_t>(*i)] * experts + e)] = 1;
       }
-      next[static_cast<size_t>(e)] =
-          capacity < count ? key(order[static_cast<size_t>(capacity)]) : just_below(order, key);
+      // Where every token was taken: a threshold that lets every one of them pass.
+      next[static_cast<size_t>(e)] = capacity < count
+                                         ? column[static_cast<size_t>(*last_taken)]
+                                         : std::nextafter(std::ranges::min(column), -kInfinity);
     });
     select_taken(input, values, next, is_taken, selection);
     if (capacity > 0) learn(input, next);
-  }
-
-  /// Every token was taken: a threshold that lets every one of them pass.
-  template <class Key>
-  static double just_below(const std::vector<int64_t>& tokens, Key&& key) {
-    double least = kInfinity;
-    for (const int64_t t : tokens) least = std::min(least, key(t));
-    return std::nextafter(least, -kInfinity);
   }
 
   static void select_taken(const RouterInput& input, const std::vector<double>& values,

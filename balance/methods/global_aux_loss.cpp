@@ -7,11 +7,14 @@
 // it is linear in P. Gradients flow through P^a only. `counts: running` is the paper's accumulation
 // buffer (algorithm 1): f of the micro-batches of the step so far, of which early ones see a part
 // only; the buffer is the routing session's load of the step, which begins empty and which
-// recomputation and evaluation leave alone. Where we differ: the buffer is of one rank, the paper
-// sums it over ranks after every micro-batch; and `counts: exact`, the default, routes the global
-// batch once without gradients, so that every micro-batch sees all of it. `counts: previous` takes f
-// of the previous applied step and needs no such pass [R]; its first step is uniform, without a
-// gradient. `micro` adds that share of the micro-batch's own loss (the paper's 1 %, section 4.4).
+// recomputation and evaluation leave alone. It is summed over ranks in every layer after every micro-batch, as in the
+// paper. Ranks may have unequal numbers of micro-batches: one that is through joins the sums of the
+// others with nothing (RoutingSession::share_running_loads). Where we differ: `counts: exact`, the
+// default, routes the global batch once without gradients, so that every micro-batch sees all of it.
+// `counts: previous` takes f of the previous applied step and needs no such pass [R]; its first step
+// is uniform, without a gradient. `micro` adds that share of the micro-batch's own loss (the paper's
+// 1 %, section 4.4). `selection` is the key of aux_loss: beside a method that shifts the choice
+// (loss_free_bias), f is that of a plain top-k of the scores, counted over the same tokens.
 
 #include "balance/losses.h"
 #include "balance/method.h"
@@ -24,6 +27,7 @@ enum class Counts : uint8_t { exact, running, previous };
 struct GlobalAuxLossConfig final : Configurable {
   Scheduled coefficient = 8e-3;
   Counts counts = Counts::exact;
+  LoadSource selection = LoadSource::automatic;
   Scheduled micro = 0.0;
 
   void fields(FieldVisitor& v) override {
@@ -36,6 +40,7 @@ struct GlobalAuxLossConfig final : Configurable {
          "batch before"},
         counts,
         {{"exact", Counts::exact}, {"running", Counts::running}, {"previous", Counts::previous}});
+    visit_load_source(v, selection);
     v.scheduled(
         {"micro", "share of the micro-batch's own loss that is added (paper's option: 0.01)"},
         micro, {.min = 0.0});
@@ -48,7 +53,14 @@ class GlobalAuxLoss final : public Balancer {
       : config_(std::move(config)), previous_(static_cast<size_t>(setup.experts), 0) {}
 
   [[nodiscard]] BalancerTraits traits() const override {
-    return {.needs_global_counts = config_.counts == Counts::exact};
+    return {.needs_global_counts = config_.counts == Counts::exact,
+            .needs_running_counts = config_.counts == Counts::running};
+  }
+
+  void count_unbiased(const RouterInput& input, Selection& selection) const override {
+    if (config_.selection == LoadSource::executed) return;
+    selection.unbiased_load = count_assignments(chosen_experts(config_.selection, input, selection),
+                                                input, 0, input.layout.tokens());
   }
 
   void add_losses(Tape& tape, const RouterInput& input, const Selection& selection,
@@ -57,7 +69,7 @@ class GlobalAuxLoss final : public Balancer {
     const double micro = config_.micro.at(input.progress);
     if (micro > 0.0) {
       // Both losses are linear in P: one sum with the fractions added up does for both.
-      const std::vector<double> own = load_fractions(selection.load);
+      const std::vector<double> own = load_fractions(counts_of(selection));
       for (size_t e = 0; e < fractions.size(); ++e) fractions[e] += micro * own[e];
     }
     losses.push_back(
@@ -67,7 +79,7 @@ class GlobalAuxLoss final : public Balancer {
 
   void end_step(const LayerLoad& load, const Progress& /*progress*/) override {
     const bool is_empty = load.counts.empty() || total(load.counts) == 0;
-    if (config_.counts == Counts::previous && !is_empty) previous_ = load.counts;
+    if (config_.counts == Counts::previous && !is_empty) previous_ = counts_of(load);
   }
 
   void visit_state(StateVisitor& visitor) override {
@@ -83,6 +95,17 @@ class GlobalAuxLoss final : public Balancer {
     return sum;
   }
 
+  /// What `selection:` asks for. Nothing unbiased was counted where a selection was not routed.
+  [[nodiscard]] const std::vector<int64_t>& counts_of(const Selection& selection) const {
+    const bool is_unbiased =
+        config_.selection != LoadSource::executed && !selection.unbiased_load.empty();
+    return is_unbiased ? selection.unbiased_load : selection.load;
+  }
+  [[nodiscard]] const std::vector<int64_t>& counts_of(const LayerLoad& load) const {
+    const bool is_unbiased = config_.selection != LoadSource::executed && !load.unbiased.empty();
+    return is_unbiased ? load.unbiased : load.counts;
+  }
+
   [[nodiscard]] std::vector<double> global_fractions(const Tape& tape, const RouterInput& input,
                                                      const Selection& selection,
                                                      const LayerLoad* global_load) const {
@@ -92,12 +115,12 @@ class GlobalAuxLoss final : public Balancer {
     }
     if (config_.counts == Counts::running) {
       const LayerLoad* so_far = input.step_load;
-      return load_fractions(so_far == nullptr ? selection.load : so_far->counts);
+      return load_fractions(so_far == nullptr ? counts_of(selection) : counts_of(*so_far));
     }
     // On shapes alone there is no load to know.
-    if (tape.shapes_only()) return load_fractions(selection.load);
+    if (tape.shapes_only()) return load_fractions(counts_of(selection));
     SLUICE_INTERNAL_CHECK(global_load != nullptr, "global_aux_loss without the global load");
-    return load_fractions(global_load->counts);
+    return load_fractions(counts_of(*global_load));
   }
 
   GlobalAuxLossConfig config_;

@@ -51,6 +51,7 @@ const BalancerEntry router_z_loss_balancer = {
     .doc = "mean squared log-sum-exp of the router's logits (Zoph et al. 2022, ST-MoE)",
     .make_config = make_balancer_config<RouterZLossConfig>,
     .make = make_balancer_method<RouterZLoss, RouterZLossConfig>,
+    .ignores_load = true,
 };
 
 }  // namespace sluice

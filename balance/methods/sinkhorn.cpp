@@ -5,8 +5,8 @@
 //   weights:     a(z) on the chosen experts, not renormalised;  a = sigmoid for k = 1, else softmax
 //
 // Clark et al. 2022, "Unified Scaling Laws for Routed Language Models" (S-BASE), in the
-// form of Megatron-LM. The plan is a constant; the router learns from the weights alone, so the
-// recipe should hold no auxiliary loss beside it. The method sets the weights itself: `weights` and
+// form of Megatron-LM. The plan is a constant; the router learns from the weights alone, and an
+// auxiliary loss beside it is refused (Megatron-LM wants its coefficient to be 0). The method sets the weights itself: `weights` and
 // `scale` of the router do not apply; routers with groups, thresholds or null experts are refused.
 //
 // Ours [R]: the iterations are capped; tokens without a loss take no part in the plan and are
@@ -82,6 +82,7 @@ const BalancerEntry sinkhorn_balancer = {
     .make_config = make_balancer_config<SinkhornConfig>,
     .make = make_balancer_method<Sinkhorn, SinkhornConfig>,
     .passes_over_router = true,
+    .refuses_auxiliary_loss = true,
 };
 
 }  // namespace sluice

@@ -279,7 +279,10 @@ class MoeFeedForward final : public FeedForward {
         session.select(layer_, tape.recomputing(), context.layout.counted_tokens(),
                        [&](Balancer& balancer, Selection& made) {
                          const NoGrad no_grad(tape);
-                         if (replay(context, input, made)) return;
+                         if (replay(context, input, made)) {
+                           count_unbiased(context, input, balancer, made);
+                           return;
+                         }
                          if (tape.shapes_only()) {
                            input.choose({}, made);
                          } else {
@@ -287,6 +290,7 @@ class MoeFeedForward final : public FeedForward {
                            balancer.route(input, made);
                          }
                          made.count_load(context.layout.counted);
+                         count_unbiased(context, input, balancer, made);
                          if (context.training) drop_overflow(context, input, made);
                        });
     if (context.training && !session.counting()) {
@@ -297,6 +301,13 @@ class MoeFeedForward final : public FeedForward {
       for (const AuxiliaryLoss& loss : losses) state.add_loss(tape, loss);
     }
     return selection;
+  }
+
+  static void count_unbiased(const ForwardContext& context, const RouterInput& input,
+                             const Balancer& balancer, Selection& made) {
+    if (!context.training || context.tape.shapes_only()) return;
+    const TimedPhaseScope phase(context.tape, Phase::balancing);
+    balancer.count_unbiased(input, made);
   }
 
   /// Takes recorded decisions where the session has some: what was dropped then is dropped now.

@@ -6,8 +6,8 @@
 //
 // Null choices are empty slots. At balance a token uses k E / (E + Z) true experts, so k is larger
 // than without nulls. The method's own loss is balance: null_expert_loss; other methods see the
-// true experts only (their scores p, their probabilities p over the true sum). A balancer's shift
-// moves the true experts. `num_null_experts: 0` is the plain router.
+// true experts only (their scores p, their probabilities p over the true sum), router_z_loss all
+// E + Z logits. A balancer's shift moves the true experts. `num_null_experts: 0` is the plain router.
 
 #include <algorithm>
 
@@ -76,7 +76,8 @@ class NullExpertsRouter final : public TopKRouter {
     return {.logits = slice_columns(tape, all.logits, 0, experts_),
             .scores = scores,
             .probabilities = normalise_rows(tape, scores, kRowSumEpsilon),
-            .null_scores = slice_columns(tape, all.scores, experts_, end)};
+            .null_scores = slice_columns(tape, all.scores, experts_, end),
+            .null_logits = slice_columns(tape, all.logits, experts_, end)};
   }
 
   void choose(const ForwardContext& context, const RouterScores& scores,

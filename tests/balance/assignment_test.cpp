@@ -154,7 +154,7 @@ TEST(AssignBalanced, FindsTheOptimumOfEverySmallProblem) {
 
 TEST(AssignBalanced, ProvesItsOptimumOfLargerProblems) {
   for (const auto& [tokens, experts, top_k] : std::vector<std::tuple<int64_t, int64_t, int64_t>>{
-           {512, 8, 1}, {500, 16, 2}, {301, 7, 3}, {64, 33, 6}}) {
+           {512, 8, 1}, {500, 16, 2}, {301, 7, 3}, {64, 33, 6}, {515, 64, 6}}) {
     const Problem problem = random_problem(tokens, experts, top_k, 3);
     const BalancedAssignment assignment = problem.solve();
     expect_feasible(problem, assignment);

@@ -43,6 +43,14 @@ TEST(MakeBalancer, RefusesNoneBesideAMethod) {
             "balance: found none beside other methods; name either none or methods");
 }
 
+TEST(MakeBalancer, RefusesAnAuxiliaryLossBesideSinkhorn) {
+  EXPECT_EQ(message_of({method("aux_loss"), method("sinkhorn")}),
+            "balance: found aux_loss beside sinkhorn, allowed no auxiliary loss on the load there; "
+            "remove one of the two");
+  EXPECT_EQ(message_of({method("sinkhorn"), method("router_z_loss")}), "no error");
+  EXPECT_EQ(message_of({method("loss_free_bias"), method("aux_loss")}), "no error");
+}
+
 TEST(MakeBalancer, SuggestsTheNearestNameForAnUnknownOne) {
   EXPECT_THAT(message_of({{"bpi", nullptr}}),
               HasSubstr("unknown balancing method \"bpi\"; did you mean \"bip\"? Known: none, "));

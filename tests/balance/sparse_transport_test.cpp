@@ -2,7 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "autograd/support/parallel.h"
 #include "autograd/support/rng.h"
@@ -43,6 +45,45 @@ TEST(ProjectSparseSimplex, KeepsTheLowerIndexOfEqualElements) {
   std::vector<double> result(5);
   (void)project_sparse_simplex(std::vector<double>(5, 0.25), 2, result);
   EXPECT_EQ(result, (std::vector<double>{.5, .5, 0, 0, 0}));
+}
+
+/// The definition: sort, keep kappa, lower them all until what is above 0 sums to 1.
+std::vector<double> project_by_sorting(const std::vector<double>& v, size_t kappa) {
+  std::vector<size_t> order(v.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return v[a] > v[b]; });
+  order.resize(std::min(kappa, order.size()));
+  double sum = 0.0;
+  double theta = 0.0;
+  for (size_t n = 0; n < order.size(); ++n) {
+    const double lowered = (sum + v[order[n]] - 1.0) / static_cast<double>(n + 1);
+    if (v[order[n]] <= lowered) break;
+    sum += v[order[n]];
+    theta = lowered;
+  }
+  std::vector<double> result(v.size(), 0.0);
+  for (const size_t i : order) result[i] = std::max(0.0, v[i] - theta);
+  return result;
+}
+
+TEST(ProjectSparseSimplex, AgreesWithSorting) {
+  for (const double steps : {0.0, 4.0}) {
+    for (const int64_t kappa : {1, 2, 7, 30, 60, 90}) {
+      for (uint64_t seed = 1; seed <= 10; ++seed) {
+        for (const double scale : {0.01, 0.2, 3.0}) {
+          auto v = random_affinity(60, 1, seed);
+          for (double& x : v) x = scale * (steps > 0.0 ? std::round(x * steps) / steps : x);
+          std::vector<double> result(60);
+          (void)project_sparse_simplex(v, kappa, result);
+          const auto expected = project_by_sorting(v, static_cast<size_t>(kappa));
+          for (size_t i = 0; i < 60; ++i) {
+            EXPECT_NEAR(result[i], expected[i], 1e-14)
+                << "kappa " << kappa << ", seed " << seed << ", scale " << scale << ", " << i;
+          }
+        }
+      }
+    }
+  }
 }
 
 TEST(ProjectSparseSimplex, IsTheProjectionOnTheSimplexWithoutAConstraint) {

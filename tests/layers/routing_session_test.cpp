@@ -323,17 +323,65 @@ TEST(RoutingSession, SumsLoadsOverRanks) {
   Fixture f(1);
   f.session->begin_step(1, /*ranks=*/2);
   (void)f.select(0, 3, 0);
-  // Sizes (ranks that routed, E, k), then counts, drops and tokens.
-  FakeRanks ranks({{1, 2, 1}, {1, 4, 2, 5}});
+  // Sizes (ranks that routed, E, k, unbiased E), then counts, drops and tokens.
+  FakeRanks ranks({{1, 2, 1, 0}, {1, 4, 2, 5}});
   f.session->finish_loads(ranks);
   EXPECT_EQ(f.session->loads()[0],
             (LayerLoad{.counts = {4, 4}, .dropped = 2, .tokens = 8, .top_k = 1}));
 }
 
+TEST(RoutingSession, SumsUnbiasedLoadsOverMicroBatchesAndRanks) {
+  Fixture f(1);
+  f.session->begin_step(2, /*ranks=*/2);
+  for (int64_t i = 0; i < 2; ++i) {
+    f.session->begin_micro_batch(i);
+    (void)f.session->select(0, false, 3, [](Balancer&, Selection& made) {
+      made.load = {3, 0};
+      made.unbiased_load = {1, 2};
+    });
+  }
+  FakeRanks ranks({{1, 2, 1, 2}, {1, 4, 2, 5, 3, 2}});
+  f.session->finish_loads(ranks);
+  EXPECT_EQ(f.session->loads()[0].counts, (std::vector<int64_t>{7, 4}));
+  EXPECT_EQ(f.session->loads()[0].unbiased, (std::vector<int64_t>{5, 6}));
+}
+
+TEST(RoutingSession, SharesRunningLoadsWhereABalancerWantsThem) {
+  constexpr BalancerTraits kWantsRunning = {.needs_running_counts = true};
+  for (const bool wants : {false, true}) {
+    testing::ThreadRanks::run(3, [&](Communicator& communicator) {
+      // Rank r has 1 + r micro-batches of 10^r tokens, of which the last is its heaviest.
+      const int64_t rank = communicator.rank();
+      const int64_t own = rank == 0 ? 1 : rank == 1 ? 10 : 100;
+      Fixture f(2, wants ? kWantsRunning : BalancerTraits{});
+      for (int step = 0; step < 2; ++step) {
+        f.session->begin_step(1 + rank, communicator.size());
+        f.session->share_running_loads(communicator);
+        const std::vector<int64_t> added = {111, 110, 100};
+        int64_t of_all = 0;
+        for (int64_t i = 0; i < 1 + rank; ++i) {
+          f.session->begin_micro_batch(i);
+          of_all += added[static_cast<size_t>(i)];
+          for (int64_t layer = 0; layer < 2; ++layer) {
+            (void)f.select(layer, own, 1);
+            const LayerLoad& running = *f.session->step_load(layer);
+            EXPECT_EQ(running.counts, (std::vector<int64_t>{0, wants ? of_all : own * (i + 1)}));
+            EXPECT_EQ(running.tokens, running.counts[1]);
+          }
+          // Recomputed: neither counted nor summed again.
+          (void)f.select(0, own, 1, /*replay=*/true);
+        }
+        f.session->finish_loads(communicator);
+        EXPECT_EQ(f.session->loads()[1].counts, (std::vector<int64_t>{0, 321}));
+      }
+    });
+  }
+}
+
 TEST(RoutingSession, TakesPartInSumsWithoutALoadOfItsOwn) {
   Fixture f(1);
   f.session->begin_evaluation();
-  FakeRanks ranks({{1, 3, 2}, {1, 4, 1, 0, 3}});
+  FakeRanks ranks({{1, 3, 2, 0}, {1, 4, 1, 0, 3}});
   f.session->reduce_eval_loads(ranks);
   EXPECT_EQ(f.session->eval_loads()[0],
             (LayerLoad{.counts = {1, 4, 1}, .dropped = 0, .tokens = 3, .top_k = 2}));

@@ -4,6 +4,7 @@
 
 #include "layers/routing_session.h"
 #include "tests/balance/routed_batch.h"
+#include "tests/support/thread_ranks.h"
 
 namespace sluice {
 namespace {
@@ -258,6 +259,86 @@ TEST_F(GlobalAuxLoss, OfRunningCountsIsTheAuxLossForOneMicroBatchAndBetweenForMa
   const auto of_exact = exact.run(8).grad;
   EXPECT_LT(relative_distance(of_running, of_exact),
             relative_distance(micro.run(8).grad, of_exact));
+}
+
+TEST_F(GlobalAuxLoss, OfRunningCountsSumsOverRanksAfterEveryMicroBatch) {
+  // Two layers; rank 0 has three micro-batches of one token, rank 1 one. The chosen two experts of
+  // a token are the two with the larger p.
+  const std::vector<double> first = {0.45, 0.35, 0.1, 0.1};
+  const std::vector<double> last = {0.1, 0.1, 0.35, 0.45};
+  const std::vector<std::vector<std::vector<double>>> tokens = {{first, last, last}, {last}};
+  std::vector<std::vector<double>> losses(2);
+  testing::ThreadRanks::run(2, [&](Communicator& communicator) {
+    const auto rank = static_cast<size_t>(communicator.rank());
+    Pool pool;
+    std::vector<std::unique_ptr<Balancer>> balancers;
+    for (int layer = 0; layer < 2; ++layer) {
+      balancers.push_back(
+          make_one("global_aux_loss", 4, {{"coefficient", 1.0}, {"counts", "running"}}));
+    }
+    RoutingSession session(std::move(balancers));
+    session.begin_step(static_cast<int64_t>(tokens[rank].size()), communicator.size());
+    session.share_running_loads(communicator);
+    for (size_t i = 0; i < tokens[rank].size(); ++i) {
+      session.begin_micro_batch(static_cast<int64_t>(i));
+      for (int64_t layer = 0; layer < 2; ++layer) {
+        Tape tape(pool);
+        std::vector<double> z = tokens[rank][i];
+        for (double& x : z) x = std::log(x);
+        const RoutedBatch batch(tape, Tensor::of<double>(pool, {1, 4}, z), layout_of({1}),
+                                {.top_k = 2, .step_load = session.step_load(layer)});
+        const Selection& selection = session.select(
+            layer, false, 1,
+            [&](Balancer& balancer, Selection& made) { made = batch.route(balancer); });
+        const double loss = batch.loss(tape, session.balancer(layer), selection).item();
+        if (layer == 1) losses[rank].push_back(loss);
+      }
+    }
+    session.finish_loads(communicator);
+    EXPECT_EQ(session.loads()[1].counts, (std::vector<int64_t>{1, 1, 3, 3}));
+    EXPECT_EQ(session.loads()[1].tokens, 4);
+    session.end_step({});
+  });
+  // f after each round: (1,1,1,1)/4, then (1,1,2,2)/6, then (1,1,3,3)/8.
+  ASSERT_EQ(losses[0].size(), 3U);
+  ASSERT_EQ(losses[1].size(), 1U);
+  EXPECT_NEAR(losses[0][0], 1.0, 1e-15);
+  EXPECT_NEAR(losses[1][0], 1.0, 1e-15);
+  EXPECT_NEAR(losses[0][1], 4.0 * (0.2 / 6 + 0.8 * 2 / 6), 1e-15);
+  EXPECT_NEAR(losses[0][2], 4.0 * (0.2 / 8 + 0.8 * 3 / 8), 1e-15);
+}
+
+TEST_F(GlobalAuxLoss, SeesTheUnbiasedLoadWhereTheSelectionIsShifted) {
+  struct Shifted final : Balancer {
+    [[nodiscard]] BalancerTraits traits() const override { return {.selects = true}; }
+    void route(const RouterInput& input, Selection& selection) override {
+      const std::vector<double> shift = {0.0, 0.0, 0.0, 9.0};
+      input.choose(shift, selection);
+      selection.shifted = true;
+    }
+  } shifted;
+  const std::vector<int64_t> plain = {3, 2, 2, 1};
+  for (const std::string counts : {"exact", "running", "previous"}) {
+    for (const std::string source : {"auto", "executed", "unbiased"}) {
+      Tape tape(pool_);
+      const RoutedBatch batch(tape, rows(f1_logits()), layout_of({4}), {.top_k = 2});
+      const auto balancer = make_one(
+          "global_aux_loss", 4, {{"coefficient", 1.0}, {"counts", counts}, {"selection", source}});
+      Selection selection = batch.route(shifted);
+      balancer->count_unbiased(batch.input(), selection);
+      EXPECT_EQ(selection.load[3], 4);
+      EXPECT_EQ(selection.unbiased_load, source == "executed" ? std::vector<int64_t>() : plain);
+      const LayerLoad load = load_of(selection, batch.layout());
+      balancer->end_step(load, {});
+      const double loss = batch.loss(tape, *balancer, selection, &load).item();
+      // The worked example's loss is that of the plain load.
+      if (source != "executed") {
+        EXPECT_NEAR(loss, 1.184806, 6e-7) << counts;
+      } else {
+        EXPECT_GT(std::abs(loss - 1.184806), 1e-2) << counts;
+      }
+    }
+  }
 }
 
 TEST_F(GlobalAuxLoss, OfRunningCountsKeepsNoState) {

@@ -40,6 +40,13 @@ TEST_F(NullExperts, ScoresOfTrueAndNullExpertsSumToOne) {
   }
 }
 
+TEST_F(NullExperts, LogitsOfTrueAndNullExpertsAreThoseOfAll) {
+  make_two_and_two();
+  const auto routed = route(rows({1, 2, 3, 4, 5, 6, 7, 8}, 4), 2);
+  EXPECT_EQ(testing::numbers(routed.scores.logits), (std::vector<double>{1, 2, 5, 6}));
+  EXPECT_EQ(testing::numbers(routed.scores.null_logits), (std::vector<double>{3, 4, 7, 8}));
+}
+
 TEST_F(NullExperts, AreInterchangeable) {
   make_two_and_two();
   const Tensor x = random_rows(30, 4);
