@@ -8,6 +8,9 @@
 namespace sluice {
 namespace {
 
+/// Co-activation takes the square of the experts; 1024 are 8 MiB a layer.
+constexpr int64_t kMostTogether = 1024;
+
 /// A name for the token at `place` of sequence `sample`; sequences are shorter than 2^32.
 uint64_t name_of(uint64_t sample, int64_t place) {
   constexpr int kPlaceBits = 32;
@@ -36,7 +39,7 @@ void take(std::span<const int64_t>& from, std::span<int64_t> to) {
 
 LayerProbe::LayerProbe(int64_t domains, int64_t experts)
     : chosen(static_cast<size_t>(domains), std::vector<int64_t>(static_cast<size_t>(experts), 0)),
-      together(experts),
+      together(experts <= kMostTogether ? experts : 0),
       logit_sum(static_cast<size_t>(experts), 0.0) {}
 
 std::vector<int64_t> LayerProbe::all_chosen() const {
@@ -132,7 +135,9 @@ void RoutingProbe::observe(const RoutingObservation& observation) {
   LayerProbe& layer = layers_[static_cast<size_t>(observation.layer)];
   if (observation.layer == 0) tokens_[domain] += observation.layout.counted_tokens();
   for (size_t i = 0; i < selection.load.size(); ++i) layer.chosen[domain][i] += selection.load[i];
-  layer.together.add({selection.expert, selection.top_k, observation.layout.counted});
+  if (layer.together.experts() > 0) {
+    layer.together.add({selection.expert, selection.top_k, observation.layout.counted});
+  }
   dispatch_float(observation.router.logits.dtype(), [&]<class T>() {
     const T* logits = observation.router.logits.data<T>();
     for (int64_t token = 0; token < selection.tokens; ++token) {

@@ -24,7 +24,7 @@ namespace sluice {
 /// One expert layer's answer to an evaluation.
 struct LayerProbe {
   std::vector<std::vector<int64_t>> chosen;  // [D][E]: assignments
-  Coactivation together;
+  Coactivation together;  // of no experts, and so without counts, where there are more than 1024
   std::vector<double> logit_sum;  // [E], over tokens
 
   LayerProbe(int64_t domains, int64_t experts);

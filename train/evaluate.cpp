@@ -49,10 +49,11 @@ void add_routing(const Evaluation& evaluation, Record& record) {
   const std::vector<int64_t> tokens = evaluation.domain_tokens();
   for (size_t layer = 0; layer < evaluation.loads.size(); ++layer) {
     const LoadStatistics load = load_statistics(evaluation.loads[layer]);
+    if (load.effective_experts == 0.0) continue;  // nothing was routed
     const LayerProbe& probe = evaluation.probes[layer];
     add(metrics::eval_max_violation, load.max_vio, layer);
     add(metrics::eval_experts_per_token, load.experts_per_token, layer);
-    if (evaluation.loads[layer].top_k > 1) {
+    if (evaluation.loads[layer].top_k > 1 && probe.together.experts() > 0) {
       add(metrics::eval_coactivation, probe.strongest_pair(), layer);
     }
     if (const auto gamma = probe.congestion(evaluation.loss.tokens)) {

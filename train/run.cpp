@@ -1,5 +1,6 @@
 #include "train/run.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace sluice {
@@ -7,6 +8,12 @@ namespace {
 
 std::shared_ptr<const Tokenizer> tokenizer_of(const Checkpoint& checkpoint) {
   return deserialize_tokenizer(checkpoint.meta.tokenizer_kind, checkpoint.meta.tokenizer);
+}
+
+/// Steps at the run's start that route nothing and so were never recorded.
+int64_t steps_without_routes(const Recipe& recipe) {
+  const auto diversify = diversification(recipe);
+  return diversify == nullptr ? 0 : diversify->steps;
 }
 
 }  // namespace
@@ -52,13 +59,17 @@ Run::Run(Recipe recipe, Communicator& communicator, const Checkpoint& checkpoint
 
 /// Hours into a run is late to learn that a step was never recorded.
 void Run::check_replay() const {
-  if (replay_) replay_->check_steps(state_.step + 1, sizes_.steps);
+  if (!replay_) return;
+  const int64_t before = std::max(state_.step, steps_without_routes(recipe_));
+  replay_->check_steps(before + 1, sizes_.steps);
 }
 
 StepResult Run::step(const StepWatch& watch) {
   return with_context([&] { return fmt::format("step {}", state_.step + 1); },
                       [&] {
-                        const auto source = replay_ ? replay_->open(state_.step + 1) : nullptr;
+                        const bool replays =
+                            replay_ && state_.step >= steps_without_routes(recipe_);
+                        const auto source = replays ? replay_->open(state_.step + 1) : nullptr;
                         const RouteSourceScope decisions(*routing_, source.get());
                         const Progress before = progress();
                         const StepResult result = step_.run(loader_.next(), before, watch);

@@ -1,5 +1,6 @@
 #include "train/run_log.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -117,7 +118,10 @@ void RunLog::add_evaluation(Run& run, const Evaluation& evaluation, int64_t earl
   Record values{.step = state.step, .tokens = state.tokens, .seconds = state.seconds};
   evaluation.add_to(values);
   record(values, run);
-  if (evaluation.loads.empty()) return;
+  const auto is_routed = [](const LayerLoad& load) {
+    return load_statistics(load).effective_experts > 0.0;
+  };
+  if (std::ranges::none_of(evaluation.loads, is_routed)) return;
   if (!begins_part(state.step, earlier, total_steps_, kProbeRecords)) return;
   sinks_.routing(
       probe_record(evaluation, state.step,

@@ -20,7 +20,6 @@ void add_losses(const RunState& state, const StepResult& result, bool has_expert
   if (result.consistency) record.add(metrics::train_consistency_loss, *result.consistency);
   record.add(metrics::train_grad_norm, result.grad_norm);
   record.add(metrics::train_lr, result.learning_rate);
-  record.add(metrics::train_skipped_steps, static_cast<double>(state.skipped));
 }
 
 /// Values of expert layers, for the model and for each layer.
@@ -45,8 +44,8 @@ class LayerMetrics {
   MetricAccumulator layers_;
 };
 
-void add_load(const LayerLoad& counts, const LoadHistory& history, size_t layer, LayerMetrics& to) {
-  const LoadStatistics load = load_statistics(counts);
+void add_load(const LoadStatistics& load, const LoadHistory& history, size_t layer,
+              LayerMetrics& to) {
   to.add(metrics::load_max_violation, load.max_vio, layer);
   to.add(metrics::load_average_max_violation, history.avg_max_vio, layer);
   to.add(metrics::load_supreme_max_violation, history.sup_max_vio, layer);
@@ -84,15 +83,19 @@ void add_routing(const RunState& state, const StepResult& result, const RoutingS
   const std::vector<LayerLoad>& loads = routing.loads();
   for (size_t layer = 0; layer < loads.size(); ++layer) {
     const auto index = static_cast<int64_t>(layer);
-    add_load(loads[layer], state.loads.layer(index), layer, metrics_of_layers);
-    if (!result.routers.empty()) add_router(result.routers[layer], layer, metrics_of_layers);
+    // Zeros would pass for figures: for a collapse, to an alarm.
+    const LoadStatistics load = load_statistics(loads[layer]);
+    if (load.effective_experts > 0.0) {
+      add_load(load, state.loads.layer(index), layer, metrics_of_layers);
+      if (!result.routers.empty()) add_router(result.routers[layer], layer, metrics_of_layers);
+      record.histograms.push_back(
+          Histogram::of_counts(fmt::format("load/experts/{}", layer), loads[layer].counts));
+    }
     std::vector<std::pair<std::string, double>> own;
     routing.balancer(index).metrics(own);
     for (const auto& [name, value] : own) {
       metrics_of_layers.add(metrics::balance_state, name, value, layer);
     }
-    record.histograms.push_back(
-        Histogram::of_counts(fmt::format("load/experts/{}", layer), loads[layer].counts));
   }
   for (size_t stack = 0; stack < result.experts.size(); ++stack) {
     add_experts(result.experts[stack], stack, metrics_of_layers);
@@ -123,8 +126,9 @@ void add_speed(const SpeedSample& speed, Record& record) {
 Record make_step_record(const RunState& state, const StepResult& result,
                         const RoutingSession& routing, const SpeedSample& speed) {
   Record record{.step = state.step, .tokens = state.tokens, .seconds = state.seconds};
-  add_losses(state, result, routing.layers() > 0, record);
-  add_routing(state, result, routing, record);
+  if (!result.empty) add_losses(state, result, routing.layers() > 0, record);
+  record.add(metrics::train_skipped_steps, static_cast<double>(state.skipped));
+  if (!result.empty) add_routing(state, result, routing, record);
   add_speed(speed, record);
   return record;
 }

@@ -21,9 +21,9 @@ struct SpeedSample {
   int64_t peak_memory_bytes = 0;
 };
 
-/// The record of the step that `state` has just counted: losses, norm and rate; of each expert layer
-/// and of the model the load of the global batch, what was watched of routers and experts, and the
-/// balancers' own metrics; speed and memory; a histogram of the load per expert layer.
+/// The record of the step that `state` has just counted: losses, norm, rate; per expert layer (if it
+/// routed) and model the load of the global batch and its histogram, what was watched of routers and
+/// experts, the balancers' metrics; speed, memory. No losses nor loads of a step that was empty.
 [[nodiscard]] Record make_step_record(const RunState& state, const StepResult& result,
                                       const RoutingSession& routing, const SpeedSample& speed);
 

@@ -48,6 +48,27 @@ TEST(RoutingProbe, CountsByDomain) {
   EXPECT_EQ(layer.together.counts()[2 * 4 + 3], 2);
 }
 
+TEST(RoutingProbe, CountsNoPairsOfMoreExpertsThanMemoryIsMeantFor) {
+  constexpr int64_t kMost = 1024;
+  EXPECT_EQ(LayerProbe(1, kMost).together.experts(), kMost);
+  const std::vector<int64_t> many = {kMost + 1};
+  RoutingProbe probe(many, 1, 1);
+  const LayerProbe& layer = probe.layers().front();
+  EXPECT_EQ(layer.together.experts(), 0);
+  EXPECT_EQ(layer.strongest_pair(), 0.0);
+
+  Pool pool;
+  const SequenceLayout layout = layout_of({1});
+  Selection selection{.tokens = 1, .experts = many[0], .top_k = 2, .expert = {3, 1024}};
+  selection.count_load(layout.counted);
+  const Tensor z = Tensor::zeros(pool, {1, many[0]}, DType::f32);
+  probe.observe({0, {.logits = z, .scores = z, .probabilities = z}, selection, layout, {}});
+  EXPECT_EQ(layer.chosen[0][1024], 1);
+  SingleRank alone;
+  probe.reduce(alone);
+  EXPECT_EQ(layer.chosen[0][3], 1);
+}
+
 TEST(RoutingProbe, NamesTheStrongestPairOfEachExpert) {
   RoutingProbe probe(kExperts, 1, 1);
   show(probe, 0, 0, {0, 1, 1, 0, 0, 2, 2, 3});

@@ -101,6 +101,22 @@ TEST_F(Compare, RunsEverythingAndShowsItAgainWithoutRunning) {
   EXPECT_EQ(text_of(scratch_ / "out/table.md"), markdown);
 }
 
+TEST_F(Compare, GoesOnBehindARunThatLeftNoRecord) {
+  write(R"(
+base: tiny.yaml
+set: {train.steps: 2, threads: 1, balance: {type: none}}
+variations:
+  silent: {log.sinks: [console]}
+  sound: {}
+dense_twin: false
+)");
+  const Outcome outcome = compare("out", {"--jobs", "1"});
+  EXPECT_NE(outcome.status, 0);
+  EXPECT_THAT(outcome.output + outcome.errors, HasSubstr("metrics.jsonl: no record"));
+  EXPECT_EQ(results_in("out"), 1U);
+  EXPECT_TRUE(fs::exists(scratch_ / "out/results/sound-s1.json"));
+}
+
 TEST_F(Compare, ListsWithoutRunning) {
   const Outcome outcome = compare("out", {"--list"});
   EXPECT_EQ(outcome.status, 0) << outcome.errors;

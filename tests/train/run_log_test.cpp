@@ -104,6 +104,43 @@ TEST_F(RunLogTest, ProbesCountTheHeldOutTextByDomain) {
   }
 }
 
+TEST_F(RunLogTest, StepsThatRouteNothingHaveNoFiguresOfTheirLoad) {
+  train(tiny_recipe("model: {experts: {diversify: {steps: 4}}}\n"
+                    "train: {evaluate: {every: 2}}\n"
+                    "log: {alarms: {patience: 0, quiet: 0}}"),
+        "run");
+  int64_t seen = 0;
+  for (const json& record : metrics("run")) {
+    const int64_t step = record.at("step").get<int64_t>();
+    if (record.contains("train/loss")) {
+      for (const char* name :
+           {"load/spread", "load/spread/1", "router/entropy", "alarm/collapse"}) {
+        EXPECT_EQ(record.contains(name), step > 4) << name << " of step " << step;
+      }
+      ++seen;
+    } else {
+      // The evaluation behind the fourth step is that of the spawned experts.
+      EXPECT_EQ(record.contains("eval/max_violation"), step >= 4) << step;
+    }
+  }
+  EXPECT_EQ(seen, 8);
+  EXPECT_THAT(steps_of(routing("run", "probe")), ElementsAre(4, 6, 8));
+}
+
+TEST_F(RunLogTest, AStepWithoutATokenThatCountsHasNoLoss) {
+  const int64_t experts[] = {4};
+  RunState state(experts, 10);
+  state.step = 3;
+  state.skipped = 1;
+  const RoutingSession nothing(std::vector<std::unique_ptr<Balancer>>{});
+  const Record record =
+      make_step_record(state, StepResult{.problem = "none has a loss", .empty = true}, nothing, {});
+  EXPECT_EQ(record.find("train/loss"), nullptr);
+  EXPECT_EQ(record.find("train/grad_norm"), nullptr);
+  ASSERT_NE(record.find("train/skipped_steps"), nullptr);
+  EXPECT_EQ(*record.find("train/skipped_steps"), 1.0);
+}
+
 TEST_F(RunLogTest, ExpertsShareGradientsAndMove) {
   train(tiny_recipe("log: {every: 1, experts: 4 steps}"), "run");
   const auto experts = routing("run", "experts");

@@ -1,6 +1,7 @@
 #include "train/compare/cases.h"
 
 #include <algorithm>
+#include <map>
 #include <optional>
 #include <set>
 
@@ -164,6 +165,24 @@ void check_distinct(const std::vector<ComparisonCase>& cases, const std::string&
   }
 }
 
+/// The names of cells join those of model and variation, which may make two of them equal.
+void check_distinct_cells(const ComparisonCases& cases, const Location& where,
+                          Diagnostics& problems) {
+  std::map<std::string, std::string> cells;  // name -> how it came about
+  for (const ComparisonCase& model : cases.models) {
+    if (model.name.empty()) continue;  // the only one
+    for (const ComparisonCase& variation : cases.variations) {
+      const std::string cell = fmt::format("{}-{}", model.name, variation.name);
+      const std::string origin = fmt::format("model {}, variation {}", model.name, variation.name);
+      const auto [other, is_new] = cells.emplace(cell, origin);
+      if (is_new) continue;
+      problems.add(where, "models",
+                   fmt::format("{} and {} would both be named {}; give one of them another name",
+                               other->second, origin, cell));
+    }
+  }
+}
+
 }  // namespace
 
 ComparisonCases take_cases(YamlDocument& document) {
@@ -194,6 +213,7 @@ ComparisonCases take_cases(YamlDocument& document) {
   if (variations || grid) {
     check_distinct(cases.variations, "variations", (variations ? variations : grid)->where,
                    document.problems);
+    if (models) check_distinct_cells(cases, models->where, document.problems);
   } else {
     document.problems.add(
         document.root.where, "variations",

@@ -281,7 +281,11 @@ RunResult collect_result(const Comparison& comparison, const ComparisonCell& cel
 
 void write_result(const RunResult& result, const fs::path& file) {
   create_folders(real_file_system(), file.parent_path(), kRaise);
-  write_file_atomically(real_file_system(), file, bytes_of(to_json(result).dump(1) + "\n"), kRaise);
+  write_file_atomically(
+      real_file_system(), file,
+      bytes_of(to_json(result).dump(1, ' ', false, nlohmann::json::error_handler_t::replace) +
+               "\n"),
+      kRaise);
 }
 
 std::optional<RunResult> read_result(const fs::path& file) {

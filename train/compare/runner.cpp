@@ -132,21 +132,10 @@ class ComparisonRunner {
             fmt::format("ended with status {}; see {}", exit.status, console_file(run).string());
       }
     }
-    RunResult result;
-    if (exit.status == kSuccess || exit.status == kDiverged) {
-      result =
-          collect_result(comparison_, *run.cell, run.seed, run_folder(run),
-                         {.status = exit.status == kSuccess ? RunStatus::done : RunStatus::diverged,
-                          .problem = report.problem,
-                          .threads = threads_,
-                          .jobs = options_.jobs,
-                          .peak_resident_bytes = exit.peak_resident_bytes});
-      write_result(result, result_file(run));
-      report.result = &result;
+    const std::optional<RunResult> result = collect_result_of(active, exit, report.problem);
+    if (result) {
+      report.result = &*result;
       ++done_;
-      if (exit.status == kSuccess && !comparison_.config.keep_checkpoints) {
-        fs::remove_all(run_folder(run) / "checkpoints");
-      }
     } else {
       summary.failed.push_back(run.name);
     }
@@ -155,6 +144,31 @@ class ComparisonRunner {
     report.done = done_;
     report.eta_seconds = seconds_since(start_) * waiting_flops_ / finished_flops_;
     report_(report);
+  }
+
+  /// Writes the result of a run that came to its end or diverged; nullopt, and a problem, when there
+  /// is none. What one run lacks (it diverged before its first record) is no reason to end the others.
+  std::optional<RunResult> collect_result_of(const Active& active, const RunExit& exit,
+                                             std::string& problem) const {
+    if (exit.status != kSuccess && exit.status != kDiverged) return std::nullopt;
+    const ComparisonRun& run = active.run;
+    try {
+      RunResult result =
+          collect_result(comparison_, *run.cell, run.seed, run_folder(run),
+                         {.status = exit.status == kSuccess ? RunStatus::done : RunStatus::diverged,
+                          .problem = problem,
+                          .threads = threads_,
+                          .jobs = options_.jobs,
+                          .peak_resident_bytes = exit.peak_resident_bytes});
+      write_result(result, result_file(run));
+      if (exit.status == kSuccess && !comparison_.config.keep_checkpoints) {
+        fs::remove_all(run_folder(run) / "checkpoints");
+      }
+      return result;
+    } catch (const Error& error) {
+      problem = problem.empty() ? error.what() : fmt::format("{}; {}", problem, error.what());
+      return std::nullopt;
+    }
   }
 
   const Comparison& comparison_;

@@ -28,10 +28,10 @@ constexpr TableColumn kColumns[] = {
      Better::lower},
     {"dropped_fraction", "drops %", "assignments dropped for capacity, last step", 2, 100.0,
      Better::lower},
-    {"specialisation_mean", "special.", "domain specialisation, mean over layers", 3, 1.0,
+    {"specialisation_mean", "special.", "domain specialisation, mean over domains", 3, 1.0,
      Better::higher},
-    {"specialisation_max", "special. max", "domain specialisation, largest of the layers", 3, 1.0,
-     Better::higher, false},
+    {"specialisation_max", "special. max", "domain specialisation of the most special domain", 3,
+     1.0, Better::higher, false},
     {"tokens_per_second", "tok/s", "training tokens per second, median", 0, 1.0, Better::higher},
     {"relative_speed", "speed", "tokens per second over those of the model's first variation", 2,
      1.0, Better::higher},
@@ -70,7 +70,7 @@ struct Specialisation {
   std::optional<double> max;
 };
 
-/// eval/specialisation, or the mean of eval/specialisation/<layer>.
+/// eval/specialisation, or the mean of eval/specialisation/<domain>.
 Specialisation specialisation_of(const RunResult& result) {
   constexpr std::string_view kName = "eval/specialisation";
   Specialisation found{.mean = result.metric(kName)};
@@ -86,6 +86,13 @@ Specialisation specialisation_of(const RunResult& result) {
   }
   if (!found.mean && count > 0) found.mean = sum / static_cast<double>(count);
   return found;
+}
+
+/// Of routers and of balancing, which are measured apart.
+std::optional<double> router_fraction_of(const RunResult& result) {
+  const auto routers = result.metric("speed/router_fraction");
+  if (!routers) return std::nullopt;
+  return *routers + result.metric("speed/phase_fraction/balancing").value_or(0.0);
 }
 
 std::vector<std::optional<double>> values_of(const RunResult& result, double equal_seconds) {
@@ -107,7 +114,7 @@ std::vector<std::optional<double>> values_of(const RunResult& result, double equ
   set("specialisation_mean", specialisation.mean);
   set("specialisation_max", specialisation.max);
   set("tokens_per_second", result.metric("speed/tokens_per_second"));
-  if (!result.is_twin) set("router_fraction", result.metric("speed/router_fraction"));
+  if (!result.is_twin) set("router_fraction", router_fraction_of(result));
   set("seconds", result.seconds);
   set("peak_bytes", result.metric("memory/peak_bytes"));
   set("parameters_active", static_cast<double>(result.parameters_active));

@@ -4,6 +4,15 @@
 #include "train/run_log.h"
 
 namespace sluice {
+namespace {
+
+/// False while one expert takes all tokens: a step, or an evaluation, then leaves no file.
+bool routes(const Run& run) {
+  const auto diversify = diversification(run.recipe());
+  return diversify == nullptr || run.state().step >= diversify->steps;
+}
+
+}  // namespace
 
 RunTraces::RunTraces(std::filesystem::path folder, const std::shared_ptr<Configurable>& config)
     : folder_(std::move(folder)), config_(std::dynamic_pointer_cast<const TraceConfig>(config)) {}
@@ -20,7 +29,8 @@ StepResult RunTraces::step(Run& run, FunctionRef<StepResult()> step) const {
 std::optional<Evaluation> RunTraces::evaluate(
     Run& run, FunctionRef<std::optional<Evaluation>()> evaluate) const {
   const int64_t step = run.state().step;
-  if (!config_ || !config_->held_out || !config_->covers(step)) return evaluate();
+  const bool is_wanted = config_ && config_->held_out && config_->covers(step) && routes(run);
+  if (!is_wanted) return evaluate();
   TraceWriter trace = begin(run, TraceKind::held_out, step);
   const RoutingWatch watch(run.routing(), trace);
   std::optional<Evaluation> result = evaluate();
@@ -29,7 +39,7 @@ std::optional<Evaluation> RunTraces::evaluate(
 }
 
 bool RunTraces::wants_step(const Run& run) const {
-  if (!config_ || !config_->every) return false;
+  if (!config_ || !config_->every || !routes(run)) return false;
   const Progress before = run.progress();
   const RunSizes& sizes = run.sizes();
   const Progress after = sizes.progress(before.step + 1, before.tokens + sizes.tokens_per_step);

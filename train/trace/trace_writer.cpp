@@ -107,6 +107,7 @@ void TraceWriter::observe(const RoutingObservation& observation) {
       micro_batches_ - 1);
   ++layer.micro_batches;
   if (!layer.has_tables) create_layer(layer, observation);
+  layer.width = std::max(layer.width, selection.top_k);
   layer.shifted = layer.shifted || selection.shifted;
   write_experts(layer, selection);
   write_weights(layer, observation);

@@ -130,6 +130,14 @@ seeds: [1, 1]
   EXPECT_THAT(problems, HasSubstr("c.yaml:9:8: seeds: 1 stands there twice"));
 }
 
+TEST(Comparison, RefusesCellsOfOneName) {
+  const ComparisonFiles files;
+  EXPECT_THAT(files.problems_of("base: base.yaml\nmodels: {a: {}, a-b: {}}\n"
+                                "variations: {b-c: {}, c: {}}\n"),
+              HasSubstr("models: model a, variation b-c and model a-b, variation c would both be "
+                        "named a-b-c; give one of them another name"));
+}
+
 TEST(Comparison, RefusesAFileThatComparesNothing) {
   const ComparisonFiles files;
   EXPECT_THAT(files.problems_of(""), HasSubstr("c.yaml"));

@@ -101,6 +101,13 @@ TEST_F(CompareTable, ShowsTheSpecialisationThatARunMeasured) {
   EXPECT_THAT(table_text(table), HasSubstr("special."));
 }
 
+TEST_F(CompareTable, CountsBalancingIntoTheTimeOfRouting) {
+  results_[3].metrics["speed/router_fraction"] = 0.25;
+  EXPECT_DOUBLE_EQ(cell(make_table(comparison_, results_), 1, "router_fraction").mean, 0.25);
+  results_[3].metrics["speed/phase_fraction/balancing"] = 0.5;
+  EXPECT_DOUBLE_EQ(cell(make_table(comparison_, results_), 1, "router_fraction").mean, 0.75);
+}
+
 TEST_F(CompareTable, CountsADivergedRunWithoutItsNumbers) {
   results_[1].status = RunStatus::diverged;
   const ComparisonTable table = make_table(comparison_, results_);

@@ -18,6 +18,7 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::ScratchFolder;
+using ::testing::SizeIs;
 using ::testing::StartsWith;
 
 class TraceFileTest : public ::testing::Test {
@@ -135,6 +136,24 @@ TEST_F(TraceFileTest, WidensWhereALaterMicroBatchHasMoreSlots) {
   EXPECT_THAT(trace.weights(1, 0, 1), ElementsAre(0.5f, 1.5f, 0.0f));
   EXPECT_THAT(trace.experts(1, 5, 7), ElementsAre(0, 1, 2, 299, 1, 0));
   EXPECT_THAT(trace.experts(1, 9, 10), ElementsAre(7, 8, 254));
+}
+
+TEST_F(TraceFileTest, KeepsDropsAsWideAsRoutesThatWereWiderBefore) {
+  TraceMeta of_one = meta();
+  of_one.experts = {4};
+  TraceWriter trace(path(), of_one, 16);
+  const Selection narrow = selection({0, 1, 2, 3, 1, 0, 3, kNoExpert, 2, 1}, 2);
+  Selection dropping = narrow;
+  dropping.dispatched = narrow.expert;
+  dropping.dispatched[2] = kNoExpert;
+  observe(trace, 0, layout(10), narrow);
+  observe(trace, 0, layout(12), selection({0, 1, 2, 1, 0, 3, 3, 2, 1, 0, 1, 3, 2, 3, 0}, 3));
+  observe(trace, 0, layout(14), dropping);
+  trace.finish();
+  const TraceFile file(path());
+  EXPECT_EQ(file.layer(0).width, 3);
+  EXPECT_THAT(file.dropped(0, 0, 10), AllOf(SizeIs(30), Each(0)));
+  EXPECT_THAT(file.dropped(0, 10, 12), ElementsAre(0, 0, 0, 1, 0, 0));
 }
 
 TEST_F(TraceFileTest, IsAsCompactAsTheNumbersAllow) {

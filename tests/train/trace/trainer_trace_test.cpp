@@ -124,6 +124,20 @@ TEST_F(TrainerTrace, IsRefusedForADenseModel) {
       ::testing::ThrowsMessage<ConfigError>(HasSubstr("train.trace: given, but no symbol")));
 }
 
+/// Four dense steps, then four that route.
+constexpr std::string_view kDiversify = "model: {experts: {diversify: {steps: 4}}}\n";
+
+TEST_F(TrainerTrace, BeginsWhereTheExpertsAreSpawned) {
+  (void)train(tiny_recipe(fmt::format("{}train: {{trace: {{every: 1}}, evaluate: {{every: 2}}}}",
+                                      kDiversify)),
+              "run");
+  EXPECT_THAT(traces("run").steps(TraceKind::training), ElementsAre(5, 6, 7, 8));
+  EXPECT_THAT(traces("run").steps(TraceKind::held_out), ElementsAre(4, 6, 8));
+  (void)train(replay_of("run", fmt::format("{}train: {{evaluate: {{every: 2}}}}", kDiversify)),
+              "again");
+  EXPECT_EQ(metrics("again"), metrics("run"));
+}
+
 // --- replaying -----------------------------------------------------------------------------------
 
 TEST_F(TrainerTrace, ReplaysItsOwnRoutesToTheSameBits) {
