@@ -80,7 +80,7 @@ TEST_F(Mixer, GatesBySoftmaxOfTheContext) {
 
 TEST_F(Mixer, TakesTheLowerOfGatesThatDifferByLessThanAMillionth) {
   make_example();
-  // g differs by a quarter of the logits' difference, twice.
+  // Near equal gates differ by half of what their logits differ.
   set("weight", {0, 0, 0, 0, 0, 1e-6});
   EXPECT_EQ(experts_by_domain(4), (std::vector<int32_t>{0, 0, 0, 0}));
   set("weight", {0, 0, 0, 0, 0, 4e-6});
@@ -88,21 +88,16 @@ TEST_F(Mixer, TakesTheLowerOfGatesThatDifferByLessThanAMillionth) {
 }
 
 TEST_F(Mixer, GivesEveryClusterAnExpertOfItsOwn) {
-  make("mixer", {{"domains", 6}, {"context_size", 3}, {"update_gate_every", 1}},
-       {.experts = 6, .hidden_size = 3, .top_k = 1});
-  std::vector<double> contexts;
-  for (uint64_t i = 0; i < 18; ++i) contexts.push_back(normal({.seed = 4}, 0, i) * 3.0);
-  set("contexts", contexts);
-  set("centroids", contexts);
-  std::vector<double> sums;
-  for (uint64_t i = 0; i < 36; ++i) sums.push_back(uniform({.seed = 5}, 0, i));
-  sums.resize(42, 1.0);
-  router_->end_step(sums, kDue);
-  // Six contexts on five columns are fitted only nearly: what counts is that Y is a permutation.
+  // As many columns as the fit needs to be exact.
   make("mixer", {{"domains", 6}, {"context_size", 6}, {"update_gate_every", 1}},
        {.experts = 6, .hidden_size = 3, .top_k = 1});
-  contexts.clear();
-  for (uint64_t i = 0; i < 36; ++i) contexts.push_back(normal({.seed = 4}, 0, i) * 3.0);
+  std::vector<double> contexts;
+  std::vector<double> sums;
+  for (uint64_t i = 0; i < 36; ++i) {
+    contexts.push_back(3.0 * normal({.seed = 4}, 0, i));
+    sums.push_back(uniform({.seed = 5}, 0, i));
+  }
+  sums.resize(42, 1.0);
   set("contexts", contexts);
   set("centroids", contexts);
   router_->end_step(sums, kDue);
