@@ -1,5 +1,6 @@
 #include "layers/model.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "autograd/core/recompute.h"
@@ -119,6 +120,9 @@ Model::Model(Pool& pool, const ModelConfig& config, uint64_t seed)
     AttentionSource* attention =
         sublayer.mixer != nullptr ? sublayer.mixer->attention_source() : nullptr;
     if (attention != nullptr) place.attention = attention;
+    if (place.first_router == nullptr && sublayer.feed_forward != nullptr) {
+      place.first_router = sublayer.feed_forward->router();
+    }
   }
   final_norm_ =
       &child(std::make_unique<Norm>(b.child("final_norm"), config.norm, config.hidden_size));
@@ -236,6 +240,22 @@ Tensor Model::token_losses(const ForwardContext& context, const Tensor& tokens,
 Tensor Model::logits(const ForwardContext& context, const Tensor& hidden) const {
   const PhaseScope phase(context.tape, Phase::embedding_and_loss);
   return linear(context.tape, hidden, context.tape.use(*head_));
+}
+
+bool Model::wants_expert_losses(const Progress& progress) const {
+  return std::any_of(sublayers_.begin(), sublayers_.end(), [&](const Sublayer* sublayer) {
+    return sublayer->feed_forward != nullptr &&
+           sublayer->feed_forward->wants_expert_losses(progress);
+  });
+}
+
+void Model::add_expert_losses(const ForwardContext& context, int64_t expert,
+                              const Tensor& losses) const {
+  for (const Sublayer* sublayer : sublayers_) {
+    if (sublayer->feed_forward != nullptr) {
+      sublayer->feed_forward->add_expert_losses(context, expert, losses);
+    }
+  }
 }
 
 void Model::end_step(RoutingSession& session, const Progress& progress) {

@@ -101,6 +101,12 @@ class Model : public Module {
   /// Logits [n, V] for rows `hidden` [n, D] of forward().
   [[nodiscard]] Tensor logits(const ForwardContext& context, const Tensor& hidden) const;
 
+  /// True when a router wants the loss of every expert on the tokens of this step.
+  [[nodiscard]] bool wants_expert_losses(const Progress& progress) const;
+  /// Hands the routers the losses [N] of a micro-batch of which every expert layer sent all tokens
+  /// to `expert`.
+  void add_expert_losses(const ForwardContext& context, int64_t expert, const Tensor& losses) const;
+
   /// Once per applied optimizer step, after the balancers' own: what changes by other means than
   /// gradients (routers by clustering).
   void end_step(RoutingSession& session, const Progress& progress);

@@ -15,6 +15,8 @@
 
 namespace sluice {
 
+class Router;
+
 /// What a router is made for.
 struct RouterSetup {
   int64_t hidden_size;
@@ -23,6 +25,9 @@ struct RouterSetup {
   int64_t top_k = 1;  // largest k that the run uses
   /// The experts of the layer, for routers that look at their weights; they outlive the router.
   const Experts* experts = nullptr;
+  /// The router of the model's first expert layer, for routers that decide once for all layers; null
+  /// in that layer. It outlives the router.
+  const Router* first = nullptr;
 };
 
 class Router : public Module {
@@ -40,6 +45,12 @@ class Router : public Module {
                                                const RouterScores& scores,
                                                const Selection& selection) const = 0;
 
+  /// What the routed experts read instead of x [N, D]; on the tape. Called in recomputation too.
+  [[nodiscard]] virtual Tensor expert_input(const ForwardContext& /*context*/,
+                                            const Tensor& x) const {
+    return x;
+  }
+
   /// For a router that looks at earlier tokens of the document: the memory that ForwardContext holds
   /// when decoding. Null: each token's scores are its own.
   [[nodiscard]] virtual std::unique_ptr<FeedForwardState> make_state(Pool& /*pool*/,
@@ -56,6 +67,14 @@ class Router : public Module {
   /// training once per micro-batch: not in recomputation nor in a counting pass.
   virtual void add_sums(const ForwardContext& /*context*/, const Tensor& /*x*/,
                         const Selection& /*selection*/, std::span<double> /*sums*/) const {}
+  /// True when it wants to know, in this step, the loss of every expert on the step's tokens.
+  [[nodiscard]] virtual bool wants_expert_losses(const Progress& /*progress*/) const {
+    return false;
+  }
+  /// Adds what a micro-batch brings: losses [N] in nats when every expert layer of the model sends
+  /// all tokens to `expert`, 0 for tokens without a loss. Only where they are wanted.
+  virtual void add_expert_losses(const ForwardContext& /*context*/, int64_t /*expert*/,
+                                 const Tensor& /*losses*/, std::span<double> /*sums*/) const {}
   /// Once per applied optimizer step, with the sums of the whole global batch.
   virtual void end_step(std::span<const double> /*sums*/, const Progress& /*progress*/) {}
 };
@@ -77,6 +96,9 @@ struct RouterConfig : Configurable {
   [[nodiscard]] virtual bool restricts() const { return false; }
   /// True for a router that wants ForwardContext::attention.
   [[nodiscard]] virtual bool reads_attention() const { return false; }
+  /// How many domains of the training data it tells apart (SequenceLayout::document_domains); 0: it
+  /// does not look at them.
+  [[nodiscard]] virtual int64_t num_domains() const { return 0; }
   /// True when, by design, a token's experts depend in training on later tokens of its document.
   [[nodiscard]] virtual bool looks_ahead() const { return false; }
 };

@@ -225,6 +225,7 @@ const Selection& RoutingSession::select(int64_t layer, bool replay, int64_t coun
   clear(place.selection);
   make(balancer(layer), place.selection);
   place.made = true;
+  if (phase_ == Phase::trial) return place.selection;
   routed_ = phase_ == Phase::training;
   auto& loads = evaluating() ? eval_loads_ : loads_;
   loads[static_cast<size_t>(layer)].add(place.selection, counted_tokens);
@@ -276,7 +277,7 @@ void RoutingSession::reduce_eval_loads(Communicator& communicator) {
 }
 
 void RoutingSession::observe(const RoutingObservation& observation) const {
-  if (counting()) return;
+  if (counting() || phase_ == Phase::trial) return;
   for (RoutingObserver* observer : observers_) observer->observe(observation);
 }
 
@@ -286,6 +287,15 @@ RoutingWatch::RoutingWatch(RoutingSession& session, RoutingObserver& observer)
 }
 
 RoutingWatch::~RoutingWatch() { std::erase(session_.observers_, observer_); }
+
+TrialScope::TrialScope(RoutingSession& session, RouteSource& source)
+    : session_(session), source_(session, &source) {
+  SLUICE_INTERNAL_CHECK(session.phase_ == RoutingSession::Phase::training,
+                        "a trial begins outside the ordinary pass");
+  session_.phase_ = RoutingSession::Phase::trial;
+}
+
+TrialScope::~TrialScope() { session_.phase_ = RoutingSession::Phase::training; }
 
 void RoutingSession::forget_selections() {
   for (Record& place : journal_) place.made = false;

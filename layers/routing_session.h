@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "layers/routing.h"
@@ -113,7 +114,7 @@ class RoutingSession {
   void visit_state(StateVisitor& visitor);
 
  private:
-  enum class Phase : uint8_t { training, counting, evaluation };
+  enum class Phase : uint8_t { training, counting, evaluation, trial };
   /// A place for the selection of one layer and micro-batch; `made` says whether it is filled.
   /// Places are reused from step to step, so that a steady state allocates nothing.
   struct Record {
@@ -122,6 +123,7 @@ class RoutingSession {
   };
   friend class RoutingWatch;
   friend class RouteSourceScope;
+  friend class TrialScope;
   [[nodiscard]] Record& record(int64_t layer);
   void forget_selections();
   void end_micro_batch();
@@ -167,15 +169,29 @@ class RoutingWatch {
 /// `source` decides the routes of `session` while this lives; null: nobody does.
 class RouteSourceScope {
  public:
-  RouteSourceScope(RoutingSession& session, RouteSource* source) : session_(session) {
-    session_.source_ = source;
-  }
-  ~RouteSourceScope() { session_.source_ = nullptr; }
+  RouteSourceScope(RoutingSession& session, RouteSource* source)
+      : session_(session), before_(std::exchange(session.source_, source)) {}
+  ~RouteSourceScope() { session_.source_ = before_; }
   RouteSourceScope(const RouteSourceScope&) = delete;
   RouteSourceScope& operator=(const RouteSourceScope&) = delete;
 
  private:
   RoutingSession& session_;
+  RouteSource* before_;
+};
+
+/// Passes over a step's tokens that only ask what would have been, between its micro-batches and
+/// finish_loads(): while this lives `source` decides, and no selection is counted, kept or observed.
+class TrialScope {
+ public:
+  TrialScope(RoutingSession& session, RouteSource& source);
+  ~TrialScope();
+  TrialScope(const TrialScope&) = delete;
+  TrialScope& operator=(const TrialScope&) = delete;
+
+ private:
+  RoutingSession& session_;
+  RouteSourceScope source_;
 };
 
 }  // namespace sluice

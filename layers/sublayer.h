@@ -12,6 +12,7 @@
 namespace sluice {
 
 class AttentionSource;
+class Router;
 struct ModelConfig;
 
 /// What a sequence mixer keeps between decoding steps (a key/value cache, a recurrent state).
@@ -56,6 +57,14 @@ class FeedForward : public Module {
                                                                      int64_t /*capacity*/) const {
     return nullptr;
   }
+  /// Its router; null for a dense one.
+  [[nodiscard]] virtual const Router* router() const { return nullptr; }
+  /// Router::wants_expert_losses and add_expert_losses of its router.
+  [[nodiscard]] virtual bool wants_expert_losses(const Progress& /*progress*/) const {
+    return false;
+  }
+  virtual void add_expert_losses(const ForwardContext& /*context*/, int64_t /*expert*/,
+                                 const Tensor& /*losses*/) const {}
   /// Once per applied optimizer step: lets a router learn that does not learn by gradients.
   virtual void end_step(RoutingSession& /*session*/, const Progress& /*progress*/) {}
 };
@@ -66,6 +75,8 @@ struct SublayerPlace {
   int64_t expert_layer;  // among layers that route
   /// The last attention layer before it; null for none. Outlives the sublayer's use.
   AttentionSource* attention = nullptr;
+  /// The router of the first expert layer; null up to there. Outlives the sublayer's use.
+  const Router* first_router = nullptr;
 };
 
 /// A line of mixers.def or ffns.def. `section` is the recipe key below `model` that configures it.

@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "train/domains.h"
 #include "train/find_checkpoint.h"
 #include "train/output_file.h"
 #include "train/trace/trace_replay.h"
@@ -78,8 +79,9 @@ EvaluationText EvaluationText::parse(std::string_view text) {
 Evaluation evaluate_checkpoint(TrainedModel& trained, const std::vector<EvaluationText>& texts,
                                const EvaluationTraces& traces) {
   const Recipe& recipe = trained.recipe;
-  const Dataset data =
+  Dataset data =
       load_dataset(config_of(recipe, texts), static_cast<uint64_t>(recipe.seed), trained.tokenizer);
+  if (reads_domains(recipe)) number_domains(recipe, "--data", data);
   SingleRank communicator;
   EvaluationOptions options = evaluation_options(recipe, batch_sizes(recipe), communicator);
   if (!texts.empty()) options.max_tokens = std::nullopt;

@@ -5,6 +5,7 @@
 
 #include "autograd/ops/reshape.h"
 #include "data/utf8.h"
+#include "train/domains.h"
 #include "train/find_checkpoint.h"
 #include "train/stop_text.h"
 
@@ -14,8 +15,9 @@ namespace {
 /// Decoding of one sequence; the session evaluates while it lives.
 class Decoder {
  public:
-  Decoder(TrainedModel& trained, int64_t capacity)
+  Decoder(TrainedModel& trained, int64_t capacity, int32_t domain)
       : trained_(trained),
+        domain_(domain),
         progress_(progress_of(trained.recipe, trained.meta)),
         tape_(*trained.pool),
         no_grad_(tape_),
@@ -29,7 +31,8 @@ class Decoder {
   /// Reads `tokens` and returns the logits [V] of what comes after the last of them.
   std::vector<double> read(std::span<const int32_t> tokens) {
     const auto count = static_cast<int64_t>(tokens.size());
-    const SequenceLayout layout = SequenceLayout::single(*trained_.pool, count, state_.length);
+    SequenceLayout layout = SequenceLayout::single(*trained_.pool, count, state_.length);
+    layout.document_domains = {domain_};
     const ForwardContext context{
         .tape = tape_, .layout = layout, .routing = trained_.routing.get(), .progress = progress_};
     const Tensor hidden = trained_.model->decode(
@@ -44,6 +47,7 @@ class Decoder {
 
  private:
   TrainedModel& trained_;
+  int32_t domain_;
   Progress progress_;
   Tape tape_;
   NoGrad no_grad_;
@@ -71,6 +75,7 @@ void check_generation(const TrainedModel& trained, std::span<const int32_t> prom
   SLUICE_CHECK(ConfigError, options.max_tokens >= 1, "--tokens: found {}, allowed 1 or more",
                options.max_tokens);
   (void)StopText(options.stop_texts);
+  (void)domain_number(trained.recipe, options.domain, "--domain");
   const int64_t vocabulary = trained.tokenizer->vocab_size();
   for (const int32_t token : options.stop_tokens) {
     SLUICE_CHECK(ConfigError, token >= 0 && token < vocabulary,
@@ -93,7 +98,8 @@ Generation generate(TrainedModel& trained, std::span<const int32_t> prompt,
   const int64_t room = std::min(options.max_tokens, context - length);
   Generation result{.end = room < options.max_tokens ? GenerationEnd::context_full
                                                      : GenerationEnd::max_tokens};
-  Decoder decoder(trained, length + room);
+  Decoder decoder(trained, length + room,
+                  domain_number(trained.recipe, options.domain, "--domain"));
   StreamDecoder text(*trained.tokenizer);
   StopText stop(options.stop_texts);
   const RandomKey key{.seed = options.seed, .purpose = RandomPurpose::sampling};

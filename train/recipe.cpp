@@ -13,6 +13,7 @@
 #include "layers/router.h"
 #include "layers/sublayer.h"
 #include "optim/optimizer.h"
+#include "train/domains.h"
 #include "train/trace/trace_config.h"
 #include "train/trace/trace_replay.h"
 #include "train/yaml_reader.h"
@@ -209,6 +210,7 @@ std::optional<int64_t> max_context(const ModelConfig& config) {
 
 std::string Recipe::check() const {
   if (std::string problem = check_balance(*this); !problem.empty()) return problem;
+  if (std::string problem = check_domains(*this); !problem.empty()) return problem;
   if ((train.trace != nullptr || train.replay != nullptr) && !has_experts()) {
     return fmt::format("train.{}: given, but no symbol of model.pattern is an expert layer",
                        train.trace != nullptr ? "trace" : "replay");

@@ -40,6 +40,22 @@ class RoutingState {
   StateDict state_;
 };
 
+/// Sends every token to the same expert, in every layer.
+class OneExpert final : public RouteSource {
+ public:
+  explicit OneExpert(int64_t expert) : expert_(static_cast<int32_t>(expert)) {}
+  [[nodiscard]] bool choose(const RouteRequest& request, Selection& selection) override {
+    selection.tokens = request.layout.tokens();
+    selection.experts = request.experts;
+    selection.top_k = 1;
+    selection.expert.assign(static_cast<size_t>(selection.tokens), expert_);
+    return true;
+  }
+
+ private:
+  int32_t expert_;
+};
+
 }  // namespace
 
 TrainingStep::TrainingStep(const StepParts& parts, StepOptions options)
@@ -91,6 +107,7 @@ StepResult TrainingStep::run_update(const Batch& batch, const Progress& progress
       result.routers = monitor.layers();
     }
   }
+  if (parts_.model.wants_expert_losses(progress)) measure_experts(micro_batches, counts, progress);
   sum_over_ranks(result);
   update(progress, watch, result);
   if (!result.applied) before.restore();
@@ -136,6 +153,28 @@ void TrainingStep::run_counting_pass(const std::vector<Batch>& micro_batches,
     (void)parts_.model.forward(context_for(input.layout, counts, progress), input.tokens);
   }
   parts_.routing.end_counting(parts_.communicator);
+}
+
+void TrainingStep::measure_experts(const std::vector<Batch>& micro_batches,
+                                   const GlobalCounts& counts, const Progress& progress) {
+  const PhaseTimer timer(clock(), Phase::routing, Direction::extra);
+  const NoGrad no_grad(tape_);
+  const ExtraForward extra(tape_);
+  const int64_t experts = parts_.model.experts_per_layer().front();
+  for (const Batch& micro_batch : micro_batches) {
+    const ModelInput input = make_model_input(parts_.pool, micro_batch);
+    ForwardContext context = context_for(input.layout, counts, progress);
+    context.training = false;
+    for (int64_t expert = 0; expert < experts; ++expert) {
+      OneExpert everywhere(expert);
+      Tensor losses;
+      {
+        const TrialScope trial(parts_.routing, everywhere);
+        losses = parts_.model.token_losses(context, input.tokens, input.targets);
+      }
+      parts_.model.add_expert_losses(context, expert, losses);
+    }
+  }
 }
 
 void TrainingStep::run_micro_batches(const std::vector<Batch>& micro_batches,

@@ -5,7 +5,10 @@
 //   cut the global batch into micro-batches of whole sequences
 //   counting pass, when a balancer wants the loads of the whole global batch beforehand
 //   forward and backward of each micro-batch, every loss divided by the valid tokens of the global
-//   batch; sum of gradients and loads over ranks
+//   batch
+//   the loss of every expert on the same tokens, when a router asks for it: one more forward pass for
+//   each
+//   sum of gradients and loads over ranks
 //   norm, clipping, update, balancers' end of step; or, when a number is not finite, nothing of it
 //   experts spawned from one another, after the step that the recipe names for it
 //
@@ -115,6 +118,8 @@ class TrainingStep {
   [[nodiscard]] GlobalCounts count(const Batch& batch) const;
   void run_micro_batches(const std::vector<Batch>& micro_batches, const GlobalCounts& counts,
                          const Progress& progress, StepResult& result);
+  void measure_experts(const std::vector<Batch>& micro_batches, const GlobalCounts& counts,
+                       const Progress& progress);
   void run_counting_pass(const std::vector<Batch>& micro_batches, const GlobalCounts& counts,
                          const Progress& progress);
   [[nodiscard]] ModelInput input_of(const Batch& micro_batch) const;

@@ -149,7 +149,8 @@ class MoeFeedForward final : public FeedForward {
                             .num_experts = config.num_experts,
                             .layer = layer_,
                             .top_k = config.largest_top_k(),
-                            .experts = experts.get()};
+                            .experts = experts.get(),
+                            .first = place.first_router};
     router_ = &child(entry.make(b.child("router"), setup, *config.router.config));
     experts_ = &child(std::move(experts));
     if (reads_attention(config)) {
@@ -170,6 +171,17 @@ class MoeFeedForward final : public FeedForward {
   void end_step(RoutingSession& session, const Progress& progress) override {
     const int64_t size = router_->num_sums();
     if (size > 0) router_->end_step(session.router_sums(layer_, size), progress);
+  }
+
+  [[nodiscard]] const Router* router() const override { return router_; }
+  [[nodiscard]] bool wants_expert_losses(const Progress& progress) const override {
+    return router_->wants_expert_losses(progress);
+  }
+  void add_expert_losses(const ForwardContext& context, int64_t expert,
+                         const Tensor& losses) const override {
+    if (!router_->wants_expert_losses(context.progress) || !losses.has_memory()) return;
+    router_->add_expert_losses(context, expert, losses,
+                               context.routing->router_sums(layer_, router_->num_sums()));
   }
 
   [[nodiscard]] std::unique_ptr<FeedForwardState> make_state(Pool& pool, DType dtype,
@@ -229,7 +241,7 @@ class MoeFeedForward final : public FeedForward {
       plan = make_dispatch_plan(
           tape.pool(), selection.dispatched.empty() ? selection.expert : selection.dispatched,
           selection.tokens, selection.top_k, selection.experts);
-      rows = dispatch(tape, x, plan);
+      rows = dispatch(tape, router_->expert_input(context, x), plan);
     }
     {
       const PhaseScope phase(tape, Phase::experts);
@@ -267,7 +279,8 @@ class MoeFeedForward final : public FeedForward {
     offsets[0] = 0;
     const PhaseScope phase(context.tape, Phase::experts);
     return experts_->forward(
-        context, x, Tensor::of<int32_t>(context.tape.pool(), {config_.num_experts + 1}, offsets));
+        context, router_->expert_input(context, x),
+        Tensor::of<int32_t>(context.tape.pool(), {config_.num_experts + 1}, offsets));
   }
 
   /// The layer's selection, made by the balancer or replayed, and the losses it brings.

@@ -27,11 +27,12 @@ using testing_support::TinyBatch;
 using Refused = std::set<std::string>;
 
 const Refused& refused_by(const std::string& method) {
-  static const Refused of_fixed_choice = {"hash", "thor"};
-  static const Refused of_varying_k = {"hash", "thor", "top_p", "null_experts", "dense_to_sparse"};
-  static const Refused of_own_choice = {
-      "hash",         "thor",          "top_p",        "null_experts", "dense_to_sparse",
-      "node_limited", "grouped_top_k", "document_pool"};
+  static const Refused of_fixed_choice = {"hash", "thor", "mixer"};
+  static const Refused of_varying_k = {"hash",  "thor",         "mixer",
+                                       "top_p", "null_experts", "dense_to_sparse"};
+  static const Refused of_own_choice = {"hash",         "thor",          "mixer",
+                                        "top_p",        "null_experts",  "dense_to_sparse",
+                                        "node_limited", "grouped_top_k", "document_pool"};
   static const Refused nothing;
   static const std::map<std::string, const Refused*> special = {
       {"none", &nothing},
@@ -48,14 +49,19 @@ const Refused& refused_by(const std::string& method) {
   return found == special.end() ? of_fixed_choice : *found->second;
 }
 
+/// Routers of one expert per token.
+bool takes_one(const std::string& router) { return router == "thor" || router == "mixer"; }
+
 /// "" or why a recipe with both is refused.
 std::string refusal(const std::string& method, const std::string& router) {
-  const char* top_k = router == "thor" ? "1" : "2";
+  const char* top_k = takes_one(router) ? "1" : "2";
+  // As many domains as the made-up text has.
+  const char* options = router == "mixer" ? ", domains: 2" : "";
   try {
     (void)testing::tiny_recipe(
-        fmt::format("model: {{experts: {{top_k: {}, router: {{type: {}}}}}}}\n"
+        fmt::format("model: {{experts: {{num_experts: {}, top_k: {}, router: {{type: {}{}}}}}}}\n"
                     "balance: {{type: {}}}",
-                    top_k, router, method));
+                    router == "mixer" ? 2 : 4, top_k, router, options, method));
   } catch (const ConfigError& error) {
     return error.what();
   }
@@ -75,7 +81,7 @@ class EveryRouterWithEveryBalancer : public ::testing::TestWithParam<std::string
     EXPECT_EQ(router.check_against(experts.num_experts, top_k()), "");
     return config;
   }
-  static int64_t top_k() { return GetParam() == "thor" ? 1 : 2; }
+  static int64_t top_k() { return takes_one(GetParam()) ? 1 : 2; }
   static RoutingSession session(const Model& model, const std::string& method) {
     const Tagged tagged = testing::method(method);
     std::vector<std::unique_ptr<Balancer>> balancers;

@@ -194,6 +194,35 @@ TEST(RoutingSession, RefusesToReplayWhatWasNotMadeAndToMakeTwice) {
               HasSubstr("micro-batch 0 routes twice through expert layer 0"));
 }
 
+/// Sends everything to one expert.
+class Everything final : public RouteSource {
+ public:
+  bool choose(const RouteRequest& /*request*/, Selection& /*selection*/) override { return true; }
+};
+
+TEST(RoutingSession, CountsNoSelectionOfATrial) {
+  Fixture f(1);
+  Everything outer;
+  Everything inner;
+  const RouteSourceScope replayed(*f.session, &outer);
+  f.session->begin_step(1);
+  const Selection made = f.select(0, 3, 1);
+  {
+    const TrialScope trial(*f.session, inner);
+    EXPECT_EQ(f.session->source(), &inner);
+    EXPECT_EQ(f.select(0, 5, 0).expert, std::vector<int32_t>(5, 0));
+    EXPECT_EQ(f.select(0, 5, 1).expert, std::vector<int32_t>(5, 1));
+  }
+  EXPECT_EQ(f.session->source(), &outer);
+  EXPECT_EQ(f.select(0, 3, 0, /*replay=*/true), made);
+  f.session->finish_loads(f.communicator);
+  EXPECT_EQ(f.session->loads()[0].counts, (std::vector<int64_t>{0, 3}));
+  f.session->begin_evaluation();
+  EXPECT_THAT(internal_error([&] { const TrialScope trial(*f.session, inner); }),
+              HasSubstr("a trial begins outside the ordinary pass"));
+  f.session->end_evaluation();
+}
+
 TEST(RoutingSession, NeedsACountingPassOnlyForMoreThanOneMicroBatchOrRank) {
   Fixture wants(1, kWantsCounts);
   wants.session->begin_step(1);

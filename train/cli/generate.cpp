@@ -101,6 +101,10 @@ const Command generate_command = {
       app.add_option("--top-p", options.sampling.top_p,
                      "draw from the fewest tokens that have this probability together")
           ->capture_default_str();
+      app.add_option("--domain", options.domain,
+                     "domain of the text, for a router that goes by domains (none: the first that "
+                     "the model was trained on)")
+          ->type_name("NAME");
       app.add_option("--seed", options.seed, "equal seeds give equal text")
           ->check(check_whole_number)
           ->capture_default_str();

@@ -1,0 +1,119 @@
+#include "train/domains.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "autograd/support/error.h"
+#include "tests/support/scratch_folder.h"
+#include "tests/support/tiny_trained.h"
+#include "train/evaluate_checkpoint.h"
+#include "train/generate.h"
+
+namespace sluice {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using testing::ScratchFolder;
+using testing::tiny_recipe;
+using testing::tiny_trained;
+
+std::string mixer(int64_t domains, std::string_view more = "seed: 7") {
+  return fmt::format(
+      "model: {{experts: {{num_experts: 2, top_k: 1, router: {{type: mixer, domains: {}}}}}}}\n"
+      "balance: {{type: none}}\n{}",
+      domains, more);
+}
+
+template <class Call>
+std::string error_of(Call&& call) {
+  try {
+    call();
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+TEST(Domains, AreThoseOfTheTrainingSourcesInOrder) {
+  const Recipe recipe = tiny_recipe();
+  EXPECT_THAT(training_domains(recipe.data), ElementsAre("a", "b"));
+  EXPECT_FALSE(reads_domains(recipe));
+  EXPECT_TRUE(reads_domains(tiny_recipe(mixer(2))));
+  EXPECT_FALSE(reads_domains(testing::tiny_dense_recipe()));
+}
+
+TEST(Domains, OfTheRouterMustBeThoseOfTheData) {
+  EXPECT_THAT(error_of([] { (void)tiny_recipe(mixer(3)); }),
+              HasSubstr("model.experts.router.domains: found 3, allowed 2, the domains of "
+                        "data.sources (a, b)"));
+}
+
+TEST(Domains, OfHeldOutTextMustBeKnown) {
+  // The default of held_out.fraction stands beside sources.
+  const std::string changes =
+      "data: {held_out: {fraction: 0.02, sources: [{type: synthetic, pattern: copy, documents: 3, "
+      "domain: c}]}}";
+  EXPECT_THAT(error_of([&] { (void)tiny_recipe(mixer(2, changes)); }),
+              HasSubstr("data.held_out.sources: found domain c, allowed a, b"));
+}
+
+TEST(Domains, HaveNumbersByName) {
+  const Recipe recipe = tiny_recipe(mixer(2));
+  EXPECT_EQ(domain_number(recipe, "", "--domain"), 0);
+  EXPECT_EQ(domain_number(recipe, "a", "--domain"), 0);
+  EXPECT_EQ(domain_number(recipe, "b", "--domain"), 1);
+  EXPECT_THAT(error_of([&] { (void)domain_number(recipe, "c", "--domain"); }),
+              HasSubstr("--domain: found domain c, allowed a, b (what the model was trained on)"));
+  EXPECT_THAT(error_of([] { (void)domain_number(tiny_recipe(), "a", "--domain"); }),
+              HasSubstr("--domain: found a, but the model's router goes by no domains"));
+}
+
+TEST(Domains, OfTextToEvaluateGoByTheirNames) {
+  const ScratchFolder scratch;
+  const std::string file = (scratch / "text.txt").string();
+  std::ofstream(file) << "some text of more than a few bytes, twice: some text";
+  TrainedModel trained = tiny_trained(mixer(2));
+  // Contexts that make the experts read very different things.
+  for (Parameter* p : trained.model->parameters()) {
+    if (!p->name.ends_with("router.contexts")) continue;
+    for (int64_t i = 0; i < p->value.numel(); ++i) {
+      p->value.data<float>()[i] = i < p->value.numel() / 2 ? -2.0F : 2.0F;
+    }
+  }
+  const auto loss = [&](const std::string& domain) {
+    return evaluate_checkpoint(trained, {{file, domain}}).loss.per_token();
+  };
+  EXPECT_NE(loss("a"), loss("b"));
+  EXPECT_EQ(loss("b"), loss("b"));
+  const Evaluation both = evaluate_checkpoint(trained, {{file, "b"}, {file, "a"}});
+  ASSERT_EQ(both.domains.size(), 2U);
+  EXPECT_EQ(both.domains[0].domain, "a");
+  EXPECT_EQ(both.domains[0].loss.per_token(), loss("a"));
+  EXPECT_EQ(both.domains[1].loss.per_token(), loss("b"));
+  EXPECT_THAT(error_of([&] { (void)loss("c"); }),
+              HasSubstr("--data: found domain c, allowed a, b"));
+}
+
+TEST(Domains, DecideWhatIsGenerated) {
+  TrainedModel trained = tiny_trained(mixer(2));
+  for (Parameter* p : trained.model->parameters()) {
+    if (!p->name.ends_with("router.contexts")) continue;
+    for (int64_t i = 0; i < p->value.numel(); ++i) {
+      p->value.data<float>()[i] = i < p->value.numel() / 2 ? -4.0F : 4.0F;
+    }
+  }
+  const auto tokens = [&](const std::string& domain) {
+    const std::vector<int32_t> prompt = {5, 17, 3};
+    return generate(trained, prompt, {.max_tokens = 20, .domain = domain, .seed = 3},
+                    [](std::string_view) {})
+        .tokens;
+  };
+  EXPECT_EQ(tokens(""), tokens("a"));
+  EXPECT_NE(tokens("b"), tokens("a"));
+}
+
+}  // namespace
+}  // namespace sluice
