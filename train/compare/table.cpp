@@ -107,7 +107,10 @@ std::vector<std::optional<double>> values_of(const RunResult& result, double equ
   set("specialisation_mean", specialisation.mean);
   set("specialisation_max", specialisation.max);
   set("tokens_per_second", result.metric("speed/tokens_per_second"));
-  if (!result.is_twin) set("router_fraction", result.metric("speed/router_fraction"));
+  if (const auto routing = result.metric("speed/router_fraction"); routing && !result.is_twin) {
+    set("router_fraction",
+        *routing + result.metric("speed/phase_fraction/balancing").value_or(0.0));
+  }
   set("seconds", result.seconds);
   set("peak_bytes", result.metric("memory/peak_bytes"));
   set("parameters_active", static_cast<double>(result.parameters_active));
@@ -345,7 +348,10 @@ std::string table_text(const ComparisonTable& table) {
   std::string out;
   for (size_t m = 0; m < table.models.size(); ++m) {
     const std::string& model = table.models[m];
-    out += fmt::format("{}{}({})\n", model, model.empty() ? "" : "  ", explanation(table, m));
+    out += fmt::format("{}{}({}{})\n", model, model.empty() ? "" : "  ", explanation(table, m),
+                       std::isnan(table.equal_seconds[m])
+                           ? ""
+                           : "; mean ± sample standard deviation over seeds, * best");
     out += aligned(grid_of(table, model, columns_of(table, model, true), "*", ""));
     out += '\n';
   }
