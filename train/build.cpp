@@ -174,7 +174,14 @@ std::optional<Checkpoint> initial_checkpoint(const Recipe& recipe) {
   if (!recipe.train.init_from) return std::nullopt;
   SLUICE_CHECK(ConfigError, std::filesystem::exists(*recipe.train.init_from),
                "train.init_from: {}: no such file", *recipe.train.init_from);
-  return read_checkpoint(*recipe.train.init_from);
+  Checkpoint checkpoint = read_checkpoint(*recipe.train.init_from);
+  // The run takes the checkpoint's tokenizer: weights mean nothing under another one.
+  const std::string& named = recipe.data.tokenizer.type;
+  SLUICE_CHECK(ConfigError, named == "file" || named == checkpoint.meta.tokenizer_kind,
+               "train.init_from: {} was trained with tokenizer {}, data.tokenizer is {}; name the "
+               "checkpoint's own",
+               *recipe.train.init_from, checkpoint.meta.tokenizer_kind, named);
+  return checkpoint;
 }
 
 void load_weights(const Checkpoint& checkpoint, const std::string& source, const Model& model) {

@@ -56,14 +56,14 @@ double flops_per_expert(const Model& model) {
 class ActivityPlanner {
  public:
   ActivityPlanner(const Recipe& recipe, const Plan& plan, const Model& model,
-                  RoutingSession& routing, int64_t measured_top_k)
+                  RoutingSession& routing, double measured_experts)
       : experts_(dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts"))),
         plan_(plan),
         balancer_(routing.balancer(0)),
         logit_std_(recipe.model.init.std *
                    std::sqrt(static_cast<double>(recipe.model.hidden_size))),
         flops_per_expert_(flops_per_expert(model)),
-        measured_top_k_(static_cast<double>(measured_top_k)) {}
+        measured_experts_(measured_experts) {}
 
   [[nodiscard]] PlannedActivities plan() const {
     const int64_t last = std::max<int64_t>(0, plan_.sizes.steps - 1);
@@ -89,8 +89,8 @@ class ActivityPlanner {
             .experts = experts,
             .active_parameters =
                 static_cast<double>(count.total - count.experts) + experts.expected * of_expert,
-            .flops_per_token =
-                plan_.flops_per_token() + (experts.expected - measured_top_k_) * flops_per_expert_};
+            .flops_per_token = plan_.flops_per_token() +
+                               (experts.expected - measured_experts_) * flops_per_expert_};
   }
 
   [[nodiscard]] PlannedActivity at(int64_t step) const { return with(step, experts_at(step)); }
@@ -114,8 +114,14 @@ class ActivityPlanner {
   const Balancer& balancer_;
   double logit_std_;
   double flops_per_expert_;
-  double measured_top_k_;
+  double measured_experts_;
 };
+
+/// Experts whose work the run on shapes counted: fewer than k where slots stay empty.
+double experts_per_token(const LayerLoad& load) {
+  const int64_t chosen = std::accumulate(load.counts.begin(), load.counts.end(), int64_t{0});
+  return static_cast<double>(chosen) / static_cast<double>(std::max<int64_t>(load.tokens, 1));
+}
 
 /// The moment at which a token has most slots.
 int64_t step_of_largest_top_k(const ExpertsConfig& experts, const RunSizes& sizes) {
@@ -175,8 +181,9 @@ Plan make_plan(const Recipe& recipe, int64_t vocab_size, int64_t train_tokens) {
   plan.peak = pool.peak();
   if (routing->layers() == 0) return plan;
   const auto& experts = dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts"));
-  const int64_t top_k = experts.top_k_at(plan.sizes.progress(0, 0));
-  plan.activity = ActivityPlanner(recipe, plan, *model, *routing, top_k).plan();
+  plan.activity =
+      ActivityPlanner(recipe, plan, *model, *routing, experts_per_token(routing->loads()[0]))
+          .plan();
   if (experts.top_k.is_constant()) return plan;
   run_at(step_of_largest_top_k(experts, plan.sizes));
   plan.peak = pool.peak();

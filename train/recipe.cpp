@@ -71,6 +71,25 @@ std::string check_router(const std::vector<Tagged>& methods, const BalancerSetup
   return {};
 }
 
+/// Before a run gets to the first step that it records.
+std::string check_trace(const Recipe& recipe) {
+  const auto* trace = dynamic_cast<const TraceConfig*>(recipe.train.trace.get());
+  if (trace == nullptr) return {};
+  const std::string pattern = recipe.model.expanded_pattern();
+  const int64_t layers = std::ranges::count_if(pattern, [](char symbol) {
+    return std::ranges::any_of(feed_forward_table(), [&](const FeedForwardEntry* entry) {
+      return entry->routes && entry->symbol == symbol;
+    });
+  });
+  for (const int64_t layer : trace->layers) {
+    if (layer >= layers) {
+      return fmt::format("train.trace.layers: found {}, allowed 0 to {}, the model's expert layers",
+                         layer, layers - 1);
+    }
+  }
+  return {};
+}
+
 std::string check_balance(const Recipe& recipe) {
   const std::vector<Tagged>& methods = recipe.balance;
   if (!recipe.has_experts()) {
@@ -215,6 +234,7 @@ std::string Recipe::check() const {
     return fmt::format("train.{}: given, but no symbol of model.pattern is an expert layer",
                        train.trace != nullptr ? "trace" : "replay");
   }
+  if (std::string problem = check_trace(*this); !problem.empty()) return problem;
   if (const auto longest = max_context(model); longest && data.sequence_length > *longest) {
     return fmt::format(
         "data.sequence_length: found {}, allowed 1 to {} (model.learned_positions, "

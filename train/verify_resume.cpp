@@ -13,6 +13,8 @@
 namespace sluice {
 namespace {
 
+constexpr int64_t kSteps = 10;
+
 /// A folder of its own, removed at the end.
 class TemporaryFolder {
  public:
@@ -68,9 +70,11 @@ RunTrace finish(Run& run, int64_t steps) {
   return trace;
 }
 
-RunTrace train_straight(const Recipe& recipe, int64_t steps) {
+/// Fixes the number of steps when none was asked for.
+RunTrace train_straight(const Recipe& recipe, std::optional<int64_t> asked, int64_t& steps) {
   SingleRank communicator;
   Run run(recipe, communicator);
+  steps = asked.value_or(std::clamp<int64_t>(run.sizes().steps / 2, 1, kSteps));
   SLUICE_CHECK(ConfigError, steps >= 1 && steps <= run.sizes().steps / 2,
                "--steps: found {}, allowed 1 to {}: the recipe trains {} steps (train.steps)",
                steps, run.sizes().steps / 2, run.sizes().steps);
@@ -136,11 +140,12 @@ bool ResumeVerdict::is_identical() const {
 }
 
 ResumeVerdict verify_resume(const Recipe& recipe, const VerifyResumeOptions& options) {
-  SLUICE_CHECK(ConfigError, options.steps >= 1, "--steps: found {}, allowed 1 or more",
-               options.steps);
-  const RunTrace straight = train_straight(recipe, options.steps);
-  const RunTrace resumed = train_resumed(recipe, options.steps);
-  return {.steps = options.steps, .compared = compare_traces(straight, resumed)};
+  SLUICE_CHECK(ConfigError, options.steps.value_or(1) >= 1, "--steps: found {}, allowed 1 or more",
+               *options.steps);
+  int64_t steps = 0;
+  const RunTrace straight = train_straight(recipe, options.steps, steps);
+  const RunTrace resumed = train_resumed(recipe, steps);
+  return {.steps = steps, .compared = compare_traces(straight, resumed)};
 }
 
 }  // namespace sluice

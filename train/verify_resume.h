@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,7 +16,8 @@
 namespace sluice {
 
 struct VerifyResumeOptions {
-  int64_t steps = 10;  // before the checkpoint, and again after it
+  /// Before the checkpoint, and again after it; none: 10, or half of a shorter run.
+  std::optional<int64_t> steps = std::nullopt;
 };
 
 /// What a run leaves behind.

@@ -22,6 +22,8 @@ namespace sluice::hdf5::detail {
 class Library {
  public:
   Library() : lock_(mutex()) {
+    // The library's own closing at exit crashes on a file that could not be flushed (a full disk).
+    [[maybe_unused]] static const herr_t no_closing_at_exit = H5dont_atexit();
     H5open();
     H5Eget_auto2(H5E_DEFAULT, &print_, &print_argument_);
     H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
@@ -60,6 +62,15 @@ class Id {
   Close close_;
 };
 
+// A failed write comes with a page of its own variables; the system's words are enough.
+inline std::string without_variables(const std::string& text) {
+  constexpr std::string_view kBefore = "error message = '";
+  const size_t found = text.find(kBefore);
+  if (found == std::string::npos) return text;
+  const size_t begin = found + kBefore.size();
+  return text.substr(0, text.find(':')) + ": " + text.substr(begin, text.find('\'', begin) - begin);
+}
+
 // The innermost entry of the library's error stack: what really went wrong.
 inline std::string library_reason() {
   std::string text;
@@ -71,7 +82,7 @@ inline std::string library_reason() {
         return 0;
       },
       &text);
-  return text.empty() ? "the HDF5 library gave no reason" : text;
+  return text.empty() ? "the HDF5 library gave no reason" : without_variables(text);
 }
 
 // A type as it is stored, and as it lies in memory.

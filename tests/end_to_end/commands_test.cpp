@@ -244,6 +244,22 @@ TEST_F(Commands, InspectShowsARunAndItsRecipe) {
   EXPECT_TRUE(nlohmann::json::accept(sluice({"inspect", checkpoint(4), "--json"}).output));
 }
 
+// --- report --------------------------------------------------------------------------------------
+
+TEST_F(Commands, ReportMakesTheFolderOfItsPage) {
+  const std::filesystem::path page = scratch_ / "new" / "pages" / "run.html";
+  EXPECT_EQ(sluice({"report", run_folder(), "--out", page.string()}).status, 0);
+  EXPECT_TRUE(std::filesystem::exists(page));
+  EXPECT_EQ(sluice({"report", run_folder(), "--out", page.parent_path().string()}).status, 0);
+  EXPECT_TRUE(std::filesystem::exists(page.parent_path() / "report.html"));
+}
+
+TEST_F(Commands, ReportRefusesAFile) {
+  const Outcome outcome = sluice({"report", recipe()});
+  EXPECT_EQ(outcome.status, 2);
+  EXPECT_THAT(outcome.errors, HasSubstr("tiny.yaml: is a file; give the folder of a run"));
+}
+
 // --- verify --------------------------------------------------------------------------------------
 
 TEST_F(Commands, VerifyResumeHolds) {
@@ -251,6 +267,12 @@ TEST_F(Commands, VerifyResumeHolds) {
   EXPECT_EQ(outcome.status, 0) << outcome.errors;
   EXPECT_THAT(outcome.output, AllOf(HasSubstr("6 steps, and 3 + checkpoint + 3"),
                                     HasSubstr("identical, bit for bit")));
+}
+
+TEST_F(Commands, VerifyResumeHalvesAShortRun) {
+  const Outcome outcome = sluice({"verify", "resume", recipe()});
+  EXPECT_EQ(outcome.status, 0) << outcome.errors;
+  EXPECT_THAT(outcome.output, HasSubstr("8 steps, and 4 + checkpoint + 4"));
 }
 
 TEST_F(Commands, VerifyResumeTakesChangesAndRefusesTooManySteps) {
@@ -319,6 +341,8 @@ TEST(RecipesCat, FindsARecipeOfASubfolder) {
   const Outcome printed = run_program(scratch.path(), {"recipes", "cat", "top_p"});
   EXPECT_EQ(printed.status, 0) << printed.errors;
   EXPECT_THAT(printed.output, HasSubstr("type: top_p"));
+  EXPECT_EQ(run_program(scratch.path(), {"recipes", "cat", "routers/top_p"}).output,
+            printed.output);
 }
 
 }  // namespace

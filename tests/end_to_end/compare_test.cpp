@@ -226,6 +226,18 @@ TEST_F(Compare, SaysWhatIsWrongWithItsFile) {
   EXPECT_EQ(run_program(scratch_.path(), {"compare", (scratch_ / "gone.yaml").string()}).status, 2);
 }
 
+TEST_F(Compare, IsNamedWhereARecipeIsGivenAndTheOtherWayRound) {
+  write("base: tiny.yaml\nvariations: {a: {}}\n");
+  const Outcome trained = run_program(scratch_.path(), {"train", (scratch_ / "c.yaml").string()});
+  EXPECT_EQ(trained.status, 2);
+  EXPECT_THAT(trained.errors, HasSubstr("c.yaml: is a comparison, not a recipe; `sluice compare "));
+  const Outcome compared =
+      run_program(scratch_.path(), {"compare", (scratch_ / "tiny.yaml").string()});
+  EXPECT_EQ(compared.status, 2);
+  EXPECT_THAT(compared.errors,
+              HasSubstr("tiny.yaml: is a recipe, not a comparison; `sluice train`"));
+}
+
 TEST_F(Compare, KeepsASecondComparisonOutOfItsFolder) {
   Process first(scratch_.path(), arguments("out", {}));
   while (!first.has_ended() && !fs::exists(scratch_ / "out/runs")) {

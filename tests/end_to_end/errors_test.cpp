@@ -3,7 +3,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/resource.h>
 
 #include <fstream>
 
@@ -18,6 +17,7 @@ namespace {
 
 using ::testing::AllOf;
 using testing::differing_arrays;
+using testing::FileSizeLimit;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::Not;
@@ -96,6 +96,10 @@ TEST_F(Errors, AMissingRecipe) {
   const Outcome outcome = run_program(scratch_.path(), {"train", "nowhere.yaml"});
   EXPECT_EQ(outcome.status, 2);
   EXPECT_THAT(outcome.errors, HasSubstr("nowhere.yaml"));
+  const Outcome named = run_program(scratch_.path(), {"train", "quickstrat"});
+  EXPECT_EQ(named.status, 2);
+  EXPECT_THAT(named.errors,
+              HasSubstr("unknown recipe \"quickstrat\"; did you mean \"quickstart\"?"));
 }
 
 TEST_F(Errors, AnUnknownCommandAndAnUnknownFlag) {
@@ -105,6 +109,10 @@ TEST_F(Errors, AnUnknownCommandAndAnUnknownFlag) {
   const Outcome flag = run_program(scratch_.path(), {"train", "tiny.yaml", "--fast"});
   EXPECT_EQ(flag.status, 2);
   EXPECT_THAT(flag.errors, HasSubstr("--fast"));
+  EXPECT_THAT(flag.errors, HasSubstr("see `sluice train --help`"));
+  const Outcome inner = run_program(scratch_.path(), {"recipes", "lst"});
+  EXPECT_EQ(inner.status, 2);
+  EXPECT_THAT(inner.errors, HasSubstr("unknown recipes command \"lst\"; did you mean \"ls\"?"));
 }
 
 // --- the data ------------------------------------------------------------------------------------
@@ -159,22 +167,6 @@ TEST_F(Errors, InitialWeightsThatAreNotThere) {
   EXPECT_EQ(validated.status, 2);
   EXPECT_THAT(validated.output, HasSubstr("train.init_from: /nowhere/model.h5: no such file"));
 }
-
-/// Files of this process, and of those it starts, can grow to so many bytes.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    ::getrlimit(RLIMIT_FSIZE, &before_);
-    const rlimit limit{bytes, before_.rlim_max};
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() { ::setrlimit(RLIMIT_FSIZE, &before_); }
-  FileSizeLimit(const FileSizeLimit&) = delete;
-  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
-
- private:
-  rlimit before_{};
-};
 
 TEST_F(Errors, NoRoomForACheckpointKeepsTheOlderOnesAndTheRunGoesOnLater) {
   ASSERT_EQ(train().status, 0);

@@ -84,6 +84,22 @@ TEST_F(Traces, EvalRecordsAndReplays) {
   EXPECT_NE(early.output, recorded.output);
 }
 
+TEST_F(Traces, NoRoomForATraceIsStatusOneAndLeavesNoFile) {
+  const auto size = std::filesystem::file_size(trace("held_out_00000008.h5"));
+  for (const rlim_t bytes : {rlim_t{1}, rlim_t{3000}, rlim_t{size / 2}, rlim_t{size - 100}}) {
+    const std::string file = (scratch_ / "eval.h5").string();
+    Outcome outcome;
+    {
+      const testing::FileSizeLimit limit(bytes);
+      outcome = sluice({"eval", run(), "--trace", file});
+    }
+    EXPECT_EQ(outcome.status, 1) << bytes;
+    EXPECT_THAT(outcome.errors, AllOf(HasSubstr("eval.h5"), HasSubstr("File too large"))) << bytes;
+    EXPECT_EQ(std::ranges::count(outcome.errors, '\n'), 1) << outcome.errors;
+    EXPECT_FALSE(std::filesystem::exists(file)) << bytes;
+  }
+}
+
 TEST_F(Traces, TrainReplays) {
   const Outcome outcome = sluice({"train", recipe(), "--out", (scratch_ / "again").string(),
                                   "--set", "train.replay.from=" + trace("")});
@@ -107,6 +123,9 @@ TEST_F(Traces, ErrorsAreOneSentence) {
   EXPECT_THAT(error({"inspect", whole, "--against", "none.h5"}, 2), HasSubstr("no such file"));
   EXPECT_THAT(error({"inspect", whole, "--recipe"}, 2), HasSubstr("is a routing trace"));
   EXPECT_THAT(error({"inspect", run(), "--cache", "2"}, 2), HasSubstr("are for routing traces"));
+  EXPECT_THAT(error({"inspect", whole, "--cache", "-1"}, 2),
+              HasSubstr("--cache: found \"-1\", allowed a number above 0"));
+  EXPECT_THAT(error({"inspect", whole, "--vocabulary", "0"}, 2), HasSubstr("--vocabulary"));
   EXPECT_THAT(error({"eval", run(), "--trace", whole}, 2), HasSubstr("--trace: "));
   EXPECT_THAT(error({"eval", run(), "--replay", trace("step_00000008.h5")}, 1),
               HasSubstr("sequence"));

@@ -92,6 +92,19 @@ TEST(PlannedActivity, SaysWhatItIsWhereTheDataDecides) {
   EXPECT_LT(activity.end.flops_per_token, activity.start.flops_per_token);
 }
 
+TEST(PlannedActivity, CostsWhatTheTrueExpertsCost) {
+  // Of 4 slots over 4 true and 4 null experts 2 are true on average: as 2 slots without null ones.
+  const Plan null = plan_of(
+      "model: {experts: {top_k: 4, router: {type: null_experts, num_null_experts: 4}}}\n"
+      "balance: {type: none}\ntrain: {steps: 101}");
+  const Plan two = plan_of("model: {experts: {top_k: 2}}\ntrain: {steps: 101}");
+  const auto of_experts = [](const Plan& plan) {
+    return plan.activity->mean.flops_per_token - plan.flops_per_token(Phase::routing);
+  };
+  EXPECT_DOUBLE_EQ(null.activity->mean.experts.expected, 2.0);
+  EXPECT_NEAR(of_experts(null), of_experts(two), 1e-6 * of_experts(two));
+}
+
 TEST(Plan, FindsThePeakWhereMostExpertsAreUsed) {
   const Plan growing = plan_of(
       "model: {experts: {top_k: {type: linear, from: 2, to: 4, over: 100 steps}}}\n"

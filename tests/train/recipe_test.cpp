@@ -88,6 +88,11 @@ TEST(Recipe, WithoutExpertsHasNoBalancingMethod) {
               HasSubstr("no symbol of model.pattern is an expert layer"));
 }
 
+TEST(Recipe, RefusesATraceOfALayerThatIsNotThere) {
+  EXPECT_THAT(error_of_changes("train: {trace: {layers: [0, 2]}}"),
+              HasSubstr("train.trace.layers: found 2, allowed 0 to 1, the model's expert layers"));
+}
+
 TEST(Recipe, RefusesTwoMethodsThatSelect) {
   EXPECT_THAT(error_of_changes("balance: [{type: bip}, {type: loss_free_bias}]"),
               HasSubstr("both choose experts"));

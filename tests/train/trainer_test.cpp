@@ -428,6 +428,16 @@ TEST_F(TrainerTest, StartsANewRunFromTheWeightsOfAnother) {
   }
 }
 
+TEST_F(TrainerTest, RefusesWeightsOfAnotherTokenizer) {
+  (void)train(tiny_recipe(), "first");
+  const std::string from = checkpoint("first", 8).string();
+  EXPECT_THAT(error_of(tiny_recipe("data: {tokenizer: {type: sentencepiece}}\n"
+                                   "train: {init_from: " +
+                                   from + "}"),
+                       "second"),
+              HasSubstr("was trained with tokenizer bytes, data.tokenizer is sentencepiece"));
+}
+
 // --- stopping ------------------------------------------------------------------------------------
 
 TEST_F(TrainerTest, SavesAndStopsWhenTheTimeIsOver) {

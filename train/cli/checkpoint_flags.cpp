@@ -5,11 +5,8 @@
 
 namespace sluice {
 
-void CheckpointFlags::declare(CLI::App& app) {
-  app.add_option("checkpoint", path,
-                 "a checkpoint file, or the folder of a run: its newest whole checkpoint")
-      ->required()
-      ->type_name("CHECKPOINT|RUN");
+void CheckpointFlags::declare(CLI::App& app, const std::string& doc, const std::string& kinds) {
+  app.add_option("checkpoint", path, doc)->required()->type_name(kinds);
   app.add_flag("--best", best, "of a run, the checkpoint with the lowest held-out loss");
 }
 

@@ -15,7 +15,11 @@ struct CheckpointFlags {
   std::string path;
   bool best = false;
 
-  void declare(CLI::App& app);
+  /// `doc` and `kinds` for a command that takes other files too.
+  void declare(CLI::App& app,
+               const std::string& doc =
+                   "a checkpoint file, or the folder of a run: its newest whole checkpoint",
+               const std::string& kinds = "CHECKPOINT|RUN");
   [[nodiscard]] CheckpointChoice choice() const {
     return best ? CheckpointChoice::best : CheckpointChoice::newest;
   }

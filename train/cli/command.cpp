@@ -55,15 +55,26 @@ int finish_output(int status) {
   return status == 0 ? static_cast<int>(ExitStatus::failure) : status;
 }
 
-/// A first word that is no verb, with the nearest one; "" when there is nothing to say. The parser
-/// would only miss a verb.
-std::string unknown_verb(int argc, const char* const* argv) {
-  if (argc < 2 || argv[1][0] == '-') return {};
-  const std::string_view word = argv[1];
-  std::vector<std::string_view> known;
-  for (const Command* command : kCommands) known.push_back(command->name);
-  if (std::ranges::find(known, word) != known.end()) return {};
-  return unknown_name("command", word, known);
+/// A word that is no verb of `app`, or of its verb's own, with the nearest one; "" when there is
+/// nothing to say. The parser would only miss a verb.
+std::string unknown_verb(const CLI::App& app, std::span<const char* const> words) {
+  const std::vector<const CLI::App*> verbs = app.get_subcommands({});
+  if (words.empty() || words[0][0] == '-' || verbs.empty()) return {};
+  const std::string_view word = words[0];
+  std::vector<std::string> names;
+  for (const CLI::App* verb : verbs) {
+    if (verb->get_name() == word) return unknown_verb(*verb, words.subspan(1));
+    names.push_back(verb->get_name());
+  }
+  const std::vector<std::string_view> known(names.begin(), names.end());
+  const bool is_first = app.get_parent() == nullptr;
+  return unknown_name(is_first ? "command" : app.get_name() + " command", word, known);
+}
+
+/// "sluice recipes ls": what the command line got to.
+std::string parsed_command(const CLI::App& app) {
+  const std::vector<CLI::App*> chosen = app.get_subcommands();
+  return chosen.empty() ? app.get_name() : app.get_name() + " " + parsed_command(*chosen.front());
 }
 
 }  // namespace
@@ -84,7 +95,9 @@ int run_command_line(int argc, const char* const* argv) {
     const std::function<int()> action = command->declare(*sub);
     sub->final_callback([&chosen, action] { chosen = action; });
   }
-  if (const std::string problem = unknown_verb(argc, argv); !problem.empty()) {
+  const std::span<const char* const> words(argv + std::min(argc, 1),
+                                           static_cast<size_t>(std::max(argc - 1, 0)));
+  if (const std::string problem = unknown_verb(app, words); !problem.empty()) {
     return report(ExitStatus::usage, problem);
   }
   try {
@@ -92,7 +105,8 @@ int run_command_line(int argc, const char* const* argv) {
   } catch (const CLI::Success& success) {  // --help, --version
     return finish_output(app.exit(success));
   } catch (const CLI::ParseError& error) {
-    return report(ExitStatus::usage, std::string(error.what()) + "; see `sluice --help`");
+    return report(ExitStatus::usage,
+                  fmt::format("{}; see `{} --help`", error.what(), parsed_command(app)));
   }
   return finish_output(guarded(chosen));
 }

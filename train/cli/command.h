@@ -56,8 +56,14 @@ struct RecipeFlags {
 /// alone takes a number that is too large for the largest there is.
 [[nodiscard]] std::string check_whole_number(const std::string& text);
 
-/// A shipped recipe's file, by its name without ".yaml"; empty when there is none.
+/// A shipped recipe's file, by its name without ".yaml", with or without its folder ("routers/thor");
+/// empty when there is none.
 [[nodiscard]] std::filesystem::path find_shipped_recipe(std::string_view name);
+/// The same; throws ConfigError with the known names when there is none.
+[[nodiscard]] std::filesystem::path require_shipped_recipe(const std::string& name);
+/// The file `name`, or else the shipped recipe of that name. Throws ConfigError when it is neither
+/// and a bare word; a path that is not there is left to who opens it.
+[[nodiscard]] std::filesystem::path recipe_file(const std::string& name);
 /// All shipped recipes, by folder and name.
 [[nodiscard]] std::vector<std::filesystem::path> shipped_recipes();
 

@@ -26,12 +26,6 @@ struct CompareFlags {
   bool is_dry_run = false;
 };
 
-fs::path comparison_file(const std::string& name) {
-  std::error_code failed;
-  const fs::path shipped = fs::exists(name, failed) ? fs::path() : find_shipped_recipe(name);
-  return shipped.empty() ? fs::path(name) : shipped;
-}
-
 /// Runs reach about half of the rate of large products.
 constexpr double kUsualShareOfPeak = 0.5;
 
@@ -97,7 +91,7 @@ int status_of(const RunnerSummary& summary, const std::vector<RunResult>& result
 }
 
 int compare(const CompareFlags& flags) {
-  const Comparison comparison = load_comparison(comparison_file(flags.file));
+  const Comparison comparison = load_comparison(recipe_file(flags.file));
   const fs::path folder = flags.out ? fs::path(*flags.out) : fs::path("runs") / comparison.name;
   const fs::path results_folder = flags.results ? fs::path(*flags.results) : folder / "results";
   std::vector<RunResult> results = load_results(comparison, results_folder);

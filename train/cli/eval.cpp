@@ -175,6 +175,9 @@ int run_evaluation(const EvalFlags& flags) {
   }
   const Evaluation result = evaluate_checkpoint(trained, texts, flags.traces);
   (flags.json ? print_json : print_text)(trained.meta, found.path.string(), result);
+  if (!flags.json && !flags.traces.record.empty()) {
+    fmt::print("\ntrace: {0}; `sluice inspect {0}` shows it\n", flags.traces.record);
+  }
   return 0;
 }
 

@@ -1,6 +1,7 @@
 #include "train/inspect.h"
 
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <cstdio>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -44,6 +45,13 @@ int run_trace_inspection(InspectFlags flags) {
   return 0;
 }
 
+/// The parser's own check names the largest double there is.
+std::string check_positive(const std::string& text) {
+  double value = 0.0;
+  if (CLI::detail::lexical_cast(text, value) && std::isfinite(value) && value > 0.0) return {};
+  return fmt::format("found \"{}\", allowed a number above 0", text);
+}
+
 int run_inspection(const InspectFlags& flags) {
   if (looks_like_trace(flags.checkpoint.path)) return run_trace_inspection(flags);
   SLUICE_CHECK(ConfigError, !asks_about_a_trace(flags),
@@ -71,7 +79,10 @@ const Command inspect_command = {
     .example = "sluice inspect runs/quickstart",
     .declare = [](CLI::App& app) -> std::function<int()> {
       auto flags = std::make_shared<InspectFlags>();
-      flags->checkpoint.declare(app);
+      flags->checkpoint.declare(
+          app,
+          "a checkpoint file, a routing trace, or the folder of a run: its newest whole checkpoint",
+          "CHECKPOINT|TRACE|RUN");
       app.add_flag("--parameters", flags->text.parameters, "with a line per parameter");
       auto* recipe = app.add_flag("--recipe", flags->recipe,
                                   "print the recipe, every key written out, and nothing else");
@@ -87,11 +98,11 @@ const Command inspect_command = {
       app.add_option("--cache", flags->trace.cache,
                      "of a trace: hit rates of caches of so many times k experts, as in 1,2,4")
           ->delimiter(',')
-          ->check(CLI::PositiveNumber)
+          ->check(check_positive)
           ->type_name("RHO");
       app.add_option("--vocabulary", flags->trace.vocabulary,
                      "of a trace: so many tokens that each expert is most given to")
-          ->check(check_whole_number)
+          ->check(CLI::Range(int64_t{1}, int64_t{65536}))
           ->type_name("COUNT");
       return [flags] { return run_inspection(*flags); };
     },

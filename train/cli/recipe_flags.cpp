@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <charconv>
 #include <sstream>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "autograd/support/error.h"
 #include "autograd/support/registry.h"
 #include "train/cli/command.h"
+#include "train/compare/comparison.h"
 
 namespace sluice {
 namespace {
@@ -48,9 +51,29 @@ std::vector<fs::path> shipped_recipes() {
 
 fs::path find_shipped_recipe(std::string_view name) {
   for (const fs::path& recipe : shipped_recipes()) {
-    if (recipe.stem() == name) return recipe;
+    const fs::path in_folder = recipe.parent_path().filename() / recipe.stem();
+    if (recipe.stem() == name || in_folder == name) return recipe;
   }
   return {};
+}
+
+fs::path require_shipped_recipe(const std::string& name) {
+  const fs::path found = find_shipped_recipe(name);
+  if (!found.empty()) return found;
+  std::vector<std::string> names;
+  for (const fs::path& recipe : shipped_recipes()) names.push_back(recipe.stem().string());
+  const std::vector<std::string_view> views(names.begin(), names.end());
+  throw ConfigError(unknown_name("recipe", name, views));
+}
+
+fs::path recipe_file(const std::string& name) {
+  std::error_code failed;
+  const fs::path path(name);
+  if (fs::exists(path, failed)) return path;
+  const bool is_name = !path.has_extension() && !path.has_parent_path() && !path.empty();
+  if (is_name) return require_shipped_recipe(name);
+  const fs::path shipped = find_shipped_recipe(name);
+  return shipped.empty() ? path : shipped;
 }
 
 void RecipeFlags::declare(CLI::App& app) {
@@ -66,10 +89,10 @@ void RecipeFlags::declare(CLI::App& app) {
 
 RecipeSource RecipeFlags::source() const {
   RecipeSource source;
-  std::error_code failed;
   for (const std::string& file : files) {
-    const fs::path shipped = fs::exists(file, failed) ? fs::path() : find_shipped_recipe(file);
-    source.files.push_back(shipped.empty() ? file : shipped.string());
+    source.files.push_back(recipe_file(file).string());
+    SLUICE_CHECK(ConfigError, !is_comparison_file(source.files.back()),
+                 "{}: is a comparison, not a recipe; `sluice compare {}` runs it", file, file);
   }
   source.sets = sets;
   return source;

@@ -38,15 +38,6 @@ std::string headline(const fs::path& file) {
   return text.substr(start, text.find('\n') - start);
 }
 
-fs::path require_recipe(const std::string& name) {
-  const fs::path found = find_shipped_recipe(name);
-  if (!found.empty()) return found;
-  std::vector<std::string> names;
-  for (const fs::path& recipe : shipped_recipes()) names.push_back(recipe.stem().string());
-  const std::vector<std::string_view> views(names.begin(), names.end());
-  throw ConfigError(unknown_name("recipe", name, views));
-}
-
 /// A table of names and what they are.
 struct Listing {
   std::string title;
@@ -124,7 +115,7 @@ std::string resolved(const fs::path& source) {
 
 /// The copy must find its data wherever it lies, so paths become absolute.
 int copy_recipe(const std::string& name, const std::string& target) {
-  const fs::path source = require_recipe(name);
+  const fs::path source = require_shipped_recipe(name);
   fs::path file = target.empty() ? source.filename() : fs::path(target);
   if (fs::is_directory(file)) file /= source.filename();
   SLUICE_CHECK(ConfigError, !fs::exists(file), "{}: exists; give another name", file.string());
@@ -161,7 +152,7 @@ const Command recipes_command = {
       return [=] {
         if (list->parsed()) return list_recipes();
         if (copy->parsed()) return copy_recipe(flags->name, flags->target);
-        const fs::path source = require_recipe(flags->name);
+        const fs::path source = require_shipped_recipe(flags->name);
         fmt::print("{}", flags->resolved ? resolved(source) : read_text(source));
         return 0;
       };

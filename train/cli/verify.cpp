@@ -115,9 +115,9 @@ std::function<int()> declare_resume(CLI::App& app) {
   auto recipe = std::make_shared<RecipeFlags>();
   auto options = std::make_shared<VerifyResumeOptions>();
   recipe->declare(app);
-  app.add_option("--steps", options->steps, "steps before the checkpoint, and again after it")
-      ->check(check_whole_number)
-      ->capture_default_str();
+  app.add_option("--steps", options->steps,
+                 "steps before the checkpoint, and again after it (10, or half of a shorter run)")
+      ->check(check_whole_number);
   app.footer("\nExample: sluice verify resume recipes/quickstart.yaml --steps 3");
   return [=] { return run_resume(*recipe, *options); };
 }

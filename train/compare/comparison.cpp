@@ -132,6 +132,11 @@ void add_cells(Reading& reading, const ComparisonCase& model,
   }
 }
 
+bool looks_like_recipe(const YamlDocument& document) {
+  const auto has = [&](std::string_view key) { return document.root.find(key) != nullptr; };
+  return !document.is_broken && !has("base") && (has("model") || has("data"));
+}
+
 }  // namespace
 
 void ComparisonConfig::fields(FieldVisitor& v) {
@@ -183,11 +188,20 @@ double ComparisonCell::flops() const {
 
 Comparison load_comparison(const fs::path& file) {
   YamlDocument document = load_documents({{file.string()}, {}});
+  SLUICE_CHECK(ConfigError, !looks_like_recipe(document),
+               "{}: is a recipe, not a comparison; `sluice train` runs it, and a comparison names "
+               "it as its base",
+               file.string());
   Comparison comparison{.name = file.stem().string()};
   ComparisonCases cases;
   if (!document.is_broken) cases = take_cases(document);
   Diagnostics problems = read_into(comparison.config, document);
   if (comparison.config.base.empty() || comparison.config.seeds.empty()) problems.throw_if_any();
+  if (std::error_code failed; !fs::exists(comparison.config.base, failed)) {
+    problems.add(document.root.find("base")->value.where, "base",
+                 fmt::format("{}: no such file", display_path(comparison.config.base)));
+    problems.throw_if_any();
+  }
 
   Reading reading{.config = comparison.config,
                   .base = load_documents({{display_path(comparison.config.base)}, {}})};

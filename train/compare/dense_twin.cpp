@@ -27,6 +27,14 @@ void erase(YamlNode& map, std::string_view key) {
   std::erase_if(map.entries, [&](const YamlEntry& entry) { return entry.key == key; });
 }
 
+/// Keys of a dense model's training that would have nothing to do: routes, and weights of the other
+/// model. Two passes differ where there is dropout only.
+std::vector<std::string_view> keys_of_experts(const Recipe& moe) {
+  std::vector<std::string_view> keys{"trace", "replay", "init_from"};
+  if (moe.model.dropout == 0.0) keys.emplace_back("consistency");
+  return keys;
+}
+
 /// Without balancing and routed feed-forwards, whose layers become dense ones.
 void make_dense(YamlDocument& document, const Recipe& moe, const Location& where) {
   std::string pattern = moe.model.expanded_pattern();
@@ -37,6 +45,9 @@ void make_dense(YamlDocument& document, const Recipe& moe, const Location& where
     if (model != nullptr) erase(model->value, entry->section);
   }
   erase(document.root, "balance");
+  if (YamlEntry* train = document.root.find("train")) {
+    for (const std::string_view key : keys_of_experts(moe)) erase(train->value, key);
+  }
   apply_setting(document, "model.pattern", scalar(pattern, where), where);
 }
 

@@ -23,6 +23,7 @@ using nlohmann::ordered_json;
 constexpr int kFormat = 1;
 constexpr RaiseError kRaise = raise_as<CheckpointError>;
 constexpr size_t kCurvePoints = 200;
+constexpr size_t kShownChanges = 5;
 constexpr double kMissing = std::numeric_limits<double>::quiet_NaN();
 
 // --- recipes ---
@@ -328,6 +329,11 @@ void check_result(const RunResult& result, const ComparisonCell& cell, int64_t s
   for (const FieldDifference& difference : differences(before, after)) {
     changed.push_back(
         fmt::format("{} was {}, is {}", difference.key, difference.before, difference.after));
+  }
+  if (changed.size() > kShownChanges) {
+    const size_t left_out = changed.size() - kShownChanges;
+    changed.resize(kShownChanges);
+    changed.push_back(fmt::format("and {} more", left_out));
   }
   SLUICE_CHECK(ConfigError, changed.empty(),
                "{}: belongs to another recipe ({}); move it away to train again, or give another "

@@ -352,7 +352,10 @@ std::string table_text(const ComparisonTable& table) {
   std::string out;
   for (size_t m = 0; m < table.models.size(); ++m) {
     const std::string& model = table.models[m];
-    out += fmt::format("{}{}({})\n", model, model.empty() ? "" : "  ", explanation(table, m));
+    out += fmt::format("{}{}({}{})\n", model, model.empty() ? "" : "  ", explanation(table, m),
+                       std::isnan(table.equal_seconds[m])
+                           ? ""
+                           : "; mean ± sample standard deviation over seeds, * best");
     out += aligned(grid_of(table, model, columns_of(table, model, true), "*", ""));
     out += '\n';
   }

@@ -144,13 +144,40 @@ TEST(Comparison, RefusesAFileThatComparesNothing) {
   EXPECT_THAT(files.problems_of("base: base.yaml\n"), HasSubstr("variations: missing"));
   EXPECT_THAT(files.problems_of("variations: {a: {}}\n"), HasSubstr("base: missing"));
   EXPECT_THAT(files.problems_of("base: gone.yaml\nvariations: {a: {}}\n"),
-              AllOf(HasSubstr("gone.yaml"), HasSubstr("cannot be opened")));
+              AllOf(HasSubstr("c.yaml:1:7: base: "), HasSubstr("gone.yaml: no such file")));
   EXPECT_THAT(files.problems_of("base: base.yaml\nvariations: {a: {seed: 3}}\n"),
               HasSubstr("variations.a.seed: not allowed here"));
   EXPECT_THAT(files.problems_of("base: base.yaml\nvariations: {dense_twin: {}}\n"),
               HasSubstr("is that of the dense model that is derived"));
   EXPECT_THAT(files.problems_of("base: base.yaml\nvariations: {a: {}}\nbudget: 10%\n"),
               HasSubstr("budget: found 10%"));
+}
+
+TEST(Comparison, TheDenseTwinLeavesOutWhatOnlyExpertsCanDo) {
+  const ComparisonFiles files;
+  const Comparison comparison = files.load(R"(
+base: base.yaml
+set:
+  train.trace.every: 2
+  train.init_from: moe.h5
+  train.consistency.coefficient: 1.0
+variations: {a: {}}
+)");
+  ASSERT_EQ(names_of(comparison), (std::vector<std::string>{"a", "dense_twin"}));
+  EXPECT_NE(comparison.cells[0].recipe.train.trace, nullptr);
+  const TrainConfig& twin = comparison.cells[1].recipe.train;
+  EXPECT_EQ(twin.trace, nullptr);
+  EXPECT_EQ(twin.consistency, nullptr);
+  EXPECT_EQ(twin.init_from, std::nullopt);
+  EXPECT_EQ(twin.steps, comparison.cells[0].recipe.train.steps);
+}
+
+TEST(Comparison, TheDenseTwinIsReplayedNothing) {
+  const ComparisonFiles files;
+  const Comparison comparison =
+      files.load("base: base.yaml\nset: {train.replay.from: traces}\nvariations: {a: {}}\n");
+  ASSERT_EQ(comparison.cells.size(), 2U);
+  EXPECT_EQ(comparison.cells[1].recipe.train.replay, nullptr);
 }
 
 TEST(Comparison, RefusesTextThatIsNotThere) {

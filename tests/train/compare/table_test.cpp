@@ -127,7 +127,8 @@ TEST_F(CompareTable, SaysWhenSpeedsAreOfDifferentMachines) {
 TEST_F(CompareTable, IsAlignedText) {
   const std::string text = table_text(make_table(comparison_, results_));
   EXPECT_EQ(text,
-            "(equal seconds: 5.0, the shortest run)\n"
+            "(equal seconds: 5.0, the shortest run; mean ± sample standard deviation over seeds, * "
+            "best)\n"
             "variation   seeds             loss  loss at equal s    tok/s        speed\n"
             "none          3/3  4.0000 ± 1.0000  4.5000 ± 1.0000  100 ± 0  1.00 ± 0.00\n"
             "aux           1/3           3.5000           5.0000       50         0.50\n"
