@@ -29,8 +29,7 @@ struct BalancedAssignment {
 
 /// `affinity` is [T, E], 1 <= k <= E. An affinity of minus infinity or NaN counts as the least
 /// finite one, plus infinity as the greatest. Ties go to the lower token. O(T E k) to start, in
-/// parallel, then O(E^2 + T k) for each move of a token that a greedy choice would give an expert too
-/// many; serial.
+/// parallel, then O(E^2 + T k) for each move that takes a token off an expert with too many; serial.
 [[nodiscard]] BalancedAssignment assign_balanced(std::span<const double> affinity, int64_t tokens,
                                                  int64_t experts, int64_t top_k);
 

@@ -74,7 +74,8 @@ void visit_load_source(FieldVisitor& v, LoadSource& source);
 
 /// The router z-loss:
 ///   L = coefficient (1 / M) sum over counted t of (log sum_i exp z_ti)^2
-/// on logits before any bias, those of null experts among them. ST-MoE (Zoph et al. 2022), equation 5.
+/// on logits before any bias, those of null experts among them. ST-MoE (Zoph et al. 2022),
+/// equation 5.
 [[nodiscard]] Tensor z_loss(Tape& tape, const RouterInput& input, double coefficient);
 
 }  // namespace sluice

@@ -17,7 +17,8 @@ namespace sluice {
 /// The balancer of one expert layer: the methods of the list together. Their losses add up; the one
 /// that selects or shifts, if any, routes; each keeps its state under "<method>/". Throws
 /// ConfigError when the list is empty, names a method twice, names `none` beside another, holds two
-/// methods that select or an auxiliary loss beside a method that takes none, or names an unknown one (with the known names and the nearest).
+/// methods that select or an auxiliary loss beside a method that takes none, or names an
+/// unknown one (with the known names and the nearest).
 [[nodiscard]] std::unique_ptr<Balancer> make_balancer(std::span<const Tagged> methods,
                                                       const BalancerSetup& setup);
 

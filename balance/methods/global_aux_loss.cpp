@@ -7,13 +7,13 @@
 // it is linear in P. Gradients flow through P^a only. `counts: running` is the paper's accumulation
 // buffer (algorithm 1): f of the micro-batches of the step so far, of which early ones see a part
 // only; the buffer is the routing session's load of the step, which begins empty and which
-// recomputation and evaluation leave alone. It is summed over ranks in every layer after every micro-batch, as in the
-// paper. Ranks may have unequal numbers of micro-batches: one that is through joins the sums of the
-// others with nothing (RoutingSession::share_running_loads). Where we differ: `counts: exact`, the
-// default, routes the global batch once without gradients, so that every micro-batch sees all of it.
-// `counts: previous` takes f of the previous applied step and needs no such pass [R]; its first step
-// is uniform, without a gradient. `micro` adds that share of the micro-batch's own loss (the paper's
-// 1 %, section 4.4). `selection` is the key of aux_loss: beside a method that shifts the choice
+// recomputation and evaluation leave alone. It is summed over ranks in every layer after
+// every micro-batch, as in the paper. Ranks may have unequal numbers of micro-batches: one that is
+// through joins the sums of the others with nothing (RoutingSession::share_running_loads). Where we
+// differ: `counts: exact`, the default, routes the global batch once without gradients, so that
+// every micro-batch sees all of it. `counts: previous` takes f of the previous applied step and
+// needs no such pass [R]; its first step is uniform, without a gradient. `micro` adds that share of
+// the micro-batch's own loss (the paper's 1 %, section 4.4). `selection` is the key of aux_loss: beside a method that shifts the choice
 // (loss_free_bias), f is that of a plain top-k of the scores, counted over the same tokens.
 
 #include "balance/losses.h"

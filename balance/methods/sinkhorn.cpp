@@ -6,8 +6,9 @@
 //
 // Clark et al. 2022, "Unified Scaling Laws for Routed Language Models" (S-BASE), in the
 // form of Megatron-LM. The plan is a constant; the router learns from the weights alone, and an
-// auxiliary loss beside it is refused (Megatron-LM wants its coefficient to be 0). The method sets the weights itself: `weights` and
-// `scale` of the router do not apply; routers with groups, thresholds or null experts are refused.
+// auxiliary loss beside it is refused (Megatron-LM wants its coefficient to be 0). The method
+// sets the weights itself: `weights` and `scale` of the router do not apply; routers with groups,
+// thresholds or null experts are refused.
 //
 // Ours [R]: the iterations are capped; tokens without a loss take no part in the plan and are
 // routed by its expert scaling. Looks at later tokens in training, at none in evaluation.

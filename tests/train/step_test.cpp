@@ -341,6 +341,23 @@ TEST(ExactGlobalLoss, HasTheSameGradientOnTwoAndFourRanks) {
   }
 }
 
+TEST(RunningGlobalLoss, OfOneMicroBatchPerRankIsTheExactLoss) {
+  SingleRank alone;
+  const AuxiliaryGradient exact(kExact);
+  const AuxiliaryGradient running("type: global_aux_loss, counts: running");
+  const AuxiliaryGradient local("type: aux_loss");
+  const Batch batch = uneven_batch();
+  const auto whole = exact.of(batch, 1 << 20, alone);
+  testing::ThreadRanks::run(2, [&](Communicator& communicator) {
+    const Batch share =
+        communicator.rank() == 0 ? batch.slice_sequences(0, 3) : batch.slice_sequences(3, 8);
+    EXPECT_LE(distance(running.of(share, 1 << 20, communicator), whole), 1e-12);
+    // Ranks with unequal numbers of micro-batches wait for nothing that does not come.
+    EXPECT_LT(distance(running.of(share, 20, communicator), whole),
+              distance(local.of(share, 20, communicator), whole));
+  });
+}
+
 TEST(TrainingStep, ReplaysSelectionsWhenItRecomputes) {
   const Batch batch = uneven_batch();
   const auto methods = {std::pair{"{type: top_k}", "{type: loss_free_bias}"},
