@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "autograd/support/error.h"
@@ -12,6 +11,7 @@
 #include "train/environment.h"
 #include "train/field_snapshot.h"
 #include "train/find_checkpoint.h"
+#include "train/metrics/read_json_lines.h"
 #include "train/yaml_writer.h"
 
 namespace sluice {
@@ -46,14 +46,13 @@ void shorten_sources(const SourceConfigs& sources) {
 
 using JsonRecord = nlohmann::json;
 
-/// The records of metrics.jsonl; a line that a killed process left unfinished is none.
+/// The records of metrics.jsonl; none where there is no file.
 std::vector<JsonRecord> read_records(const fs::path& file) {
   std::vector<JsonRecord> records;
-  std::ifstream in(file);
-  for (std::string line; std::getline(in, line);) {
-    JsonRecord record = JsonRecord::parse(line, nullptr, false);
-    if (record.is_object() && record.contains("step")) records.push_back(std::move(record));
-  }
+  if (!fs::exists(file)) return records;
+  read_json_lines(file, [&](const JsonRecord& record) {
+    if (record.contains("step")) records.push_back(record);
+  });
   return records;
 }
 

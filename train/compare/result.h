@@ -99,7 +99,8 @@ struct RunEnd {
 /// and the folders of its files, of which the last two parts of the path stay.
 [[nodiscard]] std::string portable_recipe(const Recipe& recipe);
 
-/// Reads the metrics.jsonl of a run. Throws CheckpointError when it has no record.
+/// Reads the metrics.jsonl of a run. Throws CheckpointError when it has no record,
+/// DataError for a damaged line.
 [[nodiscard]] RunResult collect_result(const Comparison& comparison, const ComparisonCell& cell,
                                        int64_t seed, const std::filesystem::path& run_folder,
                                        const RunEnd& end);
