@@ -172,7 +172,7 @@ void TrainingStep::measure_experts(const std::vector<Batch>& micro_batches,
         const TrialScope trial(parts_.routing, everywhere);
         losses = parts_.model.token_losses(context, input.tokens, input.targets);
       }
-      parts_.model.add_expert_losses(context, expert, losses);
+      if (losses.has_memory()) parts_.model.add_expert_losses(context, expert, losses);
     }
   }
 }

@@ -146,6 +146,7 @@ class DomainGate final : public Module {
 
   /// `sums`: [J, E] losses, then [J] tokens.
   void update(std::span<const double> sums, const Progress& progress) {
+    if (!contexts_.value.has_memory()) return;  // shapes only
     const std::vector<double> contexts = values_of(contexts_);
     if (!all_finite(sums) || !all_finite(contexts)) return;
     const auto clusters =

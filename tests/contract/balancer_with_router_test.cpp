@@ -60,8 +60,9 @@ std::string refusal(const std::string& method, const std::string& router) {
   try {
     (void)testing::tiny_recipe(
         fmt::format("model: {{experts: {{num_experts: {}, top_k: {}, router: {{type: {}{}}}}}}}\n"
-                    "balance: {{type: {}}}",
-                    router == "mixer" ? 2 : 4, top_k, router, options, method));
+                    "balance: {{type: {}{}}}",
+                    router == "mixer" ? 2 : 4, top_k, router, options, method,
+                    method == "device_aux_loss" ? ", groups: 2" : ""));
   } catch (const ConfigError& error) {
     return error.what();
   }

@@ -52,8 +52,10 @@ std::vector<MethodInARun> methods() {
     const auto& router = dynamic_cast<const RouterConfig&>(*config);
     const bool takes_two = router.check_against(4, 2).empty();
     const std::string balance = router.is_fixed() ? "{type: none}" : "{type: loss_free_bias}";
-    result.push_back({"router_" + name,
-                      changes_of(fmt::format("{{type: {}}}", name), takes_two ? 2 : 1, balance)});
+    // As many domains as the made-up text has, and no more experts.
+    const std::string router_yaml = name == "mixer" ? "{type: mixer, domains: 2}, num_experts: 2"
+                                                    : fmt::format("{{type: {}}}", name);
+    result.push_back({"router_" + name, changes_of(router_yaml, takes_two ? 2 : 1, balance)});
   }
   return result;
 }

@@ -43,6 +43,12 @@ std::vector<Routing> everything() {
   all.push_back({"balance_none_with_capacity",
                  {"balance: {type: none}\nmodel: {experts: {capacity_factor: 0.8}}"}});
   for (const Choice& choice : router_choices()) {
+    if (choice.name == "mixer") {
+      all.push_back({"router_mixer",
+                     {"balance: {type: none}\nmodel: {experts: {num_experts: 2, top_k: 1, router: "
+                      "{type: mixer, domains: 2}}}"}});
+      continue;
+    }
     const auto with = [&](std::string_view options, int top_k) {
       return fmt::format(
           "balance: {{type: none}}\nmodel: {{experts: {{top_k: {}, router: {{type: {}{}}}}}}}",

@@ -113,8 +113,8 @@ dense_twin: false
   const Outcome outcome = compare("out", {"--jobs", "1"});
   EXPECT_NE(outcome.status, 0);
   EXPECT_THAT(outcome.output + outcome.errors, HasSubstr("metrics.jsonl: no record"));
-  EXPECT_EQ(results_in("out"), 1U);
-  EXPECT_TRUE(fs::exists(scratch_ / "out/results/sound-s1.json"));
+  EXPECT_EQ(results_in("out"), 3U);
+  EXPECT_TRUE(fs::exists(scratch_ / "out/results/sound-s3.json"));
 }
 
 TEST_F(Compare, ListsWithoutRunning) {
