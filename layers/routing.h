@@ -36,7 +36,8 @@ struct Selection {
   int64_t experts = 0;
   int64_t top_k = 0;
   /// [N, k]: chosen experts, best first; kNoExpert where a slot is empty. k is the recipe's top_k,
-  /// or more where a method gives a token as many experts as it likes (BalancerTraits::varies_k).
+  /// or more where a method gives a token as many experts as it likes (BalancerTraits::varies_k) or
+  /// a router takes all of them in evaluation.
   std::vector<int32_t> expert;
   /// [N, k]: the same with kNoExpert where an assignment was dropped for lack of capacity; empty
   /// when nothing was.
