@@ -120,8 +120,8 @@ struct RouterInput {
   int64_t global_sequences;
   /// Training: a method may update what it keeps between batches. Evaluation must change nothing.
   bool training;
-  /// The router's own choice: top-k of scores + shift (shift is [E], or empty for none) under the
-  /// router's grouping.
+  /// The router's own choice: top-k of scores + shift under the router's grouping. shift is [E], or
+  /// [N, E] where it depends on the token, or empty for none.
   FunctionRef<void(std::span<const double> shift, Selection&)> choose;
   /// Load of the step so far, this micro-batch included once it is selected: of this rank, or of all
   /// ranks where BalancerTraits::needs_running_counts asks for it; null where there is no step
