@@ -244,11 +244,12 @@ class RouteSource {
 
 /// What a balancer is made for.
 struct BalancerSetup {
-  int64_t layer;       // index of the expert layer among expert layers
-  int64_t experts;     // E
-  int64_t top_k;       // largest k that the run uses
-  int64_t layers = 1;  // expert layers of the model
-  uint64_t seed = 0;   // of the run: keys the method's random numbers
+  int64_t layer;                   // index of the expert layer among expert layers
+  int64_t experts;                 // E
+  int64_t top_k;                   // largest k that the run uses
+  int64_t layers = 1;              // expert layers of the model
+  uint64_t seed = 0;               // of the run: keys the method's random numbers
+  double initial_logit_std = 1.0;  // as in ActiveExpertsQuery
 };
 
 }  // namespace sluice
