@@ -6,11 +6,13 @@
 //   step:  beta <- lambda beta + (1 - lambda) beta^
 //   at first beta = sigma Phi^-1(1 - k / E): k experts per token where logits are N(0, sigma^2)
 //
-// J. Su 2026, part 7 of his series on Mixture-of-Experts; lambda = 0.9. With a threshold in the
-// place of a ranking no token competes with itself: hard tokens take more experts, easy ones fewer,
-// k on average, and an expert's load is right whatever the others do. A step routes with the
-// thresholds of the step before, training and evaluation alike, so a token's route depends on no
-// other token: the causal relative of expert_choice.
+// J. Su 2026, in his series on Mixture-of-Experts (see quantile); lambda = 0.9. With a threshold in
+// the place of a ranking hard tokens take more experts and easy ones fewer, k on average, and an
+// expert's load is right whatever the others do. A step routes with the thresholds of the step
+// before, training and evaluation alike, so a token's route depends on no other token: the causal
+// relative of expert_choice. Thresholds follow the logits over some 1 / (1 - lambda) steps; while
+// logits move fast, early in a run, a token may take many more experts than k or fewer, so runs of
+// few steps want a smaller lambda.
 //
 // Ours [R]: thresholds are on the logits z, for which the first value is given (with sigmoid scores
 // the choice is the same as on the scores); sigma, unless given, is that of a linear router at its
@@ -47,13 +49,16 @@ struct QuantileDynamicConfig final : Configurable {
   std::optional<int64_t> max_experts;
 
   void fields(FieldVisitor& v) override {
-    v.number({"momentum", "share lambda of the old thresholds that a step keeps"}, momentum,
-             {.min = 0.0, .max = 1.0});
+    v.number({"momentum",
+              "share lambda of the old thresholds that a step keeps; less in runs of few steps"},
+             momentum, {.min = 0.0, .max = 1.0});
     v.optional_number({"logit_std",
                        "standard deviation sigma of the router's logits before training, which "
                        "gives the first thresholds; auto: of a linear router"},
                       logit_std, {.min = 0.0}, "auto");
-    v.optional_integer({"max_experts", "most experts that a token may use; auto: num_experts"},
+    v.optional_integer({"max_experts",
+                        "most experts that a token may use, which bounds a step's memory before "
+                        "the thresholds have settled; auto: num_experts"},
                        max_experts, {.min = 1}, "auto");
   }
 };
