@@ -36,8 +36,8 @@ class Router : public Module {
   [[nodiscard]] virtual RouterScores score(const ForwardContext& context,
                                            const Tensor& x) const = 0;
   /// Fills `selection.expert` with the top k of scores + shift (ties: lower index) under this
-  /// router's restrictions. `shift` is [E] or empty. A router that gives a token fewer experts
-  /// leaves slots empty (kNoExpert), which cost nothing. Not recorded.
+  /// router's restrictions. `shift` is [E], [N, E] or empty. A router that gives a token fewer
+  /// experts leaves slots empty (kNoExpert), which cost nothing. Not recorded.
   virtual void choose(const ForwardContext& context, const RouterScores& scores,
                       std::span<const double> shift, int64_t top_k, Selection& selection) const = 0;
   /// Combine weights [N, k] on the tape, from the scores without any shift; 0 for empty slots.

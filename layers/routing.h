@@ -36,7 +36,8 @@ struct Selection {
   int64_t experts = 0;
   int64_t top_k = 0;
   /// [N, k]: chosen experts, best first; kNoExpert where a slot is empty. k is the recipe's top_k,
-  /// or more where a method gives a token as many experts as it likes (BalancerTraits::varies_k).
+  /// or more where a method gives a token as many experts as it likes (BalancerTraits::varies_k) or
+  /// a router takes all of them in evaluation.
   std::vector<int32_t> expert;
   /// [N, k]: the same with kNoExpert where an assignment was dropped for lack of capacity; empty
   /// when nothing was.
@@ -119,8 +120,8 @@ struct RouterInput {
   int64_t global_sequences;
   /// Training: a method may update what it keeps between batches. Evaluation must change nothing.
   bool training;
-  /// The router's own choice: top-k of scores + shift (shift is [E], or empty for none) under the
-  /// router's grouping.
+  /// The router's own choice: top-k of scores + shift under the router's grouping. shift is [E], or
+  /// [N, E] where it depends on the token, or empty for none.
   FunctionRef<void(std::span<const double> shift, Selection&)> choose;
   /// Load of the step so far, this micro-batch included once it is selected: of this rank, or of all
   /// ranks where BalancerTraits::needs_running_counts asks for it; null where there is no step
@@ -243,11 +244,12 @@ class RouteSource {
 
 /// What a balancer is made for.
 struct BalancerSetup {
-  int64_t layer;       // index of the expert layer among expert layers
-  int64_t experts;     // E
-  int64_t top_k;       // largest k that the run uses
-  int64_t layers = 1;  // expert layers of the model
-  uint64_t seed = 0;   // of the run: keys the method's random numbers
+  int64_t layer;                   // index of the expert layer among expert layers
+  int64_t experts;                 // E
+  int64_t top_k;                   // largest k that the run uses
+  int64_t layers = 1;              // expert layers of the model
+  uint64_t seed = 0;               // of the run: keys the method's random numbers
+  double initial_logit_std = 1.0;  // as in ActiveExpertsQuery
 };
 
 }  // namespace sluice

@@ -105,6 +105,10 @@ std::unique_ptr<Model> build_model(const Recipe& recipe, Pool& pool, int64_t tok
   return model;
 }
 
+double initial_logit_std(const ModelConfig& model) {
+  return model.init.std * std::sqrt(static_cast<double>(model.hidden_size));
+}
+
 std::unique_ptr<RoutingSession> build_routing(const Recipe& recipe, const Model& model) {
   const std::vector<int64_t> layers = model.experts_per_layer();
   std::vector<std::unique_ptr<Balancer>> balancers;
@@ -114,7 +118,8 @@ std::unique_ptr<RoutingSession> build_routing(const Recipe& recipe, const Model&
                               .experts = experts,
                               .top_k = config.largest_top_k(),
                               .layers = static_cast<int64_t>(layers.size()),
-                              .seed = static_cast<uint64_t>(recipe.seed)};
+                              .seed = static_cast<uint64_t>(recipe.seed),
+                              .initial_logit_std = initial_logit_std(recipe.model)};
     balancers.push_back(make_balancer(recipe.balance, setup));
   }
   return std::make_unique<RoutingSession>(std::move(balancers));

@@ -48,6 +48,8 @@ struct RunSizes {
 /// smaller than the tokenizer's.
 [[nodiscard]] std::unique_ptr<Model> build_model(const Recipe& recipe, Pool& pool,
                                                  int64_t tokenizer_vocab_size);
+/// ActiveExpertsQuery::initial_logit_std of the recipe's routers.
+[[nodiscard]] double initial_logit_std(const ModelConfig& model);
 /// One balancer per expert layer.
 [[nodiscard]] std::unique_ptr<RoutingSession> build_routing(const Recipe& recipe,
                                                             const Model& model);

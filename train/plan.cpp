@@ -60,8 +60,7 @@ class ActivityPlanner {
       : experts_(dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts"))),
         plan_(plan),
         balancer_(routing.balancer(0)),
-        logit_std_(recipe.model.init.std *
-                   std::sqrt(static_cast<double>(recipe.model.hidden_size))),
+        logit_std_(initial_logit_std(recipe.model)),
         flops_per_expert_(flops_per_expert(model)),
         measured_experts_(measured_experts) {}
 

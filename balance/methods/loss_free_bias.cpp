@@ -14,8 +14,17 @@
 // independent of the batch size [R] (a raw rate r is the rate r c_mean). `normalised` keeps the
 // direction of the proportional rule and the length of the sign rule [R]. `recentre` subtracts the
 // mean of b after each update, which changes no route. The rate is tied to the scale of the scores:
-// 1e-3 is for sigmoid scores, softmax scores of mean 1 / E want less. The paper's multiplicative
-// bias, s_i b_i, which it finds worse, is not here.
+// 1e-3 is for sigmoid scores, softmax scores of mean 1 / E want less.
+//
+//   form: multiplicative   top-k of s b, b = 1 at first, with the same step:
+//
+//          b_i <- max(b_i + u_n d_i, b_i / 2)
+//
+// is the paper's other form, which it finds slightly worse. The paper leaves open what keeps b above
+// 0; that a step takes at most half of it is ours [R], and so is that `recentre` divides by the mean
+// of b [R], which changes no route either and holds every b between 0 and E. The rate is then in
+// units of b, whatever the scale of the scores. A score of 0 stays 0 under any b, so what the router
+// excludes stays excluded; scores are taken to be 0 or more (norm_router: while its gain is).
 //
 // `step` is the choice of step sizes of "A Theoretical Framework for Auxiliary-Loss-Free Load
 // Balancing" (2025, arXiv 2512.03915), which reads the update as a step on the dual of the
@@ -26,18 +35,28 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
+#include "autograd/support/parallel.h"
+#include "balance/batch.h"
 #include "balance/method.h"
 
 namespace sluice {
 namespace {
 
+/// Tokens handled at once.
+constexpr int64_t kTokenBlock = 512;
+/// Where halving ends.
+constexpr double kLeastFactor = std::numeric_limits<double>::min();
+
+enum class Form : uint8_t { additive, multiplicative };
 enum class Update : uint8_t { sign, proportional, normalised };
 enum class Step : uint8_t { constant, inverse, inverse_sqrt };
 
 struct LossFreeBiasConfig final : Configurable {
   Scheduled rate = 1e-3;
+  Form form = Form::additive;
   Update update = Update::sign;
   Step step = Step::constant;
   bool recentre = false;
@@ -46,8 +65,12 @@ struct LossFreeBiasConfig final : Configurable {
     v.scheduled(
         {"rate",
          "step u of the bias, in units of the scores (paper: 0.001 with sigmoid scores; less "
-         "with softmax; decaying steps: from 0.1)"},
+         "with softmax; decaying steps: from 0.1); multiplicative: of a bias that is 1 at first"},
         rate, {.min = 0.0});
+    v.enumeration({"form",
+                   "additive: experts are ranked by score + bias, bias 0 at first; multiplicative: "
+                   "by score * bias, bias 1 at first (paper: slightly worse)"},
+                  form, {{"additive", Form::additive}, {"multiplicative", Form::multiplicative}});
     v.enumeration({"update",
                    "sign: every bias moves by the rate; proportional: by the rate times the "
                    "relative error of the load; normalised: the same over its root mean square"},
@@ -62,19 +85,28 @@ struct LossFreeBiasConfig final : Configurable {
                   {{"constant", Step::constant},
                    {"inverse", Step::inverse},
                    {"inverse_sqrt", Step::inverse_sqrt}});
-    v.boolean({"recentre", "subtract the mean bias after each update; changes no route"}, recentre);
+    v.boolean({"recentre",
+               "subtract the mean bias after each update (multiplicative: divide by it); changes "
+               "no route"},
+              recentre);
   }
 };
 
 class LossFreeBias final : public Balancer {
  public:
   LossFreeBias(LossFreeBiasConfig config, const BalancerSetup& setup)
-      : config_(std::move(config)), bias_(static_cast<size_t>(setup.experts), 0.0) {}
+      : config_(std::move(config)),
+        is_factor_(config_.form == Form::multiplicative),
+        bias_(static_cast<size_t>(setup.experts), is_factor_ ? 1.0 : 0.0) {}
 
   [[nodiscard]] BalancerTraits traits() const override { return {.selects = true}; }
 
   void route(const RouterInput& input, Selection& selection) override {
-    input.choose(bias_, selection);
+    if (is_factor_) {
+      input.choose(shift_to_products(input.router.scores), selection);
+    } else {
+      input.choose(bias_, selection);
+    }
   }
 
   void end_step(const LayerLoad& load, const Progress& progress) override {
@@ -90,11 +122,13 @@ class LossFreeBias final : public Balancer {
       const double error = mean - static_cast<double>(load.counts[e]);
       // The unit is 0 only when every error is.
       const double relative = error == 0.0 ? 0.0 : error / unit;
-      bias_[e] += rate * (config_.update == Update::sign ? sign(error) : relative);
+      const double moved =
+          bias_[e] + rate * (config_.update == Update::sign ? sign(error) : relative);
+      bias_[e] = is_factor_ ? std::max({moved, bias_[e] / 2.0, kLeastFactor}) : moved;
     }
     if (!config_.recentre) return;
     const double centre = std::accumulate(bias_.begin(), bias_.end(), 0.0) / experts;
-    for (double& bias : bias_) bias -= centre;
+    for (double& bias : bias_) bias = is_factor_ ? bias / centre : bias - centre;
   }
 
   void visit_state(StateVisitor& visitor) override {
@@ -109,6 +143,21 @@ class LossFreeBias final : public Balancer {
   }
 
  private:
+  /// s b - s, [N, E]: s plus this ranks as s b does, to the last digits of a double (exactly, where
+  /// b is from 1/2 to 2).
+  [[nodiscard]] std::vector<double> shift_to_products(const Tensor& scores) const {
+    std::vector<double> shift = shifted_rows(scores, {});
+    const size_t experts = bias_.size();
+    parallel_for_ranges(scores.dim(0), kTokenBlock, [&](int64_t begin, int64_t end) {
+      for (size_t i = static_cast<size_t>(begin) * experts; i < static_cast<size_t>(end) * experts;
+           ++i) {
+        const double product = shift[i] * bias_[i % experts];
+        shift[i] = product - shift[i];
+      }
+    });
+    return shift;
+  }
+
   [[nodiscard]] static double sign(double x) {
     return static_cast<double>(x > 0.0) - static_cast<double>(x < 0.0);
   }
@@ -137,6 +186,7 @@ class LossFreeBias final : public Balancer {
   }
 
   LossFreeBiasConfig config_;
+  bool is_factor_;            // of the scores, not added to them
   std::vector<double> bias_;  // [E]
   int64_t updates_ = 0;       // n
 };

@@ -19,7 +19,7 @@
 // k / E-quantile, linear within a bin [R]: however the tokens are sharded, the result is the same.
 //
 // Where E does not divide T k, C is rounded down [R]. Tokens without a loss set no price, nor does
-// what is not finite. The form with a varying number of experts per token is not here.
+// what is not finite. The form with a varying number of experts per token is quantile_dynamic.
 
 #include <algorithm>
 #include <cmath>

@@ -45,6 +45,12 @@ void deal_out(Selection& selection) {
   }
 }
 
+/// The part of a shift, [E] or [N, E] or empty, that is `token`'s: [E] or empty.
+std::span<const double> shift_of(std::span<const double> shift, int64_t token, int64_t experts) {
+  if (std::ssize(shift) <= experts) return shift;
+  return shift.subspan(static_cast<size_t>(token * experts), static_cast<size_t>(experts));
+}
+
 }  // namespace
 
 void choose_top_k(const Tensor& scores, std::span<const double> shift, int64_t top_k,
@@ -60,6 +66,10 @@ void choose_top_k(const Tensor& scores, std::span<const double> shift, int64_t t
     return;
   }
   const int64_t experts = selection.experts;
+  const auto sizes = {int64_t{0}, experts, selection.tokens * experts};
+  SLUICE_INTERNAL_CHECK(std::ranges::find(sizes, std::ssize(shift)) != sizes.end(),
+                        "shift of {} for {} tokens and {} experts", shift.size(), selection.tokens,
+                        experts);
   dispatch_float(scores.dtype(), [&]<class T>() {
     const T* values = scores.data<T>();
     parallel_for_ranges(selection.tokens, kTokenBlock, [&](int64_t begin, int64_t end) {
@@ -67,10 +77,11 @@ void choose_top_k(const Tensor& scores, std::span<const double> shift, int64_t t
       const std::span<double> biased(scratch.allocate<double>(experts),
                                      static_cast<size_t>(experts));
       for (int64_t token = begin; token < end; ++token) {
+        const std::span<const double> of_token = shift_of(shift, token, experts);
         for (int64_t e = 0; e < experts; ++e) {
           const auto i = static_cast<size_t>(e);
-          biased[i] =
-              static_cast<double>(values[token * experts + e]) + (shift.empty() ? 0.0 : shift[i]);
+          biased[i] = static_cast<double>(values[token * experts + e]) +
+                      (of_token.empty() ? 0.0 : of_token[i]);
         }
         mask(biased);
         pick(biased, std::span(selection.expert)

@@ -9,9 +9,9 @@
 namespace sluice {
 
 /// Fills selection.expert (and its sizes) with the top k of scores[n] + shift, best first, ties to
-/// the lower index, NaN last. `scores` is [N, E]; shift is [E] in double, or empty. `mask`, when
-/// given, rewrites the E biased scores of a token in place (minus infinity excludes). On a pool for
-/// shapes only the tokens are dealt out in turn: balanced loads.
+/// the lower index, NaN last. `scores` is [N, E]; shift is in double [E], the same for every token,
+/// or [N, E], or empty. `mask`, when given, rewrites the E biased scores of a token in place (minus
+/// infinity excludes). On a pool for shapes only the tokens are dealt out in turn: balanced loads.
 void choose_top_k(const Tensor& scores, std::span<const double> shift, int64_t top_k,
                   Selection& selection);
 void choose_top_k(const Tensor& scores, std::span<const double> shift, int64_t top_k,

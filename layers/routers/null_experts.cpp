@@ -88,9 +88,7 @@ class NullExpertsRouter final : public TopKRouter {
     }
     const NoGrad no_grad(context.tape);
     const Tensor all[] = {scores.scores, scores.null_scores};
-    std::vector<double> shift_of_all(shift.begin(), shift.end());
-    if (!shift.empty()) shift_of_all.resize(static_cast<size_t>(experts_ + null_experts_), 0.0);
-    choose_top_k(concat_columns(context.tape, all), shift_of_all, top_k, selection);
+    choose_top_k(concat_columns(context.tape, all), shift_of_all(shift), top_k, selection);
     selection.experts = experts_;
     for (int32_t& expert : selection.expert) {
       if (expert >= experts_) expert = kNoExpert;
@@ -107,6 +105,18 @@ class NullExpertsRouter final : public TopKRouter {
   }
 
  private:
+  /// The shift of the true experts, and none for the null experts after them.
+  [[nodiscard]] std::vector<double> shift_of_all(std::span<const double> shift) const {
+    std::vector<double> result;
+    const auto experts = static_cast<size_t>(experts_);
+    for (; !shift.empty(); shift = shift.subspan(experts)) {
+      const auto of_true = shift.first(experts);
+      result.insert(result.end(), of_true.begin(), of_true.end());
+      result.resize(result.size() + static_cast<size_t>(null_experts_), 0.0);
+    }
+    return result;
+  }
+
   int64_t experts_;
   int64_t null_experts_;
   bool renormalises_;

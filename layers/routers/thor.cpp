@@ -2,32 +2,37 @@
 // Experts", arXiv 2110.04260).
 //
 //   training: one expert per layer, step and pass, uniform over E, shared by the whole batch; w = 1
-//   evaluation: every token, or every sequence, draws an expert per layer
+//   evaluation: every token, or every sequence, draws an expert per layer; or all E experts, w = 1/E
 //
 // There is no router and nothing to balance: loads are uniform over many steps, not within one. The
 // paper trains with two passes of every batch, of independent draws, and adds the symmetric
 // divergence of their outputs to the loss: `train.consistency` (train/step.h), under which each
 // pass draws an expert of its own. Draws in evaluation follow from the sequence's number and the
-// position in its document, so that decoding sees those of the full pass. Balancers that shift the
-// ranking have no say.
+// position in its document, so that decoding sees those of the full pass. `evaluation: average`
+// takes the mean of the experts' outputs, which costs E experts per token and draws nothing.
+// Balancers that shift the ranking have no say.
 
 #include "autograd/ops/top_k.h"
 #include "layers/router.h"
 #include "layers/routers/choose.h"
+#include "layers/routers/unit_rows.h"
 
 namespace sluice {
 namespace {
 
-enum class Draw : uint8_t { token, sequence };
+enum class Evaluation : uint8_t { token, sequence, average };
 
 struct ThorConfig final : RouterConfig {
-  Draw evaluation = Draw::token;
+  Evaluation evaluation = Evaluation::token;
 
   void fields(FieldVisitor& v) override {
     v.enumeration({"evaluation",
-                   "what draws an expert in evaluation: every token or every "
-                   "sequence"},
-                  evaluation, {{"token", Draw::token}, {"sequence", Draw::sequence}});
+                   "who draws an expert in evaluation: every token or every sequence; average: "
+                   "nobody, every token takes the mean of all experts, at their full cost"},
+                  evaluation,
+                  {{"token", Evaluation::token},
+                   {"sequence", Evaluation::sequence},
+                   {"average", Evaluation::average}});
   }
   [[nodiscard]] std::string check_against(int64_t /*num_experts*/, int64_t top_k) const override {
     if (top_k == 1) return {};
@@ -42,6 +47,11 @@ class ThorRouter final : public Router {
       : layer_(setup.layer), experts_(setup.num_experts), evaluation_(config.evaluation) {}
 
   RouterScores score(const ForwardContext& context, const Tensor& x) const override {
+    if (averages(context)) {
+      const Tensor equal = filled(context.tape, {x.dim(0), experts_}, x.dtype(),
+                                  1.0 / static_cast<double>(experts_));
+      return {equal, equal, equal};
+    }
     Tensor scores = context.tape.zeros({x.dim(0), experts_}, x.dtype());
     if (!scores.has_memory()) return {scores, scores, scores};
     dispatch_float(x.dtype(), [&]<class T>() {
@@ -53,10 +63,10 @@ class ThorRouter final : public Router {
     return {scores, scores, scores};
   }
 
-  void choose(const ForwardContext& /*context*/, const RouterScores& scores,
+  void choose(const ForwardContext& context, const RouterScores& scores,
               std::span<const double> /*shift*/, int64_t top_k,
               Selection& selection) const override {
-    choose_top_k(scores.scores, {}, top_k, selection);
+    choose_top_k(scores.scores, {}, averages(context) ? experts_ : top_k, selection);
   }
 
   Tensor combine_weights(const ForwardContext& context, const RouterScores& scores,
@@ -65,6 +75,10 @@ class ThorRouter final : public Router {
   }
 
  private:
+  [[nodiscard]] bool averages(const ForwardContext& context) const {
+    return !context.training && evaluation_ == Evaluation::average;
+  }
+
   /// Calls body(token, expert) for every token.
   template <class Body>
   void for_each_draw(const ForwardContext& context, Body&& body) const {
@@ -83,7 +97,7 @@ class ThorRouter final : public Router {
           body(t, of_pass);
         } else {
           const auto position = static_cast<uint64_t>(positions[static_cast<size_t>(t)]);
-          body(t, draw(layout.global_samples[s], evaluation_ == Draw::token ? position : 0));
+          body(t, draw(layout.global_samples[s], evaluation_ == Evaluation::token ? position : 0));
         }
       }
     }
@@ -91,7 +105,7 @@ class ThorRouter final : public Router {
 
   int64_t layer_;
   int64_t experts_;
-  Draw evaluation_;
+  Evaluation evaluation_;
 };
 
 }  // namespace

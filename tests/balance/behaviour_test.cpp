@@ -112,6 +112,26 @@ TEST_F(Behaviour, QuantileBalancesFromTheSecondStep) {
   }
 }
 
+TEST_F(Behaviour, ThresholdsBalanceAtOnceWithoutMomentumAndCloserWithIt) {
+  const auto at_once = make_one("quantile_dynamic", kExperts, {{"momentum", 0.0}});
+  const auto vio = max_vio(*at_once, 12, ScoreFunction::sigmoid);
+  EXPECT_GT(vio[0], 1.0);
+  for (size_t step = 1; step < vio.size(); ++step) EXPECT_LT(vio[step], 1.25 * 0.27) << step;
+  // Ten steps' batches together: what is left is mostly the noise of the batch that is routed.
+  const auto slowly = make_one("quantile_dynamic", kExperts);
+  const auto late = max_vio(*slowly, 60, ScoreFunction::sigmoid);
+  EXPECT_GT(late[4], 1.25 * 0.27);
+  for (size_t step = 50; step < late.size(); ++step) EXPECT_LT(late[step], 1.25 * 0.23) << step;
+}
+
+TEST_F(Behaviour, MultiplicativeBiasBalancesToo) {
+  const auto bias =
+      make_one("loss_free_bias", kExperts, {{"rate", 2e-2}, {"form", "multiplicative"}});
+  const auto vio = max_vio(*bias, 80, ScoreFunction::sigmoid);
+  EXPECT_GT(vio[4], 1.0);
+  EXPECT_LT(vio[79], 0.5);
+}
+
 TEST_F(Behaviour, MoreRoundsOfQuantileBalanceAFixedBatchBetter) {
   std::vector<double> vio;
   for (const int iterations : {1, 2, 4}) {

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <iterator>
-#include <ostream>
 
 #include "layers/router.h"
+#include "tests/balance/method_variants.h"
 #include "tests/balance/routed_batch.h"
 #include "tests/support/set_fields.h"
 #include "tests/support/tiny_model.h"
@@ -20,15 +20,7 @@ using testing_support::tiny_batch;
 using testing_support::tiny_config;
 using testing_support::TinyBatch;
 
-struct MethodInModel {
-  std::string name;
-  std::string type;
-  nlohmann::json options = nlohmann::json::object();
-  // The name is all that a list of tests should show.
-  friend void PrintTo(const MethodInModel& method, std::ostream* out) { *out << method.name; }
-};
-
-class EveryBalancerInAModel : public ::testing::TestWithParam<MethodInModel> {
+class EveryBalancerInAModel : public ::testing::TestWithParam<testing::MethodVariant> {
  protected:
   [[nodiscard]] RoutingSession session(const Model& model) const {
     const Tagged tagged = testing::method(GetParam().type, GetParam().options);
@@ -146,18 +138,8 @@ TEST_P(EveryBalancerInAModel, LooksAtNoLaterTokenInEvaluation) {
   }
 }
 
-std::vector<MethodInModel> methods() {
-  std::vector<MethodInModel> result;
-  for (const Choice& choice : balance_choices()) {
-    result.push_back({std::string(choice.name), std::string(choice.name)});
-  }
-  result.push_back({"selective_sinkhorn_planned", "selective_sinkhorn", {{"probability", 1.0}}});
-  result.push_back(
-      {"expert_choice_over_tokens", "expert_choice", {{"over", "tokens"}, {"coverage", 0.01}}});
-  return result;
-}
-
-INSTANTIATE_TEST_SUITE_P(MethodsDef, EveryBalancerInAModel, ::testing::ValuesIn(methods()),
+INSTANTIATE_TEST_SUITE_P(MethodsDef, EveryBalancerInAModel,
+                         ::testing::ValuesIn(testing::method_variants()),
                          [](const auto& test) { return test.param.name; });
 
 }  // namespace

@@ -39,6 +39,7 @@ const Refused& refused_by(const std::string& method) {
       {"bip", &of_varying_k},
       {"bip_online", &of_varying_k},
       {"quantile", &of_varying_k},
+      {"quantile_dynamic", &of_own_choice},
       {"sinkhorn", &of_own_choice},
       {"selective_sinkhorn", &of_own_choice},
       {"base", &of_own_choice},

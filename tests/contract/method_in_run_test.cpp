@@ -57,6 +57,11 @@ std::vector<MethodInARun> methods() {
                                                     : fmt::format("{{type: {}}}", name);
     result.push_back({"router_" + name, changes_of(router_yaml, takes_two ? 2 : 1, balance)});
   }
+  result.push_back({"balance_loss_free_bias_multiplicative",
+                    changes_of("{type: null_experts}", 2,
+                               "{type: loss_free_bias, form: multiplicative, recentre: true}")});
+  result.push_back(
+      {"router_thor_average", changes_of("{type: thor, evaluation: average}", 1, "{type: none}")});
   return result;
 }
 

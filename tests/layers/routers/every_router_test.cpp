@@ -26,16 +26,23 @@ using testing_support::zero_grads;
 constexpr int64_t kExperts = 8;
 constexpr int64_t kWidth = 12;
 
+struct RouterVariant {
+  std::string name;
+  std::string type;
+  nlohmann::json options = nlohmann::json::object();
+  friend void PrintTo(const RouterVariant& variant, std::ostream* out) { *out << variant.name; }
+};
+
 class EveryRouter : public testing::RouterFixture,
-                    public ::testing::WithParamInterface<std::string> {
+                    public ::testing::WithParamInterface<RouterVariant> {
  protected:
   /// With the defaults of a recipe, k = 2 where the router takes it, else 1.
   void make_it(DType dtype = DType::f64) {
     experts_ = std::make_unique<SwigluExperts>(Builder(pool_, dtype, 1, init_, 1).child("experts"),
                                                kExperts, kWidth, 10);
-    const auto config = router_registry().at(GetParam()).make_config();
+    const auto config = router_registry().at(GetParam().type).make_config();
     k_ = dynamic_cast<const RouterConfig&>(*config).check_against(kExperts, 2).empty() ? 2 : 1;
-    make(GetParam(), nlohmann::json::object(),
+    make(GetParam().type, GetParam().options,
          {.experts = kExperts,
           .hidden_size = kWidth,
           .top_k = k_,
@@ -96,6 +103,30 @@ TEST_P(EveryRouter, GivesProbabilitiesThatSumToOne) {
     double sum = 0.0;
     for (size_t e = 0; e < kExperts; ++e) sum += p[t * kExperts + e];
     EXPECT_NEAR(sum, 1.0, 1e-12);
+  }
+}
+
+TEST_P(EveryRouter, TakesAShiftPerTokenAsItTakesOnePerExpert) {
+  make_it();
+  PassOptions per_expert = kTraining;
+  for (int64_t e = 0; e < kExperts; ++e) {
+    per_expert.shift.push_back(0.1 * static_cast<double>(e * e % 5));
+  }
+  PassOptions per_token = per_expert;
+  for (int64_t t = 1; t < 30; ++t) {
+    per_token.shift.insert(per_token.shift.end(), per_expert.shift.begin(), per_expert.shift.end());
+  }
+  EXPECT_EQ(route(tokens(30), k_, per_token).selection,
+            route(tokens(30), k_, per_expert).selection);
+  // One that lifts another expert for every token, in routers that hear it.
+  for (int64_t t = 0; t < 30; ++t) {
+    per_token.shift[static_cast<size_t>(t * kExperts + t % kExperts)] += 9.0;
+  }
+  const auto config = router_registry().at(GetParam().type).make_config();
+  const auto& router = dynamic_cast<const RouterConfig&>(*config);
+  const Selection lifted = route(tokens(30), k_, per_token).selection;
+  for (int64_t t = 0; t < 30 && !router.is_fixed() && !router.restricts(); ++t) {
+    EXPECT_EQ(lifted.expert[static_cast<size_t>(t * lifted.top_k)], t % kExperts) << t;
   }
 }
 
@@ -214,18 +245,19 @@ TEST_P(EveryRouter, ChangesNothingByRouting) {
 }
 
 /// The model section that the tests train: every layer an expert layer of this router.
-ModelConfig model_of(const std::string& type, const std::string& dtype) {
+ModelConfig model_of(const RouterVariant& variant, const std::string& dtype) {
   ModelConfig config = tiny_config("AEAE", dtype);
-  auto router = router_registry().at(type).make_config();
+  auto router = router_registry().at(variant.type).make_config();
+  testing::set_fields(*router, variant.options);
   const bool takes_two = dynamic_cast<const RouterConfig&>(*router).check_against(4, 2).empty();
   experts_of(config).top_k = takes_two ? 2.0 : 1.0;
-  experts_of(config).router = {type, std::shared_ptr<Configurable>(std::move(router))};
+  experts_of(config).router = {variant.type, std::shared_ptr<Configurable>(std::move(router))};
   return config;
 }
 
 /// Gradients of one step.
-std::vector<Tensor> train(Pool& pool, const std::string& type, Recompute recompute) {
-  const Model model(pool, model_of(type, "f32"), 1);
+std::vector<Tensor> train(Pool& pool, const RouterVariant& variant, Recompute recompute) {
+  const Model model(pool, model_of(variant, "f32"), 1);
   zero_grads(model, pool);
   const TinyBatch batch = tiny_batch(pool, {{9, 14}, {23}});
   Tape tape(pool);
@@ -299,14 +331,17 @@ TEST_P(EveryRouter, RecordsTheSameOnShapesAlone) {
   EXPECT_EQ(ops_of(shapes), ops_of(pool_));
 }
 
-std::vector<std::string> names() {
-  std::vector<std::string> result;
-  for (const Choice& choice : router_choices()) result.emplace_back(choice.name);
+std::vector<RouterVariant> variants() {
+  std::vector<RouterVariant> result;
+  for (const Choice& choice : router_choices()) {
+    result.push_back({std::string(choice.name), std::string(choice.name)});
+  }
+  result.push_back({"thor_average", "thor", {{"evaluation", "average"}}});
   return result;
 }
 
-INSTANTIATE_TEST_SUITE_P(RoutersDef, EveryRouter, ::testing::ValuesIn(names()),
-                         [](const auto& test) { return test.param; });
+INSTANTIATE_TEST_SUITE_P(RoutersDef, EveryRouter, ::testing::ValuesIn(variants()),
+                         [](const auto& test) { return test.param.name; });
 
 }  // namespace
 }  // namespace sluice

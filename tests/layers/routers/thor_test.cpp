@@ -14,6 +14,28 @@ using testing_support::TinyBatch;
 using testing_support::training_context;
 using testing_support::zero_grads;
 
+class PlainBalancer final : public Balancer {
+ public:
+  [[nodiscard]] BalancerTraits traits() const override { return {}; }
+};
+
+/// Sends every token to one expert with weight 1.
+class OneExpert final : public RouteSource {
+ public:
+  explicit OneExpert(int32_t expert) : expert_(expert) {}
+  [[nodiscard]] bool choose(const RouteRequest& request, Selection& selection) override {
+    selection.tokens = request.layout.tokens();
+    selection.experts = request.experts;
+    selection.top_k = 1;
+    selection.expert.assign(static_cast<size_t>(selection.tokens), expert_);
+    selection.fixed_weights.assign(static_cast<size_t>(selection.tokens), 1.0F);
+    return true;
+  }
+
+ private:
+  int32_t expert_;
+};
+
 class Thor : public testing::RouterFixture {
  protected:
   std::vector<int32_t> experts(int64_t tokens, const testing::PassOptions& options) {
@@ -54,6 +76,55 @@ TEST_F(Thor, EvaluationDrawsPerTokenOrPerSequence) {
   make("thor", {{"evaluation", "sequence"}}, {.experts = 4, .top_k = 1});
   const auto per_sequence = experts(64, {});
   EXPECT_EQ(per_sequence, std::vector<int32_t>(64, per_sequence[0]));
+}
+
+TEST_F(Thor, AveragesAllExpertsInEvaluationOnly) {
+  make("thor", {{"evaluation", "average"}}, {.experts = 4, .top_k = 1});
+  const auto evaluated = route(random_rows(3, 4), 1);
+  EXPECT_EQ(evaluated.selection.top_k, 4);
+  EXPECT_EQ(evaluated.selection.expert, (std::vector<int32_t>{0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3}));
+  EXPECT_EQ(evaluated.selection.load, (std::vector<int64_t>(4, 3)));
+  EXPECT_EQ(evaluated.weights, std::vector<double>(12, 0.25));
+  const testing::PassOptions training = {.training = true, .progress = {.step = 7}, .seed = 1};
+  const auto averaging = route(random_rows(3, 4), 1, training);
+  EXPECT_EQ(averaging.selection.top_k, 1);
+  make("thor", {}, {.experts = 4, .top_k = 1});
+  EXPECT_EQ(averaging.selection, route(random_rows(3, 4), 1, training).selection);
+}
+
+TEST_F(Thor, AveragingIsTheMeanOfTheExpertsAlone) {
+  const Tensor x = SampleFactory(pool_, DType::f64, 3).uniform({5, 32}, -1.0, 1.0);
+  const auto outputs = [&](const char* evaluation, RouteSource* source) {
+    ModelConfig config = tiny_config("E", "f64");
+    experts_of(config).top_k = 1.0;
+    auto router = router_registry().at("thor").make_config();
+    testing::set_fields(*router, {{"evaluation", evaluation}});
+    experts_of(config).router = {"thor", std::shared_ptr<Configurable>(std::move(router))};
+    const auto layer = moe_feed_forward.make(Builder(pool_, DType::f64, 1, init_, 1), config,
+                                             experts_of(config), {.index = 0, .expert_layer = 0});
+    std::vector<std::unique_ptr<Balancer>> balancers;
+    balancers.push_back(std::make_unique<PlainBalancer>());
+    RoutingSession session(std::move(balancers));
+    session.begin_evaluation();
+    const RouteSourceScope scope(session, source);
+    Tape tape(pool_);
+    const NoGrad no_grad(tape);
+    const SequenceLayout layout = SequenceLayout::single(pool_, 5);
+    ForwardContext context{tape, layout};
+    context.routing = &session;
+    BlockState state;
+    return testing::numbers(layer->forward(context, x, state));
+  };
+  std::vector<double> mean(5 * 32, 0.0);
+  for (const int32_t expert : {0, 1, 2, 3}) {
+    OneExpert alone(expert);
+    const auto y = outputs("token", &alone);
+    for (size_t i = 0; i < mean.size(); ++i) mean[i] += y[i] / 4.0;
+  }
+  const auto averaged = outputs("average", nullptr);
+  ASSERT_EQ(averaged.size(), mean.size());
+  for (size_t i = 0; i < mean.size(); ++i) EXPECT_NEAR(averaged[i], mean[i], 1e-14);
+  EXPECT_NE(averaged, outputs("token", nullptr));
 }
 
 TEST_F(Thor, WeighsByOneAndHasNoGradient) {
