@@ -45,6 +45,8 @@ class Optimizer {
   /// the schedules give for `progress`. A gradient that nothing reached counts as zero: such a
   /// parameter still decays and its moments still fade. Not called for a skipped update.
   virtual void step(const Progress& progress, double gradient_scale) = 0;
+  /// Bytes that a step must read or write at least once.
+  [[nodiscard]] virtual double step_bytes() const = 0;
   /// Everything that must survive a resume, the moments under their parameters' names.
   virtual void visit_state(StateVisitor& visitor) = 0;
 

@@ -23,6 +23,10 @@ struct Machine {
 /// speed/peak_fraction. Takes about a tenth of a second; its memory is gone afterwards.
 [[nodiscard]] double measure_gemm_peak();
 
+/// Bytes/s of the best of several a[i] = b[i] + s c[i] over 64 MiB each, more than caches hold: read b
+/// and c, write a, which most processors read first (not counted). Takes about a tenth of a second.
+[[nodiscard]] double measure_triad_peak();
+
 /// Largest resident size of the process so far; 0 when unknown.
 [[nodiscard]] int64_t peak_resident_bytes();
 

@@ -12,6 +12,7 @@
 #include "train/evaluate.h"
 #include "train/parameter_count.h"
 #include "train/plan.h"
+#include "train/profile/profile.h"
 
 namespace sluice {
 
@@ -39,6 +40,7 @@ struct RunSummary {
   std::filesystem::path folder;
   std::optional<std::filesystem::path> checkpoint;  // the newest
   std::optional<std::filesystem::path> report;      // of a complete run, when it could be written
+  std::optional<ProfileSummary> profile;            // of a profiled process
   int64_t step = 0;
   int64_t total_steps = 0;
   std::optional<Evaluation> evaluation;  // after the last step, when the run is complete

@@ -89,4 +89,8 @@ void RunFolder::write_report(const std::string& text) const {
   write_file_atomically(*files_, report(), bytes_of(text), kRaise);
 }
 
+void RunFolder::write_profile(const std::string& text) const {
+  write_file_atomically(*files_, profile(), bytes_of(text), kRaise);
+}
+
 }  // namespace sluice

@@ -2,7 +2,7 @@
 // The folder of one run, and the lock that keeps a second process out of it.
 //
 //   runs/<name>/  recipe.yaml  overview.json  metrics.jsonl  routing.jsonl  checkpoints/  traces/
-//                 tensorboard/  report.html  lock
+//                 tensorboard/  report.html  profile.json  lock
 //
 //   RunFolder run = RunFolder::open_for_writing("runs/quickstart");   // creates, locks
 //   run.write_recipe(resolved);
@@ -39,6 +39,8 @@ class RunFolder {
   [[nodiscard]] std::filesystem::path checkpoints() const { return folder_ / "checkpoints"; }
   [[nodiscard]] std::filesystem::path traces() const { return folder_ / "traces"; }
   [[nodiscard]] std::filesystem::path report() const { return folder_ / "report.html"; }
+  /// Of the last profiled process (train/profile/trace_events.h).
+  [[nodiscard]] std::filesystem::path profile() const { return folder_ / "profile.json"; }
 
   /// The resolved recipe of the run, or nothing when none was started here.
   [[nodiscard]] std::optional<std::string> read_recipe() const;
@@ -46,6 +48,7 @@ class RunFolder {
   void write_recipe(const std::string& text) const;
   void write_overview(const std::string& text) const;
   void write_report(const std::string& text) const;
+  void write_profile(const std::string& text) const;
 
  private:
   RunFolder(std::filesystem::path folder, FileSystem* files, int lock);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <numeric>
 #include <optional>
 
 #include "optim/clip.h"
@@ -220,7 +221,11 @@ void TrainingStep::apply(const Progress& progress, const StepWatch& watch, doubl
                          StepResult& result) {
   std::optional<ExpertUpdateWatch> watching;
   if (watch.experts) watching.emplace(parameters_, parts_.pool);
-  parts_.optimizer.step(progress, clip_scale(norm, parts_.optimizer.clip_norm()));
+  {
+    const PhaseTimer timer(clock(), Phase::optimizer, Direction::forward, "optimizer_step",
+                           {.bytes = parts_.optimizer.step_bytes()});
+    parts_.optimizer.step(progress, clip_scale(norm, parts_.optimizer.clip_norm()));
+  }
   if (watching) result.experts = watching->finish();
   {
     const PhaseTimer learning(clock(), Phase::balancing, Direction::forward);
@@ -230,9 +235,21 @@ void TrainingStep::apply(const Progress& progress, const StepWatch& watch, doubl
   parts_.model.end_step(parts_.routing, progress);
 }
 
+GradientNorm TrainingStep::measure_gradient() {
+  const double bytes = std::accumulate(
+      parameters_.begin(), parameters_.end(), 0.0, [](double sum, const Parameter* parameter) {
+        return parameter->trainable && !parameter->grad_is_zero
+                   ? sum + static_cast<double>(parameter->grad.bytes())
+                   : sum;
+      });
+  const PhaseTimer timer(clock(), Phase::optimizer, Direction::forward, "gradient_norm",
+                         {.bytes = bytes});
+  return gradient_norm(parameters_, parts_.communicator);
+}
+
 void TrainingStep::update(const Progress& progress, const StepWatch& watch, StepResult& result) {
   const PhaseTimer timer(clock(), Phase::optimizer, Direction::forward);
-  const GradientNorm norm = gradient_norm(parameters_, parts_.communicator);
+  const GradientNorm norm = measure_gradient();
   result.grad_norm = norm.value;
   double total = result.loss + result.consistency.value_or(0.0);
   for (const double auxiliary : result.auxiliary) total += auxiliary;

@@ -38,6 +38,7 @@
 #include "layers/ffns/moe.h"
 #include "layers/model.h"
 #include "layers/routing_session.h"
+#include "optim/clip.h"
 #include "optim/expert_updates.h"
 #include "optim/optimizer.h"
 #include "train/model_input.h"
@@ -129,6 +130,7 @@ class TrainingStep {
   void sum_over_ranks(StepResult& result);
   /// The meter for work that no kernel does; null on a pool for shapes only.
   [[nodiscard]] CostMeter* clock() { return parts_.pool.shapes_only() ? nullptr : &meter_; }
+  [[nodiscard]] GradientNorm measure_gradient();
   void update(const Progress& progress, const StepWatch& watch, StepResult& result);
   void apply(const Progress& progress, const StepWatch& watch, double norm, StepResult& result);
 

@@ -5,6 +5,7 @@
 
 #include "train/environment.h"
 #include "train/overview.h"
+#include "train/profile/trace_events.h"
 #include "train/report/run_report.h"
 #include "train/resume.h"
 
@@ -20,7 +21,10 @@ Trainer::Trainer(Recipe recipe, TrainerOptions options, Reporter& reporter)
                                      .asynchronous = recipe_.checkpoint.asynchronous}),
       run_(make_run()),
       log_(make_log()),
-      traces_(folder_.traces(), recipe_.train.trace) {}
+      traces_(folder_.traces(), recipe_.train.trace),
+      profile_(options_.profile ? std::make_unique<Profile>() : nullptr) {
+  run_->meter().show_to(profile_.get());
+}
 
 std::unique_ptr<Run> Trainer::make_run() {
   use_threads(recipe_);
@@ -74,6 +78,7 @@ RunSummary Trainer::run() {
   log_.flush();
   RunSummary summary = summarise(reason);
   if (reason == StopReason::complete) summary.report = write_report();
+  summary.profile = write_profile();
   reporter_.finished(summary);
   return summary;
 }
@@ -108,6 +113,15 @@ std::optional<std::filesystem::path> Trainer::write_report() {
   }
 }
 
+std::optional<ProfileSummary> Trainer::write_profile() {
+  if (!profile_) return std::nullopt;
+  folder_.write_profile(trace_events(*profile_));
+  ProfileSummary summary = profile_->summary();
+  summary.gemm_peak = gemm_peak_;
+  summary.triad_peak = measure_triad_peak();
+  return summary;
+}
+
 StopReason Trainer::train(const SignalWatch& signals) {
   const std::optional<double> max_seconds = recipe_.train.max_seconds();
   while (!run_->finished()) {
@@ -126,7 +140,10 @@ StopReason Trainer::train(const SignalWatch& signals) {
 /// One step and all that is due after it.
 void Trainer::advance() {
   const Progress before = run_->progress();
-  const StepResult result = traces_.step(*run_, [&] { return run_->step(log_.watch_for(*run_)); });
+  const StepResult result = [&] {
+    const Profile::Step timed(profile_.get(), run_->state().step + 1);
+    return traces_.step(*run_, [&] { return run_->step(log_.watch_for(*run_)); });
+  }();
   const Progress after = run_->progress();
   RunState& state = run_->state();
   since_record_.seconds += result.seconds;
@@ -152,7 +169,7 @@ void Trainer::advance() {
 
 SpeedSample Trainer::measure_speed() {
   SpeedSample sample = std::exchange(since_record_, {});
-  sample.work = std::exchange(run_->meter(), CostMeter());
+  sample.work = run_->meter().take();
   sample.gemm_peak = gemm_peak_;
   sample.peak_memory_bytes = run_->pool().peak().total();
   return sample;
@@ -176,6 +193,7 @@ void Trainer::report_skipped(const StepResult& result) {
 }
 
 void Trainer::evaluate() {
+  const Profile::Span timed(profile_.get(), "evaluation");
   const int64_t earlier = run_->state().choices.step;
   last_evaluation_ = traces_.evaluate(*run_, [&] { return run_->evaluate(); });
   if (!last_evaluation_) return;
@@ -185,6 +203,7 @@ void Trainer::evaluate() {
 }
 
 void Trainer::save() {
+  const Profile::Span timed(profile_.get(), "checkpoint");
   update_seconds();
   std::optional<double> eval_loss;
   if (evaluated_step_ == run_->state().step) eval_loss = last_evaluation_->loss.per_token();

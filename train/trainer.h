@@ -12,6 +12,7 @@
 
 #include "autograd/core/communicator.h"
 #include "train/checkpoint/store.h"
+#include "train/profile/profile.h"
 #include "train/reporter.h"
 #include "train/run.h"
 #include "train/run_folder.h"
@@ -25,6 +26,7 @@ struct TrainerOptions {
   std::filesystem::path folder;
   std::string resume = "auto";  // or "never", or a checkpoint file (resume.h)
   ConsoleTarget console;        // of the console sink; without a stream it stays silent
+  bool profile = false;         // time every kernel call, and write profile.json at the end
 };
 
 class Trainer {
@@ -44,6 +46,7 @@ class Trainer {
   [[nodiscard]] RunLog make_log() const;
   void report_start();
   [[nodiscard]] std::optional<std::filesystem::path> write_report();
+  [[nodiscard]] std::optional<ProfileSummary> write_profile();
   [[nodiscard]] StopReason train(const SignalWatch& signals);
   void advance();
   [[nodiscard]] SpeedSample measure_speed();
@@ -66,6 +69,7 @@ class Trainer {
   std::unique_ptr<Run> run_;
   RunLog log_;
   RunTraces traces_;
+  std::unique_ptr<Profile> profile_;  // options_.profile
 
   double gemm_peak_ = 0.0;
   Clock::time_point start_;

@@ -21,15 +21,23 @@ std::string_view name_of(Phase phase) {
   return kNames[static_cast<size_t>(phase)];
 }
 
-void CostMeter::add(Phase phase, Direction direction, const KernelCost& cost, double seconds) {
+void CostMeter::count(Phase phase, Direction direction, const KernelCost& cost) {
   accumulate(entries_[static_cast<size_t>(phase)][static_cast<size_t>(direction)],
-             {cost.flops, cost.bytes, seconds, 1});
-  seconds_added_ += seconds;
+             {cost.flops, cost.bytes, 0.0, 1});
 }
 
-void CostMeter::add_seconds(Phase phase, Direction direction, double seconds) {
-  entries_[static_cast<size_t>(phase)][static_cast<size_t>(direction)].seconds += seconds;
-  seconds_added_ += seconds;
+void CostMeter::add(const WorkItem& item) {
+  accumulate(entries_[static_cast<size_t>(item.phase)][static_cast<size_t>(item.direction)],
+             {item.cost.flops, item.cost.bytes, item.seconds, item.name == kHostWork ? 0 : 1});
+  seconds_added_ += item.seconds;
+  if (observer_ != nullptr) observer_->add(item);
+}
+
+CostMeter CostMeter::take() {
+  CostMeter taken = *this;
+  taken.observer_ = nullptr;
+  reset();
+  return taken;
 }
 
 CostMeter::Entry CostMeter::phase_total(Phase phase) const {
@@ -56,17 +64,23 @@ double CostMeter::useful_flops() const {
 }
 
 PhaseTimer::PhaseTimer(CostMeter* meter, Phase phase, Direction direction)
-    : meter_(meter), phase_(phase), direction_(direction) {
+    : PhaseTimer(meter, phase, direction, kHostWork, {}) {}
+
+PhaseTimer::PhaseTimer(CostMeter* meter, Phase phase, Direction direction, std::string_view name,
+                       const KernelCost& cost)
+    : meter_(meter), item_{.name = name, .phase = phase, .direction = direction, .cost = cost} {
   if (meter_ == nullptr) return;
   added_before_ = meter_->seconds_added();
-  start_ = std::chrono::steady_clock::now();
+  item_.start = WorkItem::Clock::now();
 }
 
 PhaseTimer::~PhaseTimer() {
   if (meter_ == nullptr) return;
-  const std::chrono::duration<double> passed = std::chrono::steady_clock::now() - start_;
+  item_.end = WorkItem::Clock::now();
+  const std::chrono::duration<double> passed = item_.end - item_.start;
   const double accounted_for = meter_->seconds_added() - added_before_;
-  meter_->add_seconds(phase_, direction_, std::max(0.0, passed.count() - accounted_for));
+  item_.seconds = std::max(0.0, passed.count() - accounted_for);
+  meter_->add(item_);
 }
 
 }  // namespace sluice

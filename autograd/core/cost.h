@@ -36,6 +36,29 @@ struct KernelCost {
   double bytes = 0.0;  // that must be read or written at least once
 };
 
+/// The name of work between kernels.
+inline constexpr std::string_view kHostWork = "host";
+
+/// One kernel call, or what the host did between kernels.
+struct WorkItem {
+  using Clock = std::chrono::steady_clock;
+  std::string_view name;  // of the op, or kHostWork; lives as long as the program
+  Phase phase = Phase::other;
+  Direction direction = Direction::forward;
+  KernelCost cost;
+  Clock::time_point start;
+  Clock::time_point end;
+  /// What of it no item inside it accounts for; end - start for a kernel.
+  double seconds = 0.0;
+};
+
+/// Sees every item of work when it ends, those inside another one before it.
+class WorkObserver {
+ public:
+  virtual ~WorkObserver() = default;
+  virtual void add(const WorkItem& item) = 0;
+};
+
 /// Adds up costs and seconds by phase and direction. Not thread-safe: kernels are called from one
 /// thread.
 class CostMeter {
@@ -47,9 +70,12 @@ class CostMeter {
     int64_t calls = 0;
   };
 
-  void add(Phase phase, Direction direction, const KernelCost& cost, double seconds);
-  /// Seconds without a kernel call.
-  void add_seconds(Phase phase, Direction direction, double seconds);
+  /// A kernel that was not run: its cost is counted.
+  void count(Phase phase, Direction direction, const KernelCost& cost);
+  /// Work that was done; the host's is no call.
+  void add(const WorkItem& item);
+  /// Shows every further item to `observer`, which outlives the meter or is taken away by null.
+  void show_to(WorkObserver* observer) { observer_ = observer; }
   [[nodiscard]] const Entry& at(Phase phase, Direction direction) const {
     return entries_[static_cast<size_t>(phase)][static_cast<size_t>(direction)];
   }
@@ -63,28 +89,31 @@ class CostMeter {
   /// Seconds added so far; grows only, reset() leaves it.
   [[nodiscard]] double seconds_added() const { return seconds_added_; }
   void reset() { entries_ = {}; }
+  /// What was added since the last reset, which this is.
+  [[nodiscard]] CostMeter take();
 
  private:
   std::array<std::array<Entry, kDirections>, kPhases> entries_{};
   double seconds_added_ = 0.0;
+  WorkObserver* observer_ = nullptr;
 };
 
 /// Attributes the time that passes while it lives, apart from what kernel calls and inner timers
-/// already account for, to a phase: work on the host between kernels. Without a meter it does
-/// nothing.
+/// already account for, to a phase: work on the host between kernels, or a named call with its cost.
+/// Without a meter it does nothing.
 class PhaseTimer {
  public:
   PhaseTimer(CostMeter* meter, Phase phase, Direction direction);
+  PhaseTimer(CostMeter* meter, Phase phase, Direction direction, std::string_view name,
+             const KernelCost& cost);
   ~PhaseTimer();
   PhaseTimer(const PhaseTimer&) = delete;
   PhaseTimer& operator=(const PhaseTimer&) = delete;
 
  private:
   CostMeter* meter_;
-  Phase phase_;
-  Direction direction_;
+  WorkItem item_;
   double added_before_ = 0.0;
-  std::chrono::steady_clock::time_point start_;
 };
 
 }  // namespace sluice

@@ -181,18 +181,17 @@ class Tape {
   void run_nodes();
 
   template <class F>
-  void run_as(Direction direction, const OpInfo&, const KernelCost& cost, F&& kernel) {
+  void run_as(Direction direction, const OpInfo& op, const KernelCost& cost, F&& kernel) {
     if (meter_ == nullptr) {
       if (!shapes_only_) kernel();
       return;
     }
-    double seconds = 0.0;
-    if (!shapes_only_) {
-      const auto start = std::chrono::steady_clock::now();
-      kernel();
-      seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-    }
-    meter_->add(phase_, direction, cost, seconds);
+    if (shapes_only_) return meter_->count(phase_, direction, cost);
+    const auto start = WorkItem::Clock::now();
+    kernel();
+    const auto end = WorkItem::Clock::now();
+    meter_->add({op.name, phase_, direction, cost, start, end,
+                 std::chrono::duration<double>(end - start).count()});
   }
 
   Pool& pool_;

@@ -1,5 +1,7 @@
 // AdamW (Loshchilov and Hutter 2019, "Decoupled weight decay regularization").
 
+#include <numeric>
+
 #include "autograd/kernels/adamw_update.h"
 #include "optim/groups.h"
 #include "optim/optimizers/types.h"
@@ -57,6 +59,14 @@ class AdamW final : public Optimizer {
       update.weight_decay = moments.decays ? decay : 0.0;
       apply(update, moments);
     }
+  }
+
+  [[nodiscard]] double step_bytes() const override {
+    constexpr double kPasses = 7.0;  // reads the gradient; reads and writes value and moments
+    return std::accumulate(
+        moments_.begin(), moments_.end(), 0.0, [](double sum, const Moments& moments) {
+          return sum + kPasses * static_cast<double>(moments.parameter->value.bytes());
+        });
   }
 
   void visit_state(StateVisitor& v) override {

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <csignal>
 #include <filesystem>
+#include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "autograd/support/error.h"
@@ -139,6 +140,35 @@ TEST_F(TrainerTest, LowersTheHeldOutLoss) {
   const RunSummary summary = train(tiny_recipe("train: {steps: 60, evaluate: {every: 60}}"), "run");
   const auto first = nlohmann::json::parse(metrics_of("run").front());
   EXPECT_LT(summary.evaluation->loss.per_token(), 0.7 * first.at("train/loss").get<double>());
+}
+
+TEST_F(TrainerTest, ProfilesTheCallsOfEveryStepButTheFirst) {
+  Trainer trainer(tiny_recipe("train: {steps: 4}"), {.folder = scratch_ / "run", .profile = true},
+                  reporter_);
+  const RunSummary summary = trainer.run();
+  ASSERT_TRUE(summary.profile.has_value());
+  EXPECT_EQ(summary.profile->steps, 3);
+  EXPECT_GT(summary.profile->triad_peak, 0.0);
+  EXPECT_GT(summary.profile->unaccounted(), 0.0);
+  const auto& entries = summary.profile->entries;
+  for (const char* name : {"grouped_matmul", "causal_attention", "linear_cross_entropy",
+                           "gradient_norm", "optimizer_step"}) {
+    const auto entry = std::find_if(entries.begin(), entries.end(),
+                                    [&](const ProfileEntry& e) { return e.name == name; });
+    ASSERT_NE(entry, entries.end()) << name;
+    EXPECT_EQ(entry->total.calls % 3, 0) << name;
+    EXPECT_GT(entry->total.bytes, 0.0) << name;
+  }
+  std::ifstream file(scratch_ / "run" / "profile.json");
+  const auto page = nlohmann::json::parse(file);
+  EXPECT_GT(page.at("traceEvents").size(), 30U);
+}
+
+TEST_F(TrainerTest, IsTheSameRunUnderTheProfiler) {
+  (void)train(tiny_recipe(), "plain");
+  Trainer trainer(tiny_recipe(), {.folder = scratch_ / "profiled", .profile = true}, reporter_);
+  (void)trainer.run();
+  expect_same("profiled", "plain", 8);
 }
 
 // --- what must not change a run ------------------------------------------------------------------

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "train/cli/format.h"
+#include "train/profile/profile_text.h"
 
 namespace sluice {
 namespace {
@@ -113,6 +114,7 @@ void ConsoleReporter::finished(const RunSummary& run) {
        in_bytes(static_cast<double>(run.peak_memory_bytes)),
        in_bytes(static_cast<double>(run.peak_resident_bytes)));
   if (run.report) line(out_, "report", "{}", run.report->string());
+  if (run.profile) line(out_, "profile", "{}", (run.folder / "profile.json").string());
   if (run.checkpoint) {
     line(out_, "checkpoint", "{}", run.checkpoint->string());
     if (run.reason == StopReason::complete) {
@@ -123,6 +125,10 @@ void ConsoleReporter::finished(const RunSummary& run) {
     const std::string folder = run.folder.string();
     line(out_, "go on", "sluice train {} --out {}", shell_word(folder + "/recipe.yaml"),
          shell_word(folder));
+  }
+  if (run.profile) {
+    const std::string text = "\n" + profile_text(*run.profile);
+    (void)std::fwrite(text.data(), 1, text.size(), out_);
   }
   std::fflush(out_);
 }

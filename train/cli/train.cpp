@@ -16,6 +16,7 @@ struct TrainFlags {
   RecipeFlags recipe;
   std::optional<std::string> out;
   std::string resume = "auto";
+  bool profile = false;
 };
 
 int run_training(const TrainFlags& flags) {
@@ -27,6 +28,7 @@ int run_training(const TrainFlags& flags) {
   options.folder = flags.out ? std::filesystem::path(*flags.out)
                              : std::filesystem::path("runs") / flags.recipe.run_name();
   options.resume = flags.resume;
+  options.profile = flags.profile;
   options.console = ConsoleTarget::standard_output();
   ConsoleReporter reporter(stdout);
   Trainer trainer(load_recipe(flags.recipe.source()), options, reporter);
@@ -50,6 +52,9 @@ const Command train_command = {
                      "auto: from the newest valid checkpoint; never; or a checkpoint file")
           ->type_name("auto|never|FILE")
           ->capture_default_str();
+      app.add_flag("--profile", flags->profile,
+                   "print the time and rates of every phase and op at the end, and write "
+                   "profile.json into the folder, for Perfetto or chrome://tracing");
       return [flags] { return run_training(*flags); };
     },
 };
