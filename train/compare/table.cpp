@@ -32,6 +32,8 @@ constexpr TableColumn kColumns[] = {
      Better::higher},
     {"specialisation_max", "special. max", "domain specialisation of the most special domain", 3,
      1.0, Better::higher, false},
+    {"domain_information", "dom. info", "what the expert tells about the domain, in nats", 3, 1.0,
+     Better::higher},
     {"tokens_per_second", "tok/s", "training tokens per second, median", 0, 1.0, Better::higher},
     {"relative_speed", "speed", "tokens per second over those of the model's first variation", 2,
      1.0, Better::higher},
@@ -113,6 +115,7 @@ std::vector<std::optional<double>> values_of(const RunResult& result, double equ
   const Specialisation specialisation = specialisation_of(result);
   set("specialisation_mean", specialisation.mean);
   set("specialisation_max", specialisation.max);
+  set("domain_information", result.metric("eval/domain_information"));
   set("tokens_per_second", result.metric("speed/tokens_per_second"));
   if (!result.is_twin) set("router_fraction", router_fraction_of(result));
   set("seconds", result.seconds);

@@ -95,9 +95,11 @@ TEST_F(CompareTable, ShowsTheSpecialisationThatARunMeasured) {
   EXPECT_THAT(table_text(make_table(comparison_, results_)), Not(HasSubstr("special.")));
   results_[3].metrics["eval/specialisation/0"] = 0.25;
   results_[3].metrics["eval/specialisation/1"] = 0.75;
+  results_[3].metrics["eval/domain_information"] = 0.125;
   const ComparisonTable table = make_table(comparison_, results_);
   EXPECT_DOUBLE_EQ(cell(table, 1, "specialisation_mean").mean, 0.5);
   EXPECT_DOUBLE_EQ(cell(table, 1, "specialisation_max").mean, 0.75);
+  EXPECT_DOUBLE_EQ(cell(table, 1, "domain_information").mean, 0.125);
   EXPECT_THAT(table_text(table), HasSubstr("special."));
 }
 
