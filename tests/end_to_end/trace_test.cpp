@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/end_to_end/program.h"
+#include "tests/support/file_size_limit.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tiny_run.h"
 
@@ -86,7 +87,7 @@ TEST_F(Traces, EvalRecordsAndReplays) {
 
 TEST_F(Traces, NoRoomForATraceIsStatusOneAndLeavesNoFile) {
   const auto size = std::filesystem::file_size(trace("held_out_00000008.h5"));
-  for (const rlim_t bytes : {rlim_t{3000}, rlim_t{size / 2}, rlim_t{size - 100}}) {
+  for (const rlim_t bytes : {rlim_t{1024}, rlim_t{size / 2}, rlim_t{size - 100}}) {
     const std::string file = (scratch_ / "eval.h5").string();
     Outcome outcome;
     {
@@ -94,7 +95,7 @@ TEST_F(Traces, NoRoomForATraceIsStatusOneAndLeavesNoFile) {
       outcome = sluice({"eval", run(), "--trace", file});
     }
     EXPECT_EQ(outcome.status, 1) << bytes;
-    EXPECT_THAT(outcome.errors, AllOf(HasSubstr("eval.h5"), HasSubstr("File too large"))) << bytes;
+    EXPECT_THAT(outcome.errors, AllOf(HasSubstr("eval.h5: "), HasSubstr("File too large"))) << bytes;
     EXPECT_EQ(std::ranges::count(outcome.errors, '\n'), 1) << outcome.errors;
     EXPECT_FALSE(std::filesystem::exists(file)) << bytes;
   }

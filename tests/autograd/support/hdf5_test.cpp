@@ -1,18 +1,22 @@
 #include "autograd/support/hdf5.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <fstream>
 #include <thread>
 
 #include "autograd/support/error.h"
+#include "tests/support/file_size_limit.h"
 #include "tests/support/scratch_folder.h"
 
 namespace sluice::hdf5 {
 namespace {
 
 using sluice::testing::ScratchFolder;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -230,6 +234,30 @@ TEST(Hdf5, TablesNoticeAFlippedBit) {
   const File file = File::open_image(image, "test", kRaise);
   EXPECT_THAT(message_of([&] { (void)file.read<uint8_t>("/x"); }),
               StartsWith("test: /x cannot be read"));
+}
+
+TEST(Hdf5, AFullDiskIsTheReasonWhateverCallFindsIt) {
+  const ScratchFolder folder;
+  const auto fill = [&] {
+    File file = File::create(folder / "x.tmp", kRaise, "x.h5");
+    // Far beyond what the library keeps in memory, so that any kind of call comes to write.
+    const std::vector<int64_t> rows(100, 7);
+    const auto path = [](int table) { return fmt::format("/deep/{}/x", table); };
+    for (int table = 0; table < 400; ++table) {
+      file.create_table(path(table), ElementType::i64, 0, 4);
+      file.append_rows<int64_t>(path(table), 0, rows);
+      for (int other = 0; other < table; other += 37) {
+        file.append_rows<int64_t>(path(other), 0, rows);
+      }
+    }
+    file.close();
+  };
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  {
+    const sluice::testing::FileSizeLimit limit(1024);
+    EXPECT_THAT(message_of(fill), AllOf(StartsWith("x.h5: "), HasSubstr("File too large")));
+  }
+  std::signal(SIGXFSZ, handler);
 }
 
 TEST(Hdf5, MayBeUsedFromSeveralThreads) {
