@@ -7,6 +7,7 @@
 #include "autograd/support/error.h"
 #include "autograd/support/registry.h"
 #include "data/files.h"
+#include "data/utf8.h"
 
 namespace sluice {
 
@@ -65,6 +66,13 @@ std::string SourceConfig::check() const {
   }
   if (!source_type.reads_files && !path.empty()) {
     return fmt::format("path: not read by a source of type {}", source_type.name);
+  }
+  // It stands in JSON records, whose text is UTF-8.
+  if (const auto at = find_invalid_utf8(resolved_domain())) {
+    return fmt::format(
+        "domain: found the name \"{}\"{}, allowed UTF-8 text (byte {} is none); give the domain a "
+        "name of its own",
+        replace_invalid_utf8(resolved_domain()), domain.empty() ? ", after the file" : "", *at);
   }
   return options(source_type.name).check();
 }

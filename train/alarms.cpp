@@ -5,6 +5,8 @@
 #include <array>
 #include <charconv>
 
+#include "train/cli/format.h"
+
 namespace sluice {
 namespace {
 
@@ -91,11 +93,11 @@ std::optional<Worst> worst_of(const AlarmType& type, const Record& record) {
 }
 
 std::string sentence_of(const AlarmType& type, const AlarmRecord& alarm, int64_t lasted) {
-  return fmt::format("alarm {}: step {}{}: {} is {:.4g}, {} than {:g}{}; {}", type.name, alarm.step,
-                     alarm.layer ? fmt::format(", expert layer {}", *alarm.layer) : "",
-                     type.metric->name, alarm.value, type.fires_below ? "less" : "more",
-                     alarm.threshold, lasted > 0 ? fmt::format(" for {} steps", lasted) : "",
-                     type.advice);
+  return fmt::format(
+      "alarm {}: step {}{}: {} is {:.4g}, {} than {:g}{}; {}", type.name, alarm.step,
+      alarm.layer ? fmt::format(", expert layer {}", *alarm.layer) : "", type.metric->name,
+      alarm.value, type.fires_below ? "less" : "more", alarm.threshold,
+      lasted > 0 ? fmt::format(" for {}", counted(lasted, "step")) : "", type.advice);
 }
 
 }  // namespace

@@ -8,6 +8,7 @@
 #include "autograd/support/parallel.h"
 #include "balance/make.h"
 #include "layers/ffns/moe.h"
+#include "train/cli/format.h"
 
 namespace sluice {
 namespace {
@@ -41,20 +42,16 @@ void choose_micro_batch(const Recipe& recipe, RunSizes& sizes) {
   const int64_t parts = ceil_div(sizes.tokens_per_step, kAutoMicroBatchTokens);
   sizes.micro_batch_tokens = ceil_div(sizes.sequences_per_step, parts) * sizes.sequence_length;
   sizes.choices.push_back(
-      fmt::format("train.micro_batch: {} tokens, the global batch in {} equal part{} of at most {}",
-                  sizes.micro_batch_tokens, parts, parts == 1 ? "" : "s", kAutoMicroBatchTokens));
+      fmt::format("train.micro_batch: {} tokens, the global batch in {} of at most {}",
+                  sizes.micro_batch_tokens, counted(parts, "equal part"), kAutoMicroBatchTokens));
 }
 
 void freeze(const std::vector<std::string>& patterns, const Model& model) {
   for (const std::string& pattern : patterns) {
-    bool matches = false;
-    for (Parameter* parameter : model.parameters()) {
-      if (fnmatch(pattern.c_str(), parameter->name.c_str(), 0) != 0) continue;
-      parameter->trainable = false;
-      matches = true;
-    }
-    SLUICE_CHECK(ConfigError, matches, "train.freeze: \"{}\" matches no parameter of the model",
-                 pattern);
+    const std::vector<Parameter*> matching = parameters_matching(pattern, model);
+    SLUICE_CHECK(ConfigError, !matching.empty(),
+                 "train.freeze: \"{}\" matches no parameter of the model", pattern);
+    for (Parameter* parameter : matching) parameter->trainable = false;
   }
 }
 
@@ -109,6 +106,14 @@ double initial_logit_std(const ModelConfig& model) {
   return model.init.std * std::sqrt(static_cast<double>(model.hidden_size));
 }
 
+std::vector<Parameter*> parameters_matching(const std::string& pattern, const Model& model) {
+  std::vector<Parameter*> matching = model.parameters();
+  std::erase_if(matching, [&](const Parameter* parameter) {
+    return fnmatch(pattern.c_str(), parameter->name.c_str(), 0) != 0;
+  });
+  return matching;
+}
+
 std::unique_ptr<RoutingSession> build_routing(const Recipe& recipe, const Model& model) {
   const std::vector<int64_t> layers = model.experts_per_layer();
   std::vector<std::unique_ptr<Balancer>> balancers;
@@ -133,6 +138,20 @@ std::unique_ptr<Optimizer> build_optimizer(const Recipe& recipe, const Model& mo
 std::shared_ptr<const DiversifyConfig> diversification(const Recipe& recipe) {
   if (!recipe.has_experts()) return nullptr;
   return dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts")).diversification();
+}
+
+int64_t steps_without_routes(const Recipe& recipe) {
+  const auto diversify = diversification(recipe);
+  return diversify == nullptr ? 0 : diversify->steps;
+}
+
+std::string check_diversify(const Recipe& recipe, int64_t steps) {
+  const int64_t dense = steps_without_routes(recipe);
+  if (dense == 0 || dense < steps) return {};
+  return fmt::format(
+      "model.experts.diversify.steps: found {}, allowed less than {}, the steps of the run "
+      "(train.steps), which would end without experts",
+      dense, steps);
 }
 
 StepOptions step_options(const Recipe& recipe, const RunSizes& sizes) {

@@ -50,6 +50,9 @@ struct RunSizes {
                                                  int64_t tokenizer_vocab_size);
 /// ActiveExpertsQuery::initial_logit_std of the recipe's routers.
 [[nodiscard]] double initial_logit_std(const ModelConfig& model);
+/// The parameters that a pattern of train.freeze stands for.
+[[nodiscard]] std::vector<Parameter*> parameters_matching(const std::string& pattern,
+                                                          const Model& model);
 /// One balancer per expert layer.
 [[nodiscard]] std::unique_ptr<RoutingSession> build_routing(const Recipe& recipe,
                                                             const Model& model);
@@ -57,6 +60,11 @@ struct RunSizes {
                                                          Pool& pool);
 /// How the recipe's experts are spawned; null where they are experts from the start.
 [[nodiscard]] std::shared_ptr<const DiversifyConfig> diversification(const Recipe& recipe);
+/// Steps at the run's start in which one expert takes all tokens and nothing is routed; 0 where there
+/// are experts from the start.
+[[nodiscard]] int64_t steps_without_routes(const Recipe& recipe);
+/// Why a run of `steps` steps never gets to its experts; empty where it does.
+[[nodiscard]] std::string check_diversify(const Recipe& recipe, int64_t steps);
 [[nodiscard]] StepOptions step_options(const Recipe& recipe, const RunSizes& sizes);
 [[nodiscard]] LoaderOptions loader_options(const Recipe& recipe, const RunSizes& sizes,
                                            const Communicator& communicator);

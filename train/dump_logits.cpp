@@ -77,7 +77,7 @@ void dump_logits(TrainedModel& trained, const TokenFile& tokens, const DumpLogit
   check_lengths(offsets, trained, options.tokens_name);
 
   PendingFile output(real_file_system(), options.output, kRaise);
-  hdf5::File file = hdf5::File::create(output.temporary(), kRaise);
+  hdf5::File file = hdf5::File::create(output.temporary(), kRaise, options.output);
   file.set_attribute("/", "checkpoint", std::string_view(options.checkpoint_name));
   file.set_attribute("/", "step", trained.meta.step);
   file.write<int32_t>("/tokens", {std::ssize(tokens.tokens)}, tokens.tokens);

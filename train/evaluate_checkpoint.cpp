@@ -21,6 +21,8 @@ DataConfig config_of(const Recipe& recipe, const std::vector<EvaluationText>& te
     auto source = std::make_shared<SourceConfig>();
     source->path = std::filesystem::absolute(text.path).string();
     source->domain = text.domain;
+    const std::string problem = source->check();
+    SLUICE_CHECK(ConfigError, problem.empty(), "--data: {}", problem);
     config.held_out.sources.push_back(std::move(source));
   }
   return config;

@@ -160,14 +160,16 @@ Plan make_plan(const Recipe& recipe, int64_t vocab_size, int64_t train_tokens) {
   const auto routing = build_routing(recipe, *model);
   const auto optimizer = build_optimizer(recipe, *model, pool);
   plan.sizes = derive_sizes(recipe, train_tokens);
+  // The recipe alone does not tell the length of a run in epochs.
+  const std::string problem = check_diversify(recipe, plan.sizes.steps);
+  SLUICE_CHECK(ConfigError, problem.empty(), "{}", problem);
   plan.parameters = count_parameters(recipe, *model);
   TrainingStep step({pool, *model, *routing, *optimizer, communicator},
                     step_options(recipe, plan.sizes));
   const Batch batch = full_batch(plan.sizes);
   plan.tokens = batch.num_tokens();
   // Of the run's two parts, the longer and dearer one: with all experts.
-  const auto diversify = diversification(recipe);
-  const int64_t first = diversify == nullptr ? 0 : diversify->steps;
+  const int64_t first = steps_without_routes(recipe);
   // The first step makes gradients and moments; the second is like all that follow.
   const auto run_at = [&](int64_t step_number) {
     step.meter().reset();

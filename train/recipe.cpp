@@ -13,6 +13,7 @@
 #include "layers/router.h"
 #include "layers/sublayer.h"
 #include "optim/optimizer.h"
+#include "train/build.h"
 #include "train/domains.h"
 #include "train/trace/trace_config.h"
 #include "train/trace/trace_replay.h"
@@ -245,7 +246,10 @@ std::string Recipe::check() const {
     return fmt::format("train.global_batch: found {}, allowed at least {} (data.sequence_length)",
                        train.global_batch.to_string(), data.sequence_length);
   }
-  return {};
+  // A length in epochs is known with the data (plan.cpp).
+  const DurationUnit unit = train.steps.unit;
+  if (unit != DurationUnit::steps && unit != DurationUnit::tokens) return {};
+  return check_diversify(*this, derive_sizes(*this, 0).steps);
 }
 
 Recipe load_recipe(const RecipeSource& source) {

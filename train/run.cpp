@@ -10,12 +10,6 @@ std::shared_ptr<const Tokenizer> tokenizer_of(const Checkpoint& checkpoint) {
   return deserialize_tokenizer(checkpoint.meta.tokenizer_kind, checkpoint.meta.tokenizer);
 }
 
-/// Steps at the run's start that route nothing and so were never recorded.
-int64_t steps_without_routes(const Recipe& recipe) {
-  const auto diversify = diversification(recipe);
-  return diversify == nullptr ? 0 : diversify->steps;
-}
-
 }  // namespace
 
 Run::Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokenizer> tokenizer)
@@ -60,6 +54,7 @@ Run::Run(Recipe recipe, Communicator& communicator, const Checkpoint& checkpoint
 /// Hours into a run is late to learn that a step was never recorded.
 void Run::check_replay() const {
   if (!replay_) return;
+  // What was not routed was not recorded.
   const int64_t before = std::max(state_.step, steps_without_routes(recipe_));
   replay_->check_steps(before + 1, sizes_.steps);
 }

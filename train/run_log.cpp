@@ -105,7 +105,8 @@ void RunLog::add_step(Run& run, const StepResult& result, const Progress& before
     record(step, run);
   }
   if (run.routing().layers() == 0) return;
-  if (is_due(loads_every_, before, after) || after.step >= total_steps_) {
+  const bool is_last = after.step >= total_steps_ && loads_every_.count > 0.0;
+  if (is_due(loads_every_, before, after) || is_last) {
     sinks_.routing(
         LoadRecord{.step = state.step, .tokens = state.tokens, .load = state.unrecorded_load});
     state.forget_unrecorded_load();

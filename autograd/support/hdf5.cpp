@@ -51,11 +51,14 @@ struct File::State {
     return dataset;
   }
 
-  // The library only answers for a path whose parents exist.
+  // The library only answers for a path whose parents exist. Even a question can fail: it may have
+  // to write first, to make room in its cache.
   [[nodiscard]] bool exists(const std::string& path) const {
     for (size_t end = path.find('/', 1);; end = path.find('/', end + 1)) {
       const std::string part = path.substr(0, end);
-      if (part != "/" && H5Lexists(file, part.c_str(), H5P_DEFAULT) <= 0) return false;
+      const htri_t found = part == "/" ? 1 : H5Lexists(file, part.c_str(), H5P_DEFAULT);
+      check(found >= 0, part, "cannot be looked up");
+      if (found == 0) return false;
       if (end == std::string::npos) return true;
     }
   }
@@ -204,12 +207,12 @@ File File::create_image(std::string name, RaiseError raise, ImageOptions options
   return File(std::move(state));
 }
 
-File File::create(const std::filesystem::path& path, RaiseError raise) {
-  auto state = std::make_unique<State>(path.string(), raise);
+File File::create(const std::filesystem::path& path, RaiseError raise, const std::string& name) {
+  auto state = std::make_unique<State>(name.empty() ? path.string() : name, raise);
   const Library library;
   const Id access = access_properties();
   const Id creation = creation_properties(0);
-  state->file = H5Fcreate(state->name.c_str(), H5F_ACC_TRUNC, creation.get(), access.get());
+  state->file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.get(), access.get());
   state->check(state->file >= 0, "", "cannot create");
   return File(std::move(state));
 }

@@ -48,7 +48,9 @@ class File {
   [[nodiscard]] static File create_image(std::string name, RaiseError raise,
                                          ImageOptions options = {});
   /// A file on disk, replaced if it exists. For outputs too large for memory; it is not atomic.
-  [[nodiscard]] static File create(const std::filesystem::path& path, RaiseError raise);
+  /// `name` stands in messages, the path when it is empty.
+  [[nodiscard]] static File create(const std::filesystem::path& path, RaiseError raise,
+                                   const std::string& name = {});
   /// Opens for reading.
   [[nodiscard]] static File open(const std::filesystem::path& path, RaiseError raise);
   /// Opens a copy of `image` for reading.

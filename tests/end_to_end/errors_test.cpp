@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "tests/end_to_end/program.h"
+#include "tests/support/file_size_limit.h"
 #include "tests/support/run_files.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tiny_run.h"

@@ -2,7 +2,6 @@
 // The program as a user runs it: a process of its own, with its output in files.
 
 #include <fcntl.h>
-#include <sys/resource.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -76,22 +75,6 @@ class Process {
   std::filesystem::path errors_;
   pid_t pid_ = 0;
   int status_ = 0;
-};
-
-/// Files of this process, and of those it starts, can grow to so many bytes.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    ::getrlimit(RLIMIT_FSIZE, &before_);
-    const rlimit limit{bytes, before_.rlim_max};
-    ::setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() { ::setrlimit(RLIMIT_FSIZE, &before_); }
-  FileSizeLimit(const FileSizeLimit&) = delete;
-  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
-
- private:
-  rlimit before_{};
 };
 
 [[nodiscard]] inline Outcome run_program(const std::filesystem::path& folder,

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tests/end_to_end/program.h"
+#include "tests/support/file_size_limit.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tiny_run.h"
 
@@ -73,6 +74,24 @@ TEST_F(Traces, InspectWritesJson) {
   EXPECT_EQ(json.at("layers")[1].at("caches")[0].at("capacity"), 4);
 }
 
+TEST_F(Traces, InspectListsAFolderOfThem) {
+  const Outcome outcome = sluice({"inspect", run() + "/traces"});
+  EXPECT_EQ(outcome.status, 0) << outcome.errors;
+  EXPECT_THAT(
+      outcome.output,
+      AllOf(HasSubstr("traces: 10 routing traces"), HasSubstr("training step 8\n"),
+            HasSubstr("held-out text after step 4\n"), ::testing::Not(HasSubstr("damaged"))));
+  const Outcome json = sluice({"inspect", run() + "/traces", "--json"});
+  const auto files = nlohmann::json::parse(json.output).at("traces").at("files");
+  ASSERT_EQ(files.size(), 10U);
+  EXPECT_EQ(files[9].at("kind"), "held_out");
+  EXPECT_EQ(files[9].at("step"), 8);
+  const Outcome asked = sluice({"inspect", run() + "/traces", "--cache", "2"});
+  EXPECT_EQ(asked.status, 2);
+  EXPECT_THAT(asked.errors, HasSubstr("is a folder of routing traces"));
+  EXPECT_THAT(sluice({"inspect", run() + "/checkpoints"}).output, HasSubstr("2 checkpoints"));
+}
+
 TEST_F(Traces, EvalRecordsAndReplays) {
   const std::string file = (scratch_ / "eval.h5").string();
   const Outcome recorded = sluice({"eval", run(), "--json", "--trace", file});
@@ -86,7 +105,7 @@ TEST_F(Traces, EvalRecordsAndReplays) {
 
 TEST_F(Traces, NoRoomForATraceIsStatusOneAndLeavesNoFile) {
   const auto size = std::filesystem::file_size(trace("held_out_00000008.h5"));
-  for (const rlim_t bytes : {rlim_t{3000}, rlim_t{size / 2}, rlim_t{size - 100}}) {
+  for (const rlim_t bytes : {rlim_t{1024}, rlim_t{size / 2}, rlim_t{size - 100}}) {
     const std::string file = (scratch_ / "eval.h5").string();
     Outcome outcome;
     {
@@ -94,7 +113,8 @@ TEST_F(Traces, NoRoomForATraceIsStatusOneAndLeavesNoFile) {
       outcome = sluice({"eval", run(), "--trace", file});
     }
     EXPECT_EQ(outcome.status, 1) << bytes;
-    EXPECT_THAT(outcome.errors, AllOf(HasSubstr("eval.h5"), HasSubstr("File too large"))) << bytes;
+    EXPECT_THAT(outcome.errors, AllOf(HasSubstr("eval.h5: "), HasSubstr("File too large")))
+        << bytes;
     EXPECT_EQ(std::ranges::count(outcome.errors, '\n'), 1) << outcome.errors;
     EXPECT_FALSE(std::filesystem::exists(file)) << bytes;
   }
@@ -121,6 +141,14 @@ TEST_F(Traces, ErrorsAreOneSentence) {
   EXPECT_THAT(error({"inspect", whole, "--against", trace("step_00000008.h5")}, 1),
               HasSubstr("compare traces of the same held-out text"));
   EXPECT_THAT(error({"inspect", whole, "--against", "none.h5"}, 2), HasSubstr("no such file"));
+  // What is in a file is found out at run time: status 1.
+  const std::string some = (scratch_ / "some").string();
+  ASSERT_EQ(sluice({"train", recipe(), "--out", some, "--set", "train.trace.layers=[1]"}).status,
+            0);
+  EXPECT_THAT(error({"inspect", whole, "--against", some + "/traces/held_out_00000008.h5"}, 1),
+              HasSubstr("holds expert layers [1] of a model with [4, 4] experts"));
+  EXPECT_THAT(error({"inspect", whole, "--against", recipe()}, 1),
+              HasSubstr("tiny.yaml: not an HDF5 file"));
   EXPECT_THAT(error({"inspect", whole, "--recipe"}, 2), HasSubstr("is a routing trace"));
   EXPECT_THAT(error({"inspect", run(), "--cache", "2"}, 2), HasSubstr("are for routing traces"));
   EXPECT_THAT(error({"inspect", whole, "--cache", "-1"}, 2),

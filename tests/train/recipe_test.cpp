@@ -7,31 +7,26 @@
 
 #include "autograd/support/error.h"
 #include "layers/ffns/moe.h"
+#include "tests/support/error_of.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tiny_run.h"
+#include "train/build.h"
+#include "train/plan.h"
 
 namespace sluice {
 namespace {
 
 using ::testing::AllOf;
 using ::testing::ElementsAre;
+using testing::error_of;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::ScratchFolder;
 using testing::tiny_dense_recipe;
 using testing::tiny_recipe;
 
-std::string error_of(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
 std::string error_of_changes(std::string_view changes) {
-  return error_of([&] { (void)tiny_recipe(changes); });
+  return error_of<ConfigError>([&] { (void)tiny_recipe(changes); });
 }
 
 std::vector<std::string> keys_of(const std::vector<FieldDifference>& differences) {
@@ -50,6 +45,25 @@ TEST(Recipe, HasTheDefaultsOfTheDesign) {
   EXPECT_EQ(recipe.train.max_nonfinite, 3);
   EXPECT_EQ(recipe.checkpoint.every.to_string(), "200 steps");
   EXPECT_EQ(recipe.optim.type, "adamw");
+}
+
+TEST(Recipe, OfAnExpertDiversifyPhaseThatEndsWithTheRunIsRefused) {
+  const auto with = [](std::string_view length, int64_t dense) {
+    return fmt::format("train: {{steps: {}}}\nmodel: {{experts: {{diversify: {{steps: {}}}}}}}",
+                       length, dense);
+  };
+  EXPECT_EQ(steps_without_routes(tiny_recipe(with("8 steps", 7))), 7);
+  EXPECT_EQ(steps_without_routes(tiny_recipe()), 0);
+  EXPECT_THAT(error_of_changes(with("8 steps", 8)),
+              HasSubstr("model.experts.diversify.steps: found 8, allowed less than 8, the steps of "
+                        "the run (train.steps)"));
+  // Of 128 tokens each.
+  EXPECT_THAT(error_of_changes(with("1000 tokens", 9)), HasSubstr("allowed less than 8"));
+  // The length of the data is not known here, but to the plan.
+  const Recipe recipe = tiny_recipe(with("1 epochs", 9));
+  EXPECT_NO_THROW((void)make_plan(recipe, 300, 1280));
+  EXPECT_THAT(error_of<ConfigError>([&] { (void)make_plan(recipe, 300, 1152); }),
+              HasSubstr("diversify.steps: found 9, allowed less than 9"));
 }
 
 TEST(Recipe, WithExpertsMustNameABalancingMethod) {
@@ -84,7 +98,7 @@ TEST(Recipe, RefusesSequencesThatPositionsDoNotReach) {
 }
 
 TEST(Recipe, WithoutExpertsHasNoBalancingMethod) {
-  EXPECT_THAT(error_of([] { (void)tiny_dense_recipe("balance: {type: bip}"); }),
+  EXPECT_THAT(error_of<ConfigError>([] { (void)tiny_dense_recipe("balance: {type: bip}"); }),
               HasSubstr("no symbol of model.pattern is an expert layer"));
 }
 

@@ -80,6 +80,13 @@ TEST_F(RunLogTest, LoadsAddUpToEveryAssignmentOfTheRun) {
   }
 }
 
+TEST_F(RunLogTest, LoadsEveryZeroStepsAreNone) {
+  train(tiny_recipe("log: {loads: 0 steps, experts: 0 steps}"), "run");
+  EXPECT_THAT(routing("run", "load"), IsEmpty());
+  EXPECT_THAT(routing("run", "experts"), IsEmpty());
+  EXPECT_THAT(routing("run", "probe"), Not(IsEmpty()));
+}
+
 TEST_F(RunLogTest, ProbesCountTheHeldOutTextByDomain) {
   train(tiny_recipe(), "run");
   const auto probes = routing("run", "probe");

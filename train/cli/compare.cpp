@@ -48,9 +48,10 @@ void print_plan(const Comparison& comparison, const std::vector<RunResult>& resu
                with_commas(cell.tokens()), in_time(seconds), fmt::format("{}/{}", done, seeds));
   }
   fmt::print(
-      "{} runs in all, {} done; the rest takes at least {} one after the other, at half of "
+      "{} in all, {} done; the rest takes at least {} one after the other, at half of "
       "this machine's rate of matrix products\n",
-      comparison.cells.size() * comparison.config.seeds.size(), results.size(), in_time(waiting));
+      counted(std::ssize(comparison.cells) * std::ssize(comparison.config.seeds), "run"),
+      results.size(), in_time(waiting));
 }
 
 void report_run(const RunReport& report) {
@@ -103,7 +104,8 @@ int compare(const CompareFlags& flags) {
   RunnerSummary summary;
   const size_t total = comparison.cells.size() * comparison.config.seeds.size();
   if (results.size() < total) {
-    fmt::print("{} runs, {} done; results in {}\n", total, results.size(), results_folder.string());
+    fmt::print("{}, {} done; results in {}\n", counted(static_cast<int64_t>(total), "run"),
+               results.size(), results_folder.string());
     std::fflush(stdout);
     summary = run_comparison(comparison,
                              {.folder = folder,

@@ -21,8 +21,8 @@ void line(std::FILE* out, std::string_view label, fmt::format_string<Args...> te
 
 void print_data(std::FILE* out, const Dataset& data) {
   for (const DomainSize& size : data.train_sizes()) {
-    line(out, "data", "{}: {} documents, {} tokens ({})", size.domain, with_commas(size.documents),
-         with_commas(size.tokens), in_bytes(static_cast<double>(size.bytes)));
+    line(out, "data", "{}: {}, {} ({})", size.domain, counted(size.documents, "document"),
+         counted(size.tokens, "token"), in_bytes(static_cast<double>(size.bytes)));
   }
   int64_t held_out = 0;
   for (const DomainSize& size : data.held_out_sizes()) held_out += size.tokens;
@@ -38,9 +38,9 @@ void print_model(std::FILE* out, const RunOverview& run) {
        in_millions(static_cast<double>(count.active)),
        in_millions(static_cast<double>(count.experts)),
        in_millions(static_cast<double>(count.embedding)));
-  line(out, "batch", "{} tokens a step in micro-batches of {}; {} steps, {} tokens in all",
+  line(out, "batch", "{} tokens a step in micro-batches of {}; {}, {} tokens in all",
        with_commas(run.sizes.tokens_per_step), with_commas(run.sizes.micro_batch_tokens),
-       with_commas(run.sizes.steps),
+       counted(run.sizes.steps, "step"),
        in_millions(static_cast<double>(run.sizes.steps * run.sizes.tokens_per_step)));
   for (const std::string& choice : run.sizes.choices) line(out, "chosen", "{}", choice);
   if (plan.activity) {
@@ -88,8 +88,8 @@ void ConsoleReporter::finished(const RunSummary& run) {
   (void)std::fputc('\n', out_);
   switch (run.reason) {
     case StopReason::complete:
-      line(out_, "done", "{} steps in {}, {} tokens per second", run.step, in_time(run.seconds),
-           with_commas(static_cast<int64_t>(run.tokens_per_second)));
+      line(out_, "done", "{} in {}, {} tokens per second", counted(run.step, "step"),
+           in_time(run.seconds), with_commas(static_cast<int64_t>(run.tokens_per_second)));
       break;
     case StopReason::signal:
       line(out_, "stopped", "by {} after step {} of {}; the state is saved", strsignal(run.signal),

@@ -17,6 +17,10 @@ std::string with_commas(int64_t value) {
   return digits;
 }
 
+std::string counted(int64_t count, std::string_view noun) {
+  return fmt::format("{} {}{}", with_commas(count), noun, count == 1 ? "" : "s");
+}
+
 std::string in_millions(double value) {
   if (std::abs(value) < 1e4) return fmt::format("{:.0f}", value);
   if (std::abs(value) < 1e6) return fmt::format("{:.1f} k", value / 1e3);

@@ -9,6 +9,8 @@ namespace sluice {
 
 /// 1234567 -> "1,234,567"
 [[nodiscard]] std::string with_commas(int64_t value);
+/// 1, "thread" -> "1 thread"; 1200, "step" -> "1,200 steps"
+[[nodiscard]] std::string counted(int64_t count, std::string_view noun);
 /// 34210000 -> "34.2 M"; under 10,000 as it is.
 [[nodiscard]] std::string in_millions(double value);
 /// 1234567 -> "1.2 MiB"

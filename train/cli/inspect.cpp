@@ -11,6 +11,7 @@
 #include "train/inspect_text.h"
 #include "train/trace/analysis_text.h"
 #include "train/trace/trace_file.h"
+#include "train/trace/trace_listing.h"
 
 namespace sluice {
 namespace {
@@ -45,6 +46,22 @@ int run_trace_inspection(InspectFlags flags) {
   return 0;
 }
 
+int run_trace_listing(const InspectFlags& flags, const std::vector<ListedTrace>& traces) {
+  const std::string& folder = flags.checkpoint.path;
+  SLUICE_CHECK(ConfigError,
+               !flags.recipe && !flags.text.parameters && !flags.checkpoint.best &&
+                   !asks_about_a_trace(flags),
+               "{} is a folder of routing traces, of which only --json says more; name one of its "
+               "files, as {}",
+               folder, traces.front().path.string());
+  if (flags.json) {
+    fmt::print("{}\n", traces_json(folder, traces).dump(2));
+  } else {
+    fmt::print("{}", traces_text(folder, traces));
+  }
+  return 0;
+}
+
 /// The parser's own check names the largest double there is.
 std::string check_positive(const std::string& text) {
   double value = 0.0;
@@ -54,6 +71,8 @@ std::string check_positive(const std::string& text) {
 
 int run_inspection(const InspectFlags& flags) {
   if (looks_like_trace(flags.checkpoint.path)) return run_trace_inspection(flags);
+  const std::vector<ListedTrace> traces = list_traces(flags.checkpoint.path);
+  if (!traces.empty()) return run_trace_listing(flags, traces);
   SLUICE_CHECK(ConfigError, !asks_about_a_trace(flags),
                "--against, --segments, --cache and --vocabulary are for routing traces; {} is none",
                flags.checkpoint.path);
@@ -79,10 +98,11 @@ const Command inspect_command = {
     .example = "sluice inspect runs/quickstart",
     .declare = [](CLI::App& app) -> std::function<int()> {
       auto flags = std::make_shared<InspectFlags>();
-      flags->checkpoint.declare(
-          app,
-          "a checkpoint file, a routing trace, or the folder of a run: its newest whole checkpoint",
-          "CHECKPOINT|TRACE|RUN");
+      flags->checkpoint.declare(app,
+                                "a checkpoint file, a routing trace or a folder of them, or the "
+                                "folder of a run: its newest "
+                                "whole checkpoint",
+                                "CHECKPOINT|TRACE|RUN");
       app.add_flag("--parameters", flags->text.parameters, "with a line per parameter");
       auto* recipe = app.add_flag("--recipe", flags->recipe,
                                   "print the recipe, every key written out, and nothing else");

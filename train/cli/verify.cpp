@@ -7,6 +7,7 @@
 
 #include "train/cli/checkpoint_flags.h"
 #include "train/cli/command.h"
+#include "train/cli/format.h"
 #include "train/plan.h"
 #include "train/verify_isolation.h"
 #include "train/verify_resume.h"
@@ -53,8 +54,8 @@ bool is_recipe(const std::string& path) {
 }
 
 void print_report(std::string_view mode, const IsolationReport& report) {
-  fmt::print("{:<12}{} documents, {} tokens changed in turn: {}\n", mode, report.documents,
-             report.changes,
+  fmt::print("{:<12}{}, {} changed in turn: {}\n", mode, counted(report.documents, "document"),
+             counted(report.changes, "token"),
              report.is_isolated() ? "every other logit keeps its bits" : "logits differ");
   if (report.leaked_tokens + report.acausal_tokens > 0) {
     fmt::print("{:<12}{} tokens of other documents, {} before the change in its own\n", "",

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "autograd/support/error.h"
 #include "layers/sublayer.h"
@@ -51,14 +52,43 @@ void make_dense(YamlDocument& document, const Recipe& moe, const Location& where
   apply_setting(document, "model.pattern", scalar(pattern, where), where);
 }
 
-int64_t parameters_with(const YamlDocument& document, int64_t width, int64_t vocab_size,
-                        const Location& where) {
+Recipe recipe_with(const YamlDocument& document, int64_t width, const Location& where) {
   YamlDocument sized = document;
   apply_setting(sized, kWidthKey, scalar(std::to_string(width), where), where);
   Recipe recipe;
   read_or_throw(recipe, sized);
+  return recipe;
+}
+
+int64_t parameters_with(const YamlDocument& document, int64_t width, int64_t vocab_size,
+                        const Location& where) {
+  const Recipe recipe = recipe_with(document, width, where);
   Pool pool(Pool::Mode::shapes_only);
   return count_parameters(recipe, *build_model(recipe, pool, vocab_size)).total;
+}
+
+/// Takes out of train.freeze the patterns that match nothing in the dense model, those of routers and
+/// experts, and returns them.
+std::vector<std::string> drop_freezes_of_experts(YamlDocument& document, int64_t vocab_size,
+                                                 const Location& where) {
+  Recipe dense = recipe_with(document, 1, where);
+  const std::vector<std::string> patterns = std::exchange(dense.train.freeze, {});
+  std::vector<std::string> dropped;
+  if (patterns.empty()) return dropped;
+  Pool pool(Pool::Mode::shapes_only);
+  const auto model = build_model(dense, pool, vocab_size);
+  YamlNode kept;
+  kept.kind = YamlNode::Kind::list;
+  kept.where = where;
+  for (const std::string& pattern : patterns) {
+    if (parameters_matching(pattern, *model).empty()) {
+      dropped.push_back(pattern);
+    } else {
+      kept.items.push_back(scalar(pattern, where));
+    }
+  }
+  apply_setting(document, "train.freeze", kept, where);
+  return dropped;
 }
 
 }  // namespace
@@ -67,14 +97,18 @@ std::string DenseTwin::describe() const {
   const double difference =
       100.0 * static_cast<double>(parameters - active) / static_cast<double>(active);
   return fmt::format(
-      "dense feed-forwards of width {}: {} parameters for the {} that a token uses ({:+.3f} %)",
-      width, parameters, active, difference);
+      "dense feed-forwards of width {}: {} parameters for the {} that a token uses ({:+.3f} %){}",
+      width, parameters, active, difference,
+      dropped_freezes.empty() ? ""
+                              : fmt::format("; nothing in it matches train.freeze {}",
+                                            fmt::join(dropped_freezes, ", ")));
 }
 
 DenseTwin derive_dense_twin(YamlDocument document, const Recipe& moe, int64_t active,
                             int64_t vocab_size) {
   const Location where{std::make_shared<SourceText>(SourceText{"its dense twin", {}, 0}), 0, 0};
   make_dense(document, moe, where);
+  std::vector<std::string> dropped = drop_freezes_of_experts(document, vocab_size, where);
   const int64_t least = parameters_with(document, 1, vocab_size, where);
   const int64_t slope = parameters_with(document, 2, vocab_size, where) - least;
   const auto width = static_cast<int64_t>(
@@ -87,7 +121,8 @@ DenseTwin derive_dense_twin(YamlDocument document, const Recipe& moe, int64_t ac
   return {.document = std::move(document),
           .width = width,
           .parameters = least + (width - 1) * slope,
-          .active = active};
+          .active = active,
+          .dropped_freezes = std::move(dropped)};
 }
 
 }  // namespace sluice

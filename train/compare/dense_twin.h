@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "train/recipe.h"
 #include "train/yaml_document.h"
@@ -19,7 +20,8 @@ struct DenseTwin {
   YamlDocument document;  // its recipe
   int64_t width = 0;      // model.feed_forward.intermediate_size
   int64_t parameters = 0;
-  int64_t active = 0;  // of the model that it is the twin of
+  int64_t active = 0;                        // of the model that it is the twin of
+  std::vector<std::string> dropped_freezes;  // patterns of train.freeze that match nothing in it
 
   /// "dense feed-forwards of width 517: 1,234,567 parameters for 1,234,600 active ones (-0.003 %)"
   [[nodiscard]] std::string describe() const;

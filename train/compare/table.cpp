@@ -5,6 +5,7 @@
 #include <set>
 
 #include "autograd/support/error.h"
+#include "train/cli/format.h"
 
 namespace sluice {
 namespace {
@@ -202,10 +203,7 @@ void mark_best(ComparisonTable& table, const std::string& model, size_t column) 
 
 void note_machines(const std::vector<RunResult>& results, ComparisonTable& table) {
   std::set<std::string> machines;
-  for (const RunResult& result : results) {
-    machines.insert(
-        fmt::format("{}, {} threads, {} at a time", result.processor, result.threads, result.jobs));
-  }
+  for (const RunResult& result : results) machines.insert(machine_of(result));
   if (machines.size() > 1) {
     table.notes.push_back(
         fmt::format("speeds and losses at equal seconds are of {} different machines or shares of "
@@ -214,6 +212,31 @@ void note_machines(const std::vector<RunResult>& results, ComparisonTable& table
   } else if (!results.empty() && results.front().jobs > 1) {
     table.notes.push_back(fmt::format("speeds were measured while {} runs shared the processor",
                                       results.front().jobs));
+  }
+}
+
+/// Why a loss at equal seconds is missing: the run was first evaluated later.
+void note_equal_seconds(ComparisonTable& table) {
+  const size_t column = column_index("loss_at_equal_seconds");
+  for (size_t m = 0; m < table.models.size(); ++m) {
+    std::vector<std::string> names;
+    int64_t late = 0;
+    for (const ComparisonTable::Run& run : table.runs) {
+      const RunResult& result = *run.result;
+      if (result.model != table.models[m] || result.status != RunStatus::done) continue;
+      if (run.values[column] || result.eval_curve.column("seconds").empty()) continue;
+      ++late;
+      if (std::ranges::find(names, result.variation) == names.end()) {
+        names.push_back(result.variation);
+      }
+    }
+    if (late == 0) continue;
+    table.notes.push_back(
+        fmt::format("{}{}no loss at equal seconds for {} of {}: the first evaluation came after "
+                    "{:.1f} s, the end of the shortest run; evaluate more often "
+                    "(train.evaluate.every)",
+                    table.models[m], table.models[m].empty() ? "" : ": ", counted(late, "run"),
+                    fmt::join(names, ", "), table.equal_seconds[m]));
   }
 }
 
@@ -323,6 +346,11 @@ std::string csv_number(std::optional<double> value) {
 
 std::span<const TableColumn> table_columns() { return kColumns; }
 
+std::string machine_of(const RunResult& result) {
+  return fmt::format("{}, {}, {} at a time", result.processor, counted(result.threads, "thread"),
+                     result.jobs);
+}
+
 ComparisonTable make_table(const Comparison& comparison, const std::vector<RunResult>& results) {
   ComparisonTable table{.seeds = static_cast<int64_t>(comparison.config.seeds.size())};
   for (const ComparisonCell& cell : comparison.cells) {
@@ -348,6 +376,7 @@ ComparisonTable make_table(const Comparison& comparison, const std::vector<RunRe
     for (size_t i = 0; i < kNumColumns; ++i) mark_best(table, model, i);
   }
   note_machines(results, table);
+  note_equal_seconds(table);
   return table;
 }
 

@@ -65,6 +65,9 @@ struct ComparisonTable {
 [[nodiscard]] ComparisonTable make_table(const Comparison& comparison,
                                          const std::vector<RunResult>& results);
 
+/// "processor, 2 threads, 1 at a time": what a run had of a machine.
+[[nodiscard]] std::string machine_of(const RunResult& result);
+
 /// Aligned columns; the best of a column is marked with *.
 [[nodiscard]] std::string table_text(const ComparisonTable& table);
 /// One Markdown table per model; the best is bold.

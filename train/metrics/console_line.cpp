@@ -87,8 +87,7 @@ std::string training_line(const Record& record, const ConsoleLineContext& contex
     return std::isfinite(speed) ? with_thousands(std::llround(speed)) + " tok/s" : "? tok/s";
   });
   line.item(speed_peak_fraction, as("{:.0f}% peak", kPercent)).end_segment();
-  line.item(speed_router_fraction, as("router {:.0f}%", kPercent));
-  line.item(speed_dispatch_fraction, as("dispatch {:.0f}%", kPercent)).end_segment();
+  line.item(speed_router_fraction, as("router {:.0f}%", kPercent)).end_segment();
   line.item(memory_peak_bytes, as("{:.1f} GB", kGigabyte)).end_segment();
   if (context.eta_seconds >= 0)
     line.text("eta " + duration_text(context.eta_seconds)).end_segment();

@@ -300,15 +300,10 @@ std::string distinct(const ComparisonTable& table, std::string (*of)(const RunRe
 
 Section environment_section(const ComparisonTable& table) {
   Section section{.id = "environment", .title = "Environment"};
-  section.body =
-      facts_table({{"Processor", distinct(table,
-                                          [](const RunResult& r) {
-                                            return fmt::format("{}, {} threads, {} at a time",
-                                                               r.processor, r.threads, r.jobs);
-                                          })},
-                   {"Build", distinct(table, [](const RunResult& r) {
-                      return fmt::format("sluice {}, {}", r.version, r.build);
-                    })}});
+  section.body = facts_table({{"Processor", distinct(table, machine_of)},
+                              {"Build", distinct(table, [](const RunResult& r) {
+                                 return fmt::format("sluice {}, {}", r.version, r.build);
+                               })}});
   const RunResult& first = *table.runs.front().result;
   section.body += fmt::format(
       "<details><summary>Recipe of {} {}, seed {}</summary><pre>{}</pre></details>",
@@ -326,12 +321,12 @@ std::vector<Tile> tiles_of(const ComparisonTable& table) {
     seconds += run.result->seconds;
   }
   const auto planned = static_cast<int64_t>(table.rows.size()) * table.seeds;
-  return {{"Runs", with_commas(static_cast<int64_t>(table.runs.size())),
-           fmt::format("of {}", with_commas(planned))},
-          {"Variations", std::to_string(variations.size()),
-           fmt::format("{} model{}", table.models.size(), table.models.size() == 1 ? "" : "s")},
-          {"Tokens", in_millions(static_cast<double>(tokens)), "of each run"},
-          {"Time", in_time(seconds), "of all runs"}};
+  return {
+      {"Runs", with_commas(static_cast<int64_t>(table.runs.size())),
+       fmt::format("of {}", with_commas(planned))},
+      {"Variations", std::to_string(variations.size()), counted(std::ssize(table.models), "model")},
+      {"Tokens", in_millions(static_cast<double>(tokens)), "of each run"},
+      {"Time", in_time(seconds), "of all runs"}};
 }
 
 /// Where a variation stands among others of its model.

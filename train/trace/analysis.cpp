@@ -213,7 +213,7 @@ class PooledRoutes {
 
 void check_comparable(const TraceFile& trace, const TraceFile& against) {
   SLUICE_CHECK(
-      ConfigError,
+      DataError,
       trace.meta().experts == against.meta().experts &&
           trace.meta().layers == against.meta().layers,
       "--against {}: holds expert layers [{}] of a model with [{}] experts, {} layers [{}] "

@@ -80,8 +80,8 @@ struct TraceAnalysis {
   std::optional<TraceMeta> against;
 };
 
-/// Throws DataError for a file that is no whole trace, or when `against` holds other tokens;
-/// ConfigError for other layers or experts.
+/// Throws DataError for a file that is no whole trace, or when `against` holds other tokens, layers
+/// or experts.
 [[nodiscard]] TraceAnalysis analyse_trace(const std::filesystem::path& path,
                                           const TraceAnalysisOptions& options);
 

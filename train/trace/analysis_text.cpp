@@ -24,12 +24,6 @@ void put(std::string& out, fmt::format_string<Args...> text, Args&&... args) {
   fmt::format_to(std::back_inserter(out), text, std::forward<Args>(args)...);
 }
 
-std::string what_it_is(const TraceMeta& meta) {
-  return meta.kind == TraceKind::training
-             ? fmt::format("training step {}", with_commas(meta.step))
-             : fmt::format("held-out text after step {}", with_commas(meta.step));
-}
-
 /// The text of one token, where the trace brings its tokenizer.
 class TokenNames {
  public:
@@ -50,9 +44,9 @@ class TokenNames {
 
 void add_head(std::string& out, const TraceAnalysis& a) {
   put(out, "{:<12}{}, {}: {}\n", "trace", a.path.string(), in_bytes(static_cast<double>(a.bytes)),
-      what_it_is(a.meta));
-  put(out, "{:<12}{} in {} sequences and {} document pieces, {} with a loss\n", "tokens",
-      with_commas(a.tokens), with_commas(a.sequences), with_commas(a.documents),
+      what_is_traced(a.meta.kind, a.meta.step));
+  put(out, "{:<12}{} in {} and {}, {} with a loss\n", "tokens", with_commas(a.tokens),
+      counted(a.sequences, "sequence"), counted(a.documents, "document piece"),
       with_commas(a.counted));
   std::vector<std::string> domains;
   for (size_t d = 0; d < a.domain_tokens.size(); ++d) {
@@ -73,8 +67,9 @@ void add_loads(std::string& out, const TraceAnalysis& a) {
 
 void add_overlap(std::string& out, const TraceAnalysis& a) {
   if (!a.against) return;
-  put(out, "\nagainst {}\n{:<8}{:>12}{:>13}{:>16}\n", what_it_is(*a.against), "layer", "saturation",
-      "fluctuation", "changed tokens");
+  put(out, "\nagainst {}\n{:<8}{:>12}{:>13}{:>16}\n",
+      what_is_traced(a.against->kind, a.against->step), "layer", "saturation", "fluctuation",
+      "changed tokens");
   const auto row = [&](const std::string& name, const ChoiceOverlap& overlap) {
     put(out, "{:<8}{:>12.4f}{:>13.4f}{:>16.4f}\n", name, overlap.saturation(),
         overlap.fluctuation(), overlap.changed_share());

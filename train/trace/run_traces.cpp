@@ -7,10 +7,7 @@ namespace sluice {
 namespace {
 
 /// False while one expert takes all tokens: a step, or an evaluation, then leaves no file.
-bool routes(const Run& run) {
-  const auto diversify = diversification(run.recipe());
-  return diversify == nullptr || run.state().step >= diversify->steps;
-}
+bool routes(const Run& run) { return run.state().step >= steps_without_routes(run.recipe()); }
 
 }  // namespace
 

@@ -9,6 +9,7 @@
 
 #include "autograd/support/error.h"
 #include "autograd/support/file.h"
+#include "train/cli/format.h"
 
 namespace sluice {
 namespace {
@@ -34,6 +35,11 @@ std::optional<int64_t> step_of(std::string_view name, TraceKind kind) {
 
 std::string_view name_of(TraceKind kind) {
   return kind == TraceKind::training ? "training" : "held_out";
+}
+
+std::string what_is_traced(TraceKind kind, int64_t step) {
+  return fmt::format("{} step {}", kind == TraceKind::training ? "training" : "held-out text after",
+                     with_commas(step));
 }
 
 std::string layer_path(int64_t layer, std::string_view name) {

@@ -52,6 +52,9 @@ struct TraceMeta {
   std::string tokenizer;
 };
 
+/// "training step 12", "held-out text after step 12"
+[[nodiscard]] std::string what_is_traced(TraceKind kind, int64_t step);
+
 /// "/layers/3/expert"
 [[nodiscard]] std::string layer_path(int64_t layer, std::string_view name);
 

@@ -47,7 +47,7 @@ TraceWriter::TraceWriter(const std::filesystem::path& path, TraceMeta meta, int6
     : meta_(std::move(meta)),
       tokens_hint_(tokens_hint),
       pending_(files, path, kRaise),
-      file_(hdf5::File::create(pending_.temporary(), kRaise)) {
+      file_(hdf5::File::create(pending_.temporary(), kRaise, path.string())) {
   if (meta_.layers.empty()) meta_.layers = all_layers(meta_.experts.size());
   std::ranges::sort(meta_.layers);
   meta_.layers.erase(std::unique(meta_.layers.begin(), meta_.layers.end()), meta_.layers.end());

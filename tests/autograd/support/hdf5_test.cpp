@@ -1,34 +1,30 @@
 #include "autograd/support/hdf5.h"
 
+#include <fmt/format.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <fstream>
 #include <thread>
 
 #include "autograd/support/error.h"
+#include "tests/support/error_of.h"
+#include "tests/support/file_size_limit.h"
 #include "tests/support/scratch_folder.h"
 
 namespace sluice::hdf5 {
 namespace {
 
+using sluice::testing::error_of;
 using sluice::testing::ScratchFolder;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::StartsWith;
 
 constexpr RaiseError kRaise = raise_as<DataError>;
-
-template <class Body>
-std::string message_of(Body&& body) {
-  try {
-    body();
-  } catch (const DataError& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 std::vector<std::byte> image_of(const std::function<void(File&)>& fill, ImageOptions options = {}) {
   File file = File::create_image("test", kRaise, options);
@@ -96,7 +92,7 @@ TEST(Hdf5, KeepsAttributesAndReplacesThem) {
   EXPECT_EQ(file.text_attribute("/", "kind"), "bytes");
   EXPECT_EQ(file.text_attribute("/", "nothing"), "");
   EXPECT_FALSE(file.has_attribute("/", "absent"));
-  EXPECT_EQ(message_of([&] { (void)file.integer_attribute("/", "kind"); }),
+  EXPECT_EQ(error_of<DataError>([&] { (void)file.integer_attribute("/", "kind"); }),
             "test: / attribute kind has an unexpected type");
 }
 
@@ -165,7 +161,7 @@ TEST(Hdf5, ReadsAndWritesRowsOfAFileOnDisk) {
   std::vector<uint16_t> middle(4);
   file.read_rows<uint16_t>("/x", 1, middle);
   EXPECT_THAT(middle, ElementsAre(3, 4, 5, 6));
-  EXPECT_THAT(message_of([&] { file.read_rows<uint16_t>("/x", 3, middle); }),
+  EXPECT_THAT(error_of<DataError>([&] { file.read_rows<uint16_t>("/x", 3, middle); }),
               HasSubstr("/x is [4, 2]: 4 elements from row 3 are no range of its rows"));
 }
 
@@ -176,10 +172,11 @@ TEST(Hdf5, NamesFilePathFoundAndExpected) {
     f.write_text("/t", "text");
   });
   const File file = File::open_image(image, "a.h5", kRaise);
-  EXPECT_EQ(message_of([&] { (void)file.read<float>("/x"); }), "a.h5: /x is i32, expected f32");
-  EXPECT_EQ(message_of([&] { (void)file.info("/y/z"); }), "a.h5: /y/z is missing");
-  EXPECT_EQ(message_of([&] { (void)file.read_text("/x"); }), "a.h5: /x holds no text");
-  EXPECT_EQ(message_of([&] { (void)file.info("/t"); }),
+  EXPECT_EQ(error_of<DataError>([&] { (void)file.read<float>("/x"); }),
+            "a.h5: /x is i32, expected f32");
+  EXPECT_EQ(error_of<DataError>([&] { (void)file.info("/y/z"); }), "a.h5: /y/z is missing");
+  EXPECT_EQ(error_of<DataError>([&] { (void)file.read_text("/x"); }), "a.h5: /x holds no text");
+  EXPECT_EQ(error_of<DataError>([&] { (void)file.info("/t"); }),
             "a.h5: /t holds neither f32, f64, i32, i64, u8, u16, u32 nor u64");
 }
 
@@ -187,13 +184,13 @@ TEST(Hdf5, RefusesWhatIsNoHdf5File) {
   const ScratchFolder folder;
   std::ofstream(folder / "text.h5") << "hello";
   std::ofstream(folder / "empty.h5") << "";
-  EXPECT_EQ(message_of([&] { (void)File::open(folder / "text.h5", kRaise); }),
+  EXPECT_EQ(error_of<DataError>([&] { (void)File::open(folder / "text.h5", kRaise); }),
             (folder / "text.h5").string() + ": not an HDF5 file");
-  EXPECT_EQ(message_of([&] { (void)File::open(folder / "empty.h5", kRaise); }),
+  EXPECT_EQ(error_of<DataError>([&] { (void)File::open(folder / "empty.h5", kRaise); }),
             (folder / "empty.h5").string() + ": not an HDF5 file");
-  EXPECT_EQ(message_of([&] { (void)File::open(folder / "none.h5", kRaise); }),
+  EXPECT_EQ(error_of<DataError>([&] { (void)File::open(folder / "none.h5", kRaise); }),
             (folder / "none.h5").string() + ": no such file");
-  EXPECT_THAT(message_of([&] { (void)File::open_image(bytes_of("hello"), "x", kRaise); }),
+  EXPECT_THAT(error_of<DataError>([&] { (void)File::open_image(bytes_of("hello"), "x", kRaise); }),
               StartsWith("x: not an HDF5 file"));
 }
 
@@ -228,8 +225,33 @@ TEST(Hdf5, TablesNoticeAFlippedBit) {
   ASSERT_NE(at, image.end());
   *at = std::byte{12};
   const File file = File::open_image(image, "test", kRaise);
-  EXPECT_THAT(message_of([&] { (void)file.read<uint8_t>("/x"); }),
+  EXPECT_THAT(error_of<DataError>([&] { (void)file.read<uint8_t>("/x"); }),
               StartsWith("test: /x cannot be read"));
+}
+
+TEST(Hdf5, AFullDiskIsTheReasonWhateverCallFindsIt) {
+  const ScratchFolder folder;
+  const auto fill = [&] {
+    File file = File::create(folder / "x.tmp", kRaise, "x.h5");
+    // Far beyond what the library keeps in memory, so that any kind of call comes to write.
+    const std::vector<int64_t> rows(100, 7);
+    const auto path = [](int table) { return fmt::format("/deep/{}/x", table); };
+    for (int table = 0; table < 400; ++table) {
+      file.create_table(path(table), ElementType::i64, 0, 4);
+      file.append_rows<int64_t>(path(table), 0, rows);
+      for (int other = 0; other < table; other += 37) {
+        file.append_rows<int64_t>(path(other), 0, rows);
+      }
+    }
+    file.close();
+  };
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  {
+    const sluice::testing::FileSizeLimit limit(1024);
+    EXPECT_THAT(error_of<DataError>(fill),
+                AllOf(StartsWith("x.h5: "), HasSubstr("File too large")));
+  }
+  std::signal(SIGXFSZ, handler);
 }
 
 TEST(Hdf5, MayBeUsedFromSeveralThreads) {

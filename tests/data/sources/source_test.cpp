@@ -63,6 +63,18 @@ TEST(SourceConfig, ShowsEveryOptionOnceWhenItIsDescribed) {
   EXPECT_TRUE(distinct.contains("alphabet"));
 }
 
+TEST(SourceConfig, RefusesADomainThatIsNoUtf8) {
+  SourceConfig config;
+  config.path = "caf\xe9.txt";
+  EXPECT_THAT(config.check(),
+              ::testing::StartsWith("domain: found the name \"caf\uFFFD\", after the "
+                                    "file, allowed UTF-8 text (byte 3 is none)"));
+  config.domain = "caf\u00e9";
+  EXPECT_EQ(config.check(), "");
+  config.domain = "\xff";
+  EXPECT_THAT(config.check(), ::testing::StartsWith("domain: found the name \"\uFFFD\", allowed"));
+}
+
 TEST(SourceConfig, ChecksItsPath) {
   EXPECT_EQ(make_config<SourceConfig>({{"type", "text"}}).check(),
             "path: missing; every source but a synthetic one reads a file or folder");

@@ -172,6 +172,20 @@ variations: {a: {}}
   EXPECT_EQ(twin.steps, comparison.cells[0].recipe.train.steps);
 }
 
+TEST(Comparison, TheDenseTwinFreezesWhatItHas) {
+  const ComparisonFiles files;
+  const Comparison comparison = files.load(R"(
+base: base.yaml
+set: {train.freeze: ["*router*", "embedding*", "*experts*"]}
+variations: {a: {}}
+)");
+  ASSERT_EQ(comparison.cells.size(), 2U);
+  EXPECT_EQ(comparison.cells[0].recipe.train.freeze.size(), 3U);
+  EXPECT_THAT(comparison.cells[1].recipe.train.freeze, ElementsAre("embedding*"));
+  EXPECT_THAT(comparison.cells[1].note,
+              HasSubstr("nothing in it matches train.freeze *router*, *experts*"));
+}
+
 TEST(Comparison, TheDenseTwinIsReplayedNothing) {
   const ComparisonFiles files;
   const Comparison comparison =

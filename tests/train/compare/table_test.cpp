@@ -11,6 +11,7 @@ namespace sluice {
 namespace {
 
 using testing::ComparisonFiles;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
@@ -73,6 +74,20 @@ TEST_F(CompareTable, ReadsTheLossAtEqualSecondsFromTheCurve) {
   EXPECT_DOUBLE_EQ(cell(table, 2, "loss_at_equal_seconds").mean, 2.0);
   EXPECT_DOUBLE_EQ(cell(table, 0, "loss_at_equal_seconds").mean, 4.0 + 0.5);
   EXPECT_DOUBLE_EQ(cell(table, 1, "loss_at_equal_seconds").mean, 3.5 + 1.5);
+}
+
+TEST_F(CompareTable, SaysWhyALossAtEqualSecondsIsMissing) {
+  EXPECT_TRUE(make_table(comparison_, results_).notes.empty());
+  // First evaluated after 8 s, when the fastest run had ended for 3 s.
+  results_[1].eval_curve.columns[2] = {8.0, 10.0};
+  const ComparisonTable table = make_table(comparison_, results_);
+  EXPECT_EQ(cell(table, 0, "loss_at_equal_seconds").count, 2);
+  const std::string note =
+      "no loss at equal seconds for 1 run of none: the first evaluation came after 5.0 s, the end "
+      "of the shortest run; evaluate more often (train.evaluate.every)";
+  EXPECT_THAT(table.notes, ElementsAre(note));
+  EXPECT_THAT(table_text(table), HasSubstr(note));
+  EXPECT_THAT(table_markdown(table), HasSubstr(note));
 }
 
 TEST_F(CompareTable, ComparesSpeedWithTheFirstVariation) {

@@ -19,7 +19,6 @@ Record full_record() {
   record.add(metrics::speed_tokens_per_second, 12345.2);
   record.add(metrics::speed_peak_fraction, 0.61);
   record.add(metrics::speed_router_fraction, 0.04);
-  record.add(metrics::speed_dispatch_fraction, 0.06);
   record.add(metrics::memory_peak_bytes, 3.1e9);
   return record;
 }
@@ -28,7 +27,7 @@ TEST(TrainingLine, SaysEverythingOnce) {
   EXPECT_EQ(training_line(full_record(),
                           {.total_steps = 2000, .num_experts = 64, .eta_seconds = 27 * 60 + 3}),
             "step 120/2000 | loss 4.8123 (+0.2z) | bal 1.013 z 0.004 | gnorm 0.91 | lr 3.0e-4 | "
-            "maxvio 0.18 dead 0/64 | 12,345 tok/s 61% peak | router 4% dispatch 6% | 3.1 GB | "
+            "maxvio 0.18 dead 0/64 | 12,345 tok/s 61% peak | router 4% | 3.1 GB | "
             "eta 27m");
 }
 
