@@ -39,8 +39,7 @@ const CheckpointFile* best_of(const std::vector<CheckpointFile>& files) {
 void add_run(std::string& out, const RunInspection& run) {
   const auto damaged = std::ranges::count_if(
       run.files, [](const CheckpointFile& file) { return !file.problem.empty(); });
-  line(out, "run", "{}: {} checkpoint{}{}", run.folder.string(), run.files.size(),
-       run.files.size() == 1 ? "" : "s",
+  line(out, "run", "{}: {}{}", run.folder.string(), counted(std::ssize(run.files), "checkpoint"),
        damaged == 0 ? "" : fmt::format(", {} of them damaged", damaged));
   const CheckpointFile* best = best_of(run.files);
   for (const CheckpointFile& file : run.files) {
@@ -58,9 +57,7 @@ void add_progress(std::string& out, const CheckpointInspection& found) {
   line(out, "step", "{}{}, {} tokens, {} of training{}", with_commas(found.meta.step),
        found.total_steps ? " of " + with_commas(*found.total_steps) : "",
        with_commas(found.meta.tokens), in_time(found.seconds),
-       found.skipped == 0
-           ? ""
-           : fmt::format(", {} update{} skipped", found.skipped, found.skipped == 1 ? "" : "s"));
+       found.skipped == 0 ? "" : fmt::format(", {} skipped", counted(found.skipped, "update")));
   const std::string here =
       found.meta.eval_loss ? fmt::format("loss {:.4f} nats per token here", *found.meta.eval_loss)
                            : "not evaluated here";
@@ -87,8 +84,8 @@ void add_balance(std::string& out, const CheckpointInspection& found) {
   if (found.experts.empty()) return;
   line(out, "balance", "{}", fmt::join(found.balance, " + "));
   for (const BalanceState& state : found.balance_state) {
-    line(out, "", "{} {} from {:.4g} to {:.4g}, {} layer{}", state.name, shape(state.dims),
-         state.least, state.greatest, state.layers, state.layers == 1 ? "" : "s");
+    line(out, "", "{} {} from {:.4g} to {:.4g}, {}", state.name, shape(state.dims), state.least,
+         state.greatest, counted(state.layers, "layer"));
   }
   double average = 0.0;
   double largest = 0.0;

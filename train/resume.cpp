@@ -2,6 +2,8 @@
 
 #include <fmt/ranges.h>
 
+#include "train/cli/format.h"
+
 namespace sluice {
 namespace {
 
@@ -26,9 +28,10 @@ std::optional<CheckpointStore::Found> find_resume_point(const CheckpointStore& s
   const std::vector<int64_t> steps = store.steps();
   if (resume == "never") {
     SLUICE_CHECK(ConfigError, steps.empty(),
-                 "--resume never: {} holds {} checkpoints of an earlier run; remove them, or train "
+                 "--resume never: {} holds {} of an earlier run; remove them, or train "
                  "in another folder with --out",
-                 store.path_of(steps.back()).parent_path().string(), steps.size());
+                 store.path_of(steps.back()).parent_path().string(),
+                 counted(std::ssize(steps), "checkpoint"));
     return std::nullopt;
   }
   SLUICE_CHECK(ConfigError, std::filesystem::exists(resume),

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/balance/routed_batch.h"
+#include "tests/support/error_of.h"
 
 namespace sluice {
 namespace {
@@ -15,12 +16,7 @@ using testing::state_of;
 constexpr BalancerSetup kSetup = {.layer = 0, .experts = 4, .top_k = 2};
 
 std::string message_of(const std::vector<Tagged>& methods) {
-  try {
-    (void)make_balancer(methods, kSetup);
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
-  return "no error";
+  return testing::error_of<ConfigError>([&] { (void)make_balancer(methods, kSetup); });
 }
 
 TEST(MakeBalancer, RefusesAnEmptyListAndSaysHowToSayNone) {

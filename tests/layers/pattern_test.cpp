@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include "autograd/support/error.h"
+#include "tests/support/error_of.h"
 
 namespace sluice {
 namespace {
@@ -11,12 +12,7 @@ namespace {
 constexpr std::string_view kSymbols = "AFE";
 
 std::string message_of(std::string_view pattern) {
-  try {
-    (void)expand_pattern(pattern, kSymbols);
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
-  return "no error";
+  return testing::error_of<ConfigError>([&] { (void)expand_pattern(pattern, kSymbols); });
 }
 
 TEST(Pattern, ExpandsGroupsAndCounts) {

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "autograd/support/error.h"
+#include "tests/support/error_of.h"
 #include "tests/support/thread_ranks.h"
 
 namespace sluice {
@@ -89,12 +90,7 @@ class FakeRanks final : public Communicator {
 
 template <class Call>
 std::string internal_error(Call&& call) {
-  try {
-    call();
-  } catch (const InternalError& error) {
-    return error.what();
-  }
-  return "no error";
+  return testing::error_of<InternalError>([&] { call(); });
 }
 
 TEST(Selection, CountsOnlyMarkedTokensAndFilledSlots) {

@@ -5,12 +5,14 @@
 
 #include "autograd/support/error.h"
 #include "tests/optim/support.h"
+#include "tests/support/error_of.h"
 
 namespace sluice {
 namespace {
 
 using ::testing::AllOf;
 using ::testing::ElementsAre;
+using testing::error_of;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using testing::make_parameter;
@@ -26,15 +28,6 @@ class ParameterGroups : public ::testing::Test {
   std::vector<std::unique_ptr<Parameter>> owned_;
   std::vector<Parameter*> parameters_;
 };
-
-std::string error_of(const std::function<void()>& body) {
-  try {
-    body();
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 TEST_F(ParameterGroups, DecayOnlyTheNamedKinds) {
   Parameter* matrix = add("w", ParameterKind::matrix);
@@ -65,7 +58,7 @@ TEST_F(ParameterGroups, ListEveryParameterThatNoRuleTakes) {
   add("layers.0.bias", ParameterKind::bias);
   const std::vector<GroupRule> rules{{"matrices", {ParameterKind::matrix}, true}};
   EXPECT_THAT(
-      error_of([&] { (void)make_groups(parameters_, rules); }),
+      error_of<ConfigError>([&] { (void)make_groups(parameters_, rules); }),
       AllOf(HasSubstr("layers.0.norm (in 0 groups)"), HasSubstr("layers.0.bias (in 0 groups)")));
 }
 
@@ -73,20 +66,20 @@ TEST_F(ParameterGroups, ListEveryParameterThatTwoRulesTake) {
   add("layers.0.w", ParameterKind::matrix);
   const std::vector<GroupRule> rules{{"a", {ParameterKind::matrix}, true},
                                      {"b", {ParameterKind::matrix}, false}};
-  EXPECT_THAT(error_of([&] { (void)make_groups(parameters_, rules); }),
+  EXPECT_THAT(error_of<ConfigError>([&] { (void)make_groups(parameters_, rules); }),
               HasSubstr("layers.0.w (in 2 groups)"));
 }
 
 TEST_F(ParameterGroups, RefuseAParameterGivenTwice) {
   parameters_.push_back(add("tied", ParameterKind::matrix));
   const std::vector<std::string> decay_on{"matrix"};
-  EXPECT_THAT(error_of([&] { (void)make_groups(parameters_, decay_rules(decay_on)); }),
+  EXPECT_THAT(error_of<ConfigError>([&] { (void)make_groups(parameters_, decay_rules(decay_on)); }),
               HasSubstr("tied (given twice)"));
 }
 
 TEST(DecayRules, SuggestTheNearestKind) {
   const std::vector<std::string> decay_on{"matrx"};
-  EXPECT_EQ(error_of([&] { (void)decay_rules(decay_on); }),
+  EXPECT_EQ(error_of<ConfigError>([&] { (void)decay_rules(decay_on); }),
             "decay_on: found \"matrx\", allowed matrix, router, embedding, norm, bias; did you "
             "mean \"matrix\"?");
 }

@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "autograd/support/error.h"
+#include "tests/support/error_of.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tiny_trained.h"
 #include "train/evaluate_checkpoint.h"
@@ -15,6 +16,7 @@ namespace sluice {
 namespace {
 
 using ::testing::ElementsAre;
+using testing::error_of;
 using ::testing::HasSubstr;
 using testing::ScratchFolder;
 using testing::tiny_recipe;
@@ -27,16 +29,6 @@ std::string mixer(int64_t domains, std::string_view more = "seed: 7") {
       domains, more);
 }
 
-template <class Call>
-std::string error_of(Call&& call) {
-  try {
-    call();
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
-  return "no error";
-}
-
 TEST(Domains, AreThoseOfTheTrainingSourcesInOrder) {
   const Recipe recipe = tiny_recipe();
   EXPECT_THAT(training_domains(recipe.data), ElementsAre("a", "b"));
@@ -46,7 +38,7 @@ TEST(Domains, AreThoseOfTheTrainingSourcesInOrder) {
 }
 
 TEST(Domains, OfTheRouterMustBeThoseOfTheData) {
-  EXPECT_THAT(error_of([] { (void)tiny_recipe(mixer(3)); }),
+  EXPECT_THAT(error_of<ConfigError>([] { (void)tiny_recipe(mixer(3)); }),
               HasSubstr("model.experts.router.domains: found 3, allowed 2, the domains of "
                         "data.sources (a, b)"));
 }
@@ -56,7 +48,7 @@ TEST(Domains, OfHeldOutTextMustBeKnown) {
   const std::string changes =
       "data: {held_out: {fraction: 0.02, sources: [{type: synthetic, pattern: copy, documents: 3, "
       "domain: c}]}}";
-  EXPECT_THAT(error_of([&] { (void)tiny_recipe(mixer(2, changes)); }),
+  EXPECT_THAT(error_of<ConfigError>([&] { (void)tiny_recipe(mixer(2, changes)); }),
               HasSubstr("data.held_out.sources: found domain c, allowed a, b"));
 }
 
@@ -65,9 +57,9 @@ TEST(Domains, HaveNumbersByName) {
   EXPECT_EQ(domain_number(recipe, "", "--domain"), 0);
   EXPECT_EQ(domain_number(recipe, "a", "--domain"), 0);
   EXPECT_EQ(domain_number(recipe, "b", "--domain"), 1);
-  EXPECT_THAT(error_of([&] { (void)domain_number(recipe, "c", "--domain"); }),
+  EXPECT_THAT(error_of<ConfigError>([&] { (void)domain_number(recipe, "c", "--domain"); }),
               HasSubstr("--domain: found domain c, allowed a, b (what the model was trained on)"));
-  EXPECT_THAT(error_of([] { (void)domain_number(tiny_recipe(), "a", "--domain"); }),
+  EXPECT_THAT(error_of<ConfigError>([] { (void)domain_number(tiny_recipe(), "a", "--domain"); }),
               HasSubstr("--domain: found a, but the model's router goes by no domains"));
 }
 
@@ -93,7 +85,7 @@ TEST(Domains, OfTextToEvaluateGoByTheirNames) {
   EXPECT_EQ(both.domains[0].domain, "a");
   EXPECT_EQ(both.domains[0].loss.per_token(), loss("a"));
   EXPECT_EQ(both.domains[1].loss.per_token(), loss("b"));
-  EXPECT_THAT(error_of([&] { (void)loss("c"); }),
+  EXPECT_THAT(error_of<ConfigError>([&] { (void)loss("c"); }),
               HasSubstr("--data: found domain c, allowed a, b"));
 }
 

@@ -7,6 +7,7 @@
 
 #include "autograd/support/error.h"
 #include "autograd/support/hdf5.h"
+#include "tests/support/error_of.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tiny_trained.h"
 
@@ -27,12 +28,7 @@ class DumpLogits : public ::testing::Test {
                  .checkpoint_name = "tiny.h5"});
   }
   std::string error_of(const TokenFile& tokens) {
-    try {
-      dump(tokens);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
+    return testing::error_of<Error>([&] { dump(tokens); });
   }
   [[nodiscard]] hdf5::File result() const {
     return hdf5::File::open(scratch_ / "logits.h5", raise_as<DataError>);

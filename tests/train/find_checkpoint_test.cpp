@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "autograd/support/error.h"
+#include "tests/support/error_of.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tiny_run.h"
 
@@ -35,12 +36,7 @@ class FindCheckpoint : public ::testing::Test {
   }
   template <class ErrorType>
   std::string error_of(const std::filesystem::path& what, CheckpointChoice choice) {
-    try {
-      (void)found(what, choice);
-    } catch (const ErrorType& error) {
-      return error.what();
-    }
-    return "no error";
+    return testing::error_of<ErrorType>([&] { (void)found(what, choice); });
   }
 
   ScratchFolder scratch_;

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "autograd/support/error.h"
+#include "tests/support/error_of.h"
 #include "tests/support/tiny_trained.h"
 
 namespace sluice {
@@ -25,12 +26,7 @@ class Generate : public ::testing::Test {
                             [&](std::string_view piece) { text_ += piece; });
   }
   std::string error_of(const GenerateOptions& options) {
-    try {
-      (void)generate(options);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
+    return testing::error_of<Error>([&] { (void)generate(options); });
   }
 
   // With a context of 40 tokens.

@@ -11,6 +11,7 @@
 
 #include "autograd/support/error.h"
 #include "autograd/support/parallel.h"
+#include "tests/support/error_of.h"
 #include "tests/support/run_files.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tiny_run.h"
@@ -44,12 +45,7 @@ class TrainerTest : public ::testing::Test {
   }
   std::string error_of(const Recipe& recipe, const std::string& folder,
                        const std::string& resume = "auto") {
-    try {
-      (void)train(recipe, folder, resume);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
+    return testing::error_of<Error>([&] { (void)train(recipe, folder, resume); });
   }
   [[nodiscard]] std::filesystem::path checkpoint(const std::string& folder, int64_t step) const {
     return scratch_ / folder / "checkpoints" / checkpoint_name(step);

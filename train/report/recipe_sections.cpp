@@ -32,8 +32,8 @@ Section environment_section(const RunMaterial& run) {
   const Machine& machine = known.machine;
   std::vector<std::pair<std::string, std::string>> facts = {
       {"Processor", machine.processor},
-      {"Threads", fmt::format("{} of {} processors, {}", machine.threads, machine.processors,
-                              machine.parallel_loop)},
+      {"Threads", fmt::format("{} of {}, {}", machine.threads,
+                              counted(machine.processors, "processor"), machine.parallel_loop)},
       {"Matrix products", fmt::format("{:.0f} GFLOP/s in f32 of 1024³", known.gemm_peak / 1e9)},
   };
   if (machine.memory_bytes > 0) {
@@ -57,8 +57,8 @@ Section environment_section(const RunMaterial& run) {
   for (const SavedOverview::Domain& domain : known.domains) {
     facts.emplace_back(
         "Text, " + domain.name,
-        fmt::format("{} documents, {} tokens, {}", with_commas(domain.documents),
-                    with_commas(domain.tokens), in_bytes(static_cast<double>(domain.bytes))));
+        fmt::format("{}, {}, {}", counted(domain.documents, "document"),
+                    counted(domain.tokens, "token"), in_bytes(static_cast<double>(domain.bytes))));
   }
   section.body = facts_table(facts);
   return section;

@@ -23,9 +23,9 @@ RunMaterial read_material(const RunFolder& run) {
 std::string lead_of(const RunMaterial& run) {
   const RunRecords& records = run.records;
   const bool is_known = run.overview && run.overview->steps > 0;
-  std::string lead = is_known ? fmt::format("{} of {} steps", with_commas(records.step),
-                                            with_commas(run.overview->steps))
-                              : fmt::format("{} steps", with_commas(records.step));
+  std::string lead = is_known ? fmt::format("{} of {}", with_commas(records.step),
+                                            counted(run.overview->steps, "step"))
+                              : counted(records.step, "step");
   lead +=
       fmt::format(" over {} tokens in {}", with_commas(records.tokens), in_time(records.seconds));
   if (run.overview) {

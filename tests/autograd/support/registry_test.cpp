@@ -5,6 +5,8 @@
 
 #include <array>
 
+#include "tests/support/error_of.h"
+
 namespace sluice {
 namespace {
 
@@ -20,12 +22,7 @@ constexpr std::array<const Method*, 2> kMethods = {&kNone, &kBip};
 constexpr Registry<Method> kRegistry("balancing method", kMethods);
 
 std::string error_of(std::string_view name) {
-  try {
-    (void)kRegistry.at(name);
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
-  return "no error";
+  return testing::error_of<ConfigError>([&] { (void)kRegistry.at(name); });
 }
 
 TEST(NearestName, FindsOneSlipOfEachKind) {

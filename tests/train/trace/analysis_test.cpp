@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "autograd/support/error.h"
+#include "tests/support/error_of.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tiny_trained.h"
 #include "train/evaluate_checkpoint.h"
@@ -30,12 +31,7 @@ class TraceAnalysisTest : public ::testing::Test {
     return path;
   }
   std::string error_of(const std::string& path, const TraceAnalysisOptions& options) {
-    try {
-      (void)analyse_trace(path, options);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
+    return testing::error_of<DataError>([&] { (void)analyse_trace(path, options); });
   }
 
   int traces_ = 0;

@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "autograd/support/error.h"
+#include "tests/support/error_of.h"
 #include "tests/support/scratch_folder.h"
 #include "train/trace/trace_writer.h"
 
@@ -80,13 +81,10 @@ class TraceFileTest : public ::testing::Test {
     return path();
   }
   std::string error_of(const std::string& file) {
-    try {
+    return testing::error_of<DataError>([&] {
       const TraceFile trace(file);
       (void)trace.experts(0, 0, trace.tokens());
-    } catch (const DataError& error) {
-      return error.what();
-    }
-    return "no error";
+    });
   }
 
   Pool pool_;

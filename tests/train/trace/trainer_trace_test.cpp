@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "autograd/support/error.h"
+#include "tests/support/error_of.h"
 #include "tests/support/run_files.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tiny_run.h"
@@ -36,12 +37,7 @@ class TrainerTrace : public ::testing::Test {
     return trainer.run();
   }
   std::string error_of(const Recipe& recipe, const std::string& folder) {
-    try {
-      (void)train(recipe, folder);
-    } catch (const Error& error) {
-      return error.what();
-    }
-    return "no error";
+    return testing::error_of<Error>([&] { (void)train(recipe, folder); });
   }
   /// `changes` on top of a recipe that replays the routes of `folder`.
   [[nodiscard]] Recipe replay_of(const std::string& folder, std::string_view changes = {}) const {
