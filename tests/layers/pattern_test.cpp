@@ -27,14 +27,14 @@ TEST(Pattern, SaysWhereAndWhatIsWrong) {
   EXPECT_EQ(message_of("AXE"),
             "pattern \"AXE\", position 2: found \"X\"; allowed are the symbols A, F, E and groups "
             "such as (AE)x6");
-  EXPECT_THAT(message_of("(AE"), testing::HasSubstr("position 1: found \"(\" without its \")\""));
-  EXPECT_THAT(message_of("AE)"), testing::HasSubstr("position 3: found \")\" without its \"(\""));
-  EXPECT_THAT(message_of("A x"), testing::HasSubstr("\"x\" without a number"));
-  EXPECT_THAT(message_of("(AE)x0"), testing::HasSubstr("a count of 0"));
-  EXPECT_THAT(message_of(""), testing::HasSubstr("found nothing"));
-  EXPECT_THAT(message_of("((A)x4000)x4000"), testing::HasSubstr("more than 4096 sublayers"));
-  EXPECT_THAT(message_of("A99999999999999999999"), testing::HasSubstr("a count above 4096"));
-  EXPECT_THAT(message_of(std::string(100, '(')), testing::HasSubstr("nested too deeply"));
+  EXPECT_THAT(message_of("(AE"), ::testing::HasSubstr("position 1: found \"(\" without its \")\""));
+  EXPECT_THAT(message_of("AE)"), ::testing::HasSubstr("position 3: found \")\" without its \"(\""));
+  EXPECT_THAT(message_of("A x"), ::testing::HasSubstr("\"x\" without a number"));
+  EXPECT_THAT(message_of("(AE)x0"), ::testing::HasSubstr("a count of 0"));
+  EXPECT_THAT(message_of(""), ::testing::HasSubstr("found nothing"));
+  EXPECT_THAT(message_of("((A)x4000)x4000"), ::testing::HasSubstr("more than 4096 sublayers"));
+  EXPECT_THAT(message_of("A99999999999999999999"), ::testing::HasSubstr("a count above 4096"));
+  EXPECT_THAT(message_of(std::string(100, '(')), ::testing::HasSubstr("nested too deeply"));
 }
 
 }  // namespace

@@ -18,7 +18,7 @@ namespace {
 
 using testing::error_of;
 
-class OpMessages : public testing::Test {
+class OpMessages : public ::testing::Test {
  protected:
   Tensor f32(const Shape& shape) { return Tensor::zeros(pool_, shape, DType::f32); }
   Tensor i32(const Shape& shape, const std::vector<int32_t>& numbers) {
