@@ -29,6 +29,7 @@
 
 #include "autograd/support/parallel.h"
 #include "balance/method.h"
+#include "balance/token_mean.h"
 
 namespace sluice {
 namespace {
@@ -172,11 +173,10 @@ class Quantile final : public Balancer {
 
   void reduce(Communicator& communicator) override {
     if (communicator.size() == 1) return;
-    // A rank may have gathered nothing, but all must speak of the same numbers.
     if (config_.pooling == Pooling::mean) {
-      sums_.resize(prices_.size() + 1, 0.0);
-      communicator.sum(std::span<double>(sums_));
+      gathered_.reduce(communicator, prices_.size());
     } else {
+      // A rank may have gathered nothing, but all must speak of the same numbers.
       histogram_.resize(histogram_size(), 0);
       communicator.sum(std::span<int64_t>(histogram_));
     }
@@ -184,8 +184,7 @@ class Quantile final : public Balancer {
 
   void end_step(const LayerLoad& load, const Progress& /*progress*/) override {
     const std::vector<double> pooled =
-        config_.pooling == Pooling::mean ? mean_prices() : quantiles(load.top_k);
-    sums_.clear();
+        config_.pooling == Pooling::mean ? gathered_.take() : quantiles(load.top_k);
     histogram_.clear();
     if (pooled.empty()) return;
     const double rho = config_.momentum;
@@ -200,11 +199,10 @@ class Quantile final : public Balancer {
   void visit_state(StateVisitor& visitor) override {
     const auto experts = static_cast<int64_t>(prices_.size());
     visitor.array<double>("prices", prices_, std::span(&experts, 1));
-    // Empty between steps.
     if (config_.pooling == Pooling::mean) {
-      visitor.list("sums", sums_);
+      gathered_.visit_state(visitor);
     } else {
-      visitor.list("histogram", histogram_);
+      visitor.list("histogram", histogram_);  // empty between steps
     }
   }
 
@@ -237,18 +235,7 @@ class Quantile final : public Balancer {
       });
     }
     if (!std::all_of(beta.begin(), beta.end(), [](double x) { return std::isfinite(x); })) return;
-    sums_.resize(beta.size() + 1, 0.0);
-    const auto weight = static_cast<double>(scores.tokens);
-    for (size_t e = 0; e < beta.size(); ++e) sums_[e] += weight * beta[e];
-    sums_.back() += weight;
-  }
-
-  /// beta^, or nothing when nothing was gathered.
-  [[nodiscard]] std::vector<double> mean_prices() const {
-    if (sums_.empty() || sums_.back() == 0.0) return {};
-    std::vector<double> prices(prices_.size());
-    for (size_t e = 0; e < prices.size(); ++e) prices[e] = sums_[e] / sums_.back();
-    return prices;
+    gathered_.add(beta, scores.tokens);
   }
 
   void add_to_histogram(const CountedScores& scores, int64_t top_k) {
@@ -293,8 +280,8 @@ class Quantile final : public Balancer {
   }
 
   QuantileConfig config_;
-  std::vector<double> prices_;  // beta [E], of mean 0
-  std::vector<double> sums_;    // [E + 1]: sum over micro-batches of T beta^, and of T; or empty
+  std::vector<double> prices_;      // beta [E], of mean 0
+  TokenMean gathered_;              // of beta^
   std::vector<int64_t> histogram_;  // [E, bins]: tokens by the bias that they want; or empty
 };
 

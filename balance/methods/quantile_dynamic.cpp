@@ -37,6 +37,7 @@
 #include "autograd/support/parallel.h"
 #include "balance/batch.h"
 #include "balance/method.h"
+#include "balance/token_mean.h"
 
 namespace sluice {
 namespace {
@@ -125,26 +126,20 @@ class QuantileDynamic final : public Balancer {
   }
 
   void reduce(Communicator& communicator) override {
-    if (communicator.size() == 1) return;
-    // A rank may have gathered nothing, but all must speak of the same numbers.
-    sums_.resize(thresholds_.size() + 1, 0.0);
-    communicator.sum(std::span<double>(sums_));
+    if (communicator.size() > 1) gathered_.reduce(communicator, thresholds_.size());
   }
 
   void end_step(const LayerLoad& /*load*/, const Progress& /*progress*/) override {
-    if (!sums_.empty() && sums_.back() > 0.0) {
-      for (size_t e = 0; e < thresholds_.size(); ++e) {
-        const double pooled = sums_[e] / sums_.back();
-        thresholds_[e] = momentum_ * thresholds_[e] + (1.0 - momentum_) * pooled;
-      }
+    const std::vector<double> pooled = gathered_.take();
+    for (size_t e = 0; e < pooled.size(); ++e) {
+      thresholds_[e] = momentum_ * thresholds_[e] + (1.0 - momentum_) * pooled[e];
     }
-    sums_.clear();
   }
 
   void visit_state(StateVisitor& visitor) override {
     const auto experts = static_cast<int64_t>(thresholds_.size());
     visitor.array<double>("thresholds", thresholds_, std::span(&experts, 1));
-    visitor.list("sums", sums_);  // empty between steps
+    gathered_.visit_state(visitor);
   }
 
   void metrics(std::vector<std::pair<std::string, double>>& metrics) const override {
@@ -176,7 +171,7 @@ class QuantileDynamic final : public Balancer {
     }
   }
 
-  /// Adds T beta^ and T of a micro-batch.
+  /// Adds beta^ of a micro-batch.
   void learn(const RouterInput& input) {
     const std::vector<int64_t> tokens = counted_tokens(input.layout);
     if (tokens.empty()) return;
@@ -196,16 +191,13 @@ class QuantileDynamic final : public Balancer {
       quantile[static_cast<size_t>(e)] = *next;
     });
     if (!std::ranges::all_of(quantile, [](double x) { return std::isfinite(x); })) return;
-    sums_.resize(thresholds_.size() + 1, 0.0);
-    const auto weight = static_cast<double>(tokens.size());
-    for (size_t e = 0; e < quantile.size(); ++e) sums_[e] += weight * quantile[e];
-    sums_.back() += weight;
+    gathered_.add(quantile, std::ssize(tokens));
   }
 
   double momentum_;
   int64_t max_experts_;
   std::vector<double> thresholds_;  // beta [E]
-  std::vector<double> sums_;  // [E + 1]: sum over micro-batches of T beta^, and of T; or empty
+  TokenMean gathered_;              // of beta^
 };
 
 }  // namespace
