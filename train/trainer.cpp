@@ -117,6 +117,7 @@ std::optional<ProfileSummary> Trainer::write_profile() {
   if (!profile_) return std::nullopt;
   folder_.write_profile(trace_events(*profile_));
   ProfileSummary summary = profile_->summary();
+  summary.page = folder_.profile();
   summary.gemm_peak = gemm_peak_;
   summary.triad_peak = measure_triad_peak();
   return summary;

@@ -114,7 +114,7 @@ void ConsoleReporter::finished(const RunSummary& run) {
        in_bytes(static_cast<double>(run.peak_memory_bytes)),
        in_bytes(static_cast<double>(run.peak_resident_bytes)));
   if (run.report) line(out_, "report", "{}", run.report->string());
-  if (run.profile) line(out_, "profile", "{}", (run.folder / "profile.json").string());
+  if (run.profile) line(out_, "profile", "{}", run.profile->page.string());
   if (run.checkpoint) {
     line(out_, "checkpoint", "{}", run.checkpoint->string());
     if (run.reason == StopReason::complete) {

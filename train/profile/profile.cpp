@@ -55,7 +55,9 @@ void Profile::end_step() {
 }
 
 ProfileSummary Profile::summary() const {
-  ProfileSummary summary{.steps = steps_, .seconds = seconds_};
+  ProfileSummary summary;
+  summary.steps = steps_;
+  summary.seconds = seconds_;
   for (const auto& [key, total] : totals_) {
     summary.entries.push_back({key.name, key.phase, key.direction, total});
   }

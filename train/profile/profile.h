@@ -4,11 +4,11 @@
 //   Profile profile;
 //   meter.show_to(&profile);
 //   {
-//     Profile::Span step(profile, "step 12");
+//     const Profile::Step step(&profile, 12);
 //     ...                                        // every kernel call reaches the profile
 //   }
-//   const ProfileSummary summary = profile.summary();
-//   write(trace_events(profile));
+//   const ProfileSummary summary = profile.summary();   // as text: profile_text.h
+//   const std::string page = trace_events(profile);     // single calls: trace_events.h
 //
 // The first step of a process makes gradients and moments and faults in their memory: it is left
 // out. Totals are those of all later steps; single calls are kept of the first kTracedSteps of them.
@@ -16,8 +16,8 @@
 
 #include <compare>
 #include <cstdint>
+#include <filesystem>
 #include <map>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,6 +34,7 @@ struct ProfileEntry {
 };
 
 struct ProfileSummary {
+  std::filesystem::path page;  // of single calls (trace_events.h), where one was written
   int64_t steps = 0;
   double seconds = 0.0;               // of these steps
   std::vector<ProfileEntry> entries;  // most time first
@@ -83,7 +84,7 @@ class Profile final : public WorkObserver {
 
   void add(const WorkItem& item) override;
 
-  /// Without peaks, which the profile does not know.
+  /// Without page and peaks, which the profile does not know.
   [[nodiscard]] ProfileSummary summary() const;
   [[nodiscard]] const std::vector<WorkItem>& items() const { return items_; }
   [[nodiscard]] const std::vector<Stretch>& stretches() const { return stretches_; }

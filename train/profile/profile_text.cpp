@@ -6,6 +6,8 @@
 #include <array>
 #include <map>
 
+#include "train/cli/format.h"
+
 namespace sluice {
 namespace {
 
@@ -37,17 +39,15 @@ std::vector<Line> lines_by(const ProfileSummary& profile, Key&& key) {
   return lines;
 }
 
-constexpr std::string_view kNothing = "";
-
 /// "171.2" or nothing.
 std::string giga(double amount, double seconds) {
   return amount > 0.0 && seconds > 0.0 ? fmt::format("{:.1f}", amount / seconds * 1e-9)
-                                       : std::string(kNothing);
+                                       : std::string();
 }
 std::string share_of(double amount, double seconds, double peak) {
   return amount > 0.0 && seconds > 0.0 && peak > 0.0
              ? fmt::format("{:.1f} %", 100.0 * amount / seconds / peak)
-             : std::string(kNothing);
+             : std::string();
 }
 
 void append_line(std::string& text, const ProfileSummary& profile, const Line& line) {
@@ -77,11 +77,10 @@ std::string profile_text(const ProfileSummary& profile) {
   static constexpr std::array<std::string_view, kDirections> kSuffixes = {"", " backward",
                                                                           " extra"};
   std::string text = fmt::format(
-      "profile of {} step{}, {:.3f} ms each; peaks: {:.0f} GFLOP/s in products of "
+      "profile of {}, {:.3f} ms each; peaks: {:.0f} GFLOP/s in products of "
       "1024^3, {:.1f} GB/s in a triad from memory\n",
-      profile.steps, profile.steps == 1 ? "" : "s",
-      1e3 * profile.seconds / static_cast<double>(profile.steps), profile.gemm_peak * 1e-9,
-      profile.triad_peak * 1e-9);
+      counted(profile.steps, "step"), 1e3 * profile.seconds / static_cast<double>(profile.steps),
+      profile.gemm_peak * 1e-9, profile.triad_peak * 1e-9);
   std::vector<Line> phases = lines_by(
       profile, [](const ProfileEntry& entry) { return std::string(name_of(entry.phase)); });
   phases.push_back({"outside of these", 0.0, {.seconds = std::max(0.0, profile.unaccounted())}});

@@ -82,7 +82,8 @@ TEST(Profile, DoesNothingWhereThereIsNone) {
 }
 
 TEST(ProfileText, GivesRatesBesideThePeaks) {
-  ProfileSummary summary{.steps = 2, .seconds = 0.5, .gemm_peak = 2e11, .triad_peak = 4e10};
+  ProfileSummary summary{
+      .page = {}, .steps = 2, .seconds = 0.5, .gemm_peak = 2e11, .triad_peak = 4e10};
   summary.entries = {
       {"matmul", Phase::attention, Direction::backward, {16e9, 4e6, 0.16, 2}},
       {"matmul", Phase::attention, Direction::forward, {6e9, 2e6, 0.06, 2}},
