@@ -57,7 +57,8 @@ TEST_P(ShippedRecipe, RunsTwoStepsOfItsModelOnItsText) {
   const Recipe recipe =
       load_recipe({{GetParam().string()},
                    {"data.tokenizer={type: bytes}", "data.sequence_length=64",
-                    "train.global_batch=128 tokens", "train.micro_batch=auto", "train.steps=2"}});
+                    "train.global_batch=128 tokens", "train.micro_batch=auto", "train.steps=2",
+                    "model.vocab_size=auto"}});
   SingleRank communicator;
   sluice::Run run(recipe, communicator);
   while (!run.finished()) {
