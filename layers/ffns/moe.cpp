@@ -213,7 +213,7 @@ class MoeFeedForward final : public FeedForward {
     if (attention_ != nullptr) context.attention = &attention;
     DispatchPlan plan;
     Tensor weights;
-    Tensor rows;
+    Tensor expert_input;
     {
       const TimedPhaseScope phase(tape, Phase::routing);
       const RouterScores scores = router_->score(context, x);
@@ -241,16 +241,12 @@ class MoeFeedForward final : public FeedForward {
       plan = make_dispatch_plan(
           tape.pool(), selection.dispatched.empty() ? selection.expert : selection.dispatched,
           selection.tokens, selection.top_k, selection.experts);
-      rows = dispatch(tape, router_->expert_input(context, x), plan);
-    }
-    {
-      const PhaseScope phase(tape, Phase::experts);
-      rows = experts_->forward(context, rows, plan.offsets);
+      expert_input = router_->expert_input(context, x);
     }
     Tensor y;
     {
-      const PhaseScope phase(tape, Phase::routing);
-      y = combine(tape, rows, weights, plan);
+      const PhaseScope phase(tape, Phase::experts);
+      y = experts_->forward(context, expert_input, weights, plan);
     }
     return with_shared_experts(context, x, y);
   }
