@@ -130,7 +130,8 @@ Tensor causal_attention(Tape& tape, const Tensor& q, const Tensor& k, const Tens
         GradTarget grad_v = wanted_target(b, 2);
         ArenaScope backward_scratch(thread_arena());
         const auto backward_segments = segments_of(backward_scratch, documents);
-        b.run(cost_of(shape, pairs, 5, {grad_o, grad_q.tensor, grad_k.tensor, grad_v.tensor}), [&] {
+        // Two products for each of the forward's: the scores, computed again, are no useful work.
+        b.run(cost_of(shape, pairs, 4, {grad_o, grad_q.tensor, grad_k.tensor, grad_v.tensor}), [&] {
           dispatch_float(grad_o.dtype(), [&]<class T>() {
             kernels::causal_attention_backward<T>(
                 shape, backward_segments,
