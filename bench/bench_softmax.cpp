@@ -6,7 +6,7 @@
 #include "autograd/kernels/reference/top_k.h"
 #include "autograd/kernels/softmax.h"
 #include "autograd/kernels/top_k.h"
-#include "bench/memory_bound.h"
+#include "bench/kernel_benchmark.h"
 
 namespace sluice::bench {
 namespace {
