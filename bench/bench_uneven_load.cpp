@@ -95,7 +95,6 @@ void add(const LayerShape& shape) {
     };
     with_quartiles(benchmark::RegisterBenchmark(
                        fmt::format("uneven_load/{}/{}", shape.name, name).c_str(), run))
-        ->MinTime(0.2)
         ->UseRealTime()
         ->Unit(benchmark::kMillisecond);
   }

@@ -120,7 +120,7 @@ void measure(benchmark::State& state, int threads, const Measured& measured) {
   const double rate = measured.work * static_cast<double>(state.iterations()) / seconds;
   const double peak = peak_sum / static_cast<double>(turns);
   state.counters[measured.unit] = rate;
-  state.counters["peak"] = peak;
+  state.counters[std::string("peak_") + measured.unit] = peak;
   state.counters["of_peak"] = rate / peak;
 }
 

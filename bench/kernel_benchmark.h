@@ -9,8 +9,9 @@
 //   add_bytes_benchmark("rms_norm/forward/tokens_4k", bytes, [=] { kernels::rms_norm(...); });
 //   return run_benchmarks(argc, argv);
 //
-// Counters: FLOP/s or bytes/s of the kernel, peak (the limit's) and of_peak, their ratio. A kernel
-// that reads more than it writes can pass the triad, whose writes most processors read first.
+// Counters: FLOP/s or bytes/s of the kernel, peak_FLOP/s or peak_bytes/s (the limit's) and of_peak,
+// their ratio. A kernel that reads more than it writes can pass the triad, whose writes most
+// processors read first.
 
 #include <fmt/format.h>
 

@@ -26,7 +26,7 @@ int run_with(std::vector<std::string> defaults, int argc, char** argv) {
 
 std::vector<std::string> defaults_of(int repetitions) {
   return {fmt::format("--benchmark_repetitions={}", repetitions),
-          "--benchmark_report_aggregates_only=true"};
+          "--benchmark_report_aggregates_only=true", "--benchmark_min_time=0.2"};
 }
 
 }  // namespace

@@ -12,8 +12,8 @@ inline constexpr int kRepetitions = 5;
 /// deviation, and their ratio).
 benchmark::internal::Benchmark* with_quartiles(benchmark::internal::Benchmark* made);
 
-/// --benchmark_repetitions=REPETITIONS --benchmark_report_aggregates_only=true, then `argv`. Returns
-/// the exit status.
+/// --benchmark_repetitions=REPETITIONS --benchmark_report_aggregates_only=true
+/// --benchmark_min_time=0.2 (seconds a repetition), then `argv`. Returns the exit status.
 int run_benchmarks(int argc, char** argv, int repetitions = kRepetitions);
 
 /// The same with the repetitions of all benchmarks in random turns, so that a machine whose speed
