@@ -11,14 +11,18 @@
 namespace sluice::bench {
 namespace {
 
-constexpr std::array<std::string_view, 2> kGigaRates = {"FLOP/s", "bytes/s"};
+struct Rate {
+  std::string_view unit;  // how such a name ends
+  std::string_view in_g;  // what is written
+};
+constexpr std::array<Rate, 2> kRates = {{{"FLOP/s", "GFLOP/s"}, {"bytes/s", "GB/s"}}};
 
-/// Where the unit of a rate starts in the name; npos for all else.
-size_t rate_at(std::string_view name) {
-  for (const std::string_view unit : kGigaRates) {
-    if (name.ends_with(unit)) return name.size() - unit.size();
+/// Null for all else.
+const Rate* rate_of(std::string_view name) {
+  for (const Rate& rate : kRates) {
+    if (name.ends_with(rate.unit)) return &rate;
   }
-  return std::string_view::npos;
+  return nullptr;
 }
 
 bool is_part(std::string_view name) { return name.ends_with("of_peak") || name.ends_with("share"); }
@@ -40,13 +44,14 @@ std::string time_text(double seconds) {
 }
 
 std::string figure_heading(const std::string& name) {
-  const size_t at = rate_at(name);
-  return at == std::string::npos ? name : name.substr(0, at) + "G" + name.substr(at);
+  const Rate* rate = rate_of(name);
+  if (rate == nullptr) return name;
+  return name.substr(0, name.size() - rate->unit.size()).append(rate->in_g);
 }
 
 std::string figure_text(const std::string& name, double value) {
   if (name == kTime) return time_text(value);
-  if (rate_at(name) != std::string::npos) return three_digits(value * 1e-9);
+  if (rate_of(name) != nullptr) return three_digits(value * 1e-9);
   if (is_part(name)) return fmt::format("{:.1f} %", 100.0 * value);
   return three_digits(value);
 }

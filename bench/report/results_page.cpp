@@ -112,8 +112,9 @@ std::string section(const ProgramResults& results) {
   std::string text;
   for (const auto& benchmarks : tables_of(results.benchmarks)) {
     const auto figures = figures_of(benchmarks);
-    text += "\n" + (figures.size() <= kWidestRow ? by_benchmark(benchmarks, figures)
-                                                 : by_figure(benchmarks, figures));
+    text += '\n';
+    text += figures.size() <= kWidestRow ? by_benchmark(benchmarks, figures)
+                                         : by_figure(benchmarks, figures);
   }
   for (const auto& benchmark : results.benchmarks) {
     if (benchmark.error.empty()) continue;

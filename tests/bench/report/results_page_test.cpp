@@ -20,6 +20,8 @@ TEST(FigureText, WritesTimesAndRatesInReadableUnits) {
   EXPECT_EQ(time_text(12.34), "12.3 s");
   EXPECT_EQ(figure_heading("gemm_own_FLOP/s"), "gemm_own_GFLOP/s");
   EXPECT_EQ(figure_text("gemm_own_FLOP/s", 158.862e9), "159");
+  EXPECT_EQ(figure_heading("bytes/s"), "GB/s");
+  EXPECT_EQ(figure_text("triad_bytes/s", 24.1e9), "24.1");
   EXPECT_EQ(figure_heading("tokens/s"), "tokens/s");
   EXPECT_EQ(figure_text("tokens/s", 12345.6), "12346");
   EXPECT_EQ(figure_text("moe_of_peak", 0.7512), "75.1 %");
