@@ -4,7 +4,7 @@
 
 #include "autograd/kernels/adamw_update.h"
 #include "autograd/kernels/reference/adamw_update.h"
-#include "bench/memory_bound.h"
+#include "bench/kernel_benchmark.h"
 
 namespace sluice::bench {
 namespace {

@@ -89,10 +89,8 @@ void add(const Method& method) {
   };
   const std::string name =
       fmt::format("balancing/{}/micro_batches:{}", method.name, method.micro_batches);
-  benchmark::RegisterBenchmark(name.c_str(), run)
+  with_quartiles(benchmark::RegisterBenchmark(name.c_str(), run))
       ->Iterations(1)
-      ->Repetitions(kTurns)
-      ->ReportAggregatesOnly(true)
       ->UseManualTime()
       ->Unit(benchmark::kMillisecond);
 }
@@ -102,5 +100,5 @@ void add(const Method& method) {
 
 int main(int argc, char** argv) {
   for (const auto& method : sluice::bench::kMethods) sluice::bench::add(method);
-  return sluice::bench::run_in_turns(argc, argv);
+  return sluice::bench::run_in_turns(argc, argv, sluice::bench::kTurns);
 }

@@ -5,7 +5,7 @@
 
 #include "autograd/kernels/embedding.h"
 #include "autograd/kernels/reference/embedding.h"
-#include "bench/memory_bound.h"
+#include "bench/kernel_benchmark.h"
 
 namespace sluice::bench {
 namespace {

@@ -1,12 +1,12 @@
 // Matrix products in the three forms of a linear layer: forward (nt), gradient of the input (nn),
-// gradient of the weight (tn); with the weight packed beforehand; and Eigen on one thread.
+// gradient of the weight (tn), by our own kernel and by each library; and ours with the weight packed
+// beforehand.
 
 #include <memory>
 
 #include "autograd/kernels/gemm.h"
-#include "autograd/kernels/gemm_eigen.h"
-#include "bench/compute_bound.h"
-#include "bench/shapes.h"
+#include "bench/gemm_libraries.h"
+#include "bench/kernel_benchmark.h"
 
 namespace sluice::bench {
 namespace {
@@ -35,13 +35,13 @@ struct Problem {
 void add(const ProductShape& shape, const char* form, bool a_transposed, bool b_transposed) {
   const auto p = std::make_shared<Problem>(shape, a_transposed, b_transposed);
   const std::string name = fmt::format("gemm/{}/{}", form, shape.name);
-  add_flops_benchmark(name, p->flops(), one_and_all_threads(),
-                      [p] { kernels::gemm<float>(p->size, p->left, p->right, p->result()); });
-  add_flops_benchmark(name + "/packed", p->flops(), {1}, [p] {
+  for (const GemmLibrary& library : gemm_libraries()) {
+    add_flops_benchmark(fmt::format("{}/{}", name, library.name), p->flops(), one_and_all_threads(),
+                        [p, library] { library.gemm(p->size, p->left, p->right, p->result()); });
+  }
+  add_flops_benchmark(name + "/own_packed", p->flops(), {1}, [p] {
     kernels::gemm_packed<float>(p->size, p->left, p->packed.data(), p->result());
   });
-  add_flops_benchmark(name + "/eigen", p->flops(), {1},
-                      [p] { kernels::gemm_eigen<float>(p->size, p->left, p->right, p->result()); });
 }
 
 }  // namespace

@@ -6,8 +6,7 @@
 
 #include "autograd/kernels/gemm.h"
 #include "autograd/kernels/grouped_gemm.h"
-#include "bench/compute_bound.h"
-#include "bench/shapes.h"
+#include "bench/kernel_benchmark.h"
 
 namespace sluice::bench {
 namespace {

@@ -5,8 +5,7 @@
 
 #include "autograd/kernels/gemm.h"
 #include "autograd/kernels/linear_cross_entropy.h"
-#include "bench/compute_bound.h"
-#include "bench/shapes.h"
+#include "bench/kernel_benchmark.h"
 
 namespace sluice::bench {
 namespace {

@@ -4,7 +4,7 @@
 
 #include "autograd/kernels/permute_tokens.h"
 #include "autograd/kernels/reference/permute_tokens.h"
-#include "bench/memory_bound.h"
+#include "bench/kernel_benchmark.h"
 
 namespace sluice::bench {
 namespace {

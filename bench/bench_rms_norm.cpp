@@ -4,7 +4,7 @@
 
 #include "autograd/kernels/reference/rms_norm.h"
 #include "autograd/kernels/rms_norm.h"
-#include "bench/memory_bound.h"
+#include "bench/kernel_benchmark.h"
 
 namespace sluice::bench {
 namespace {

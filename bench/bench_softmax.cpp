@@ -1,12 +1,10 @@
-// Softmax of router scores, forward and backward, and the choice of two experts from it.
+// Softmax of router scores, forward and backward.
 
 #include <memory>
 
 #include "autograd/kernels/reference/softmax.h"
-#include "autograd/kernels/reference/top_k.h"
 #include "autograd/kernels/softmax.h"
-#include "autograd/kernels/top_k.h"
-#include "bench/memory_bound.h"
+#include "bench/kernel_benchmark.h"
 
 namespace sluice::bench {
 namespace {
@@ -18,15 +16,9 @@ struct Problem {
         x(random_floats(rows * E, 1)),
         grad_y(random_floats(rows * E, 2)),
         y(x.size()),
-        grad_x(x.size()),
-        values(static_cast<size_t>(2 * rows)),
-        indices(values.size()) {}
-  [[nodiscard]] kernels::TopK<float> top_2() {
-    return {E, 2, x.data(), values.data(), indices.data()};
-  }
+        grad_x(x.size()) {}
   int64_t rows, E;
-  std::vector<float> x, grad_y, y, grad_x, values;
-  std::vector<int32_t> indices;
+  std::vector<float> x, grad_y, y, grad_x;
 };
 
 void add(const RowsShape& shape) {
@@ -34,7 +26,6 @@ void add(const RowsShape& shape) {
   const double pass = 4.0 * static_cast<double>(p->rows * p->E);
   const std::string forward = fmt::format("softmax/forward/{}", shape.name);
   const std::string backward = fmt::format("softmax/backward/{}", shape.name);
-  const std::string top_2 = fmt::format("top_k/2/{}", shape.name);
   add_bytes_benchmark(forward, 2 * pass,
                       [p] { kernels::softmax(p->rows, p->E, p->x.data(), p->y.data()); });
   add_reference_benchmark(forward, 2 * pass, [p] {
@@ -48,8 +39,6 @@ void add(const RowsShape& shape) {
     kernels::reference::softmax_backward<float>(p->rows, p->E, p->y.data(), p->grad_y.data(),
                                                 {p->grad_x.data(), false});
   });
-  add_bytes_benchmark(top_2, pass, [p] { kernels::top_k(p->rows, p->top_2()); });
-  add_reference_benchmark(top_2, pass, [p] { kernels::reference::top_k(p->rows, p->top_2()); });
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 
 #include "autograd/kernels/reference/swiglu.h"
 #include "autograd/kernels/swiglu.h"
-#include "bench/memory_bound.h"
+#include "bench/kernel_benchmark.h"
 
 namespace sluice::bench {
 namespace {

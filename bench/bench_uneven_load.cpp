@@ -8,6 +8,7 @@
 
 #include "autograd/ops/dispatch_combine.h"
 #include "autograd/ops/reduce.h"
+#include "bench/random_floats.h"
 #include "bench/training.h"
 #include "layers/experts.h"
 
@@ -91,10 +92,8 @@ void add(const LayerShape& shape) {
       }
       for (auto _ : state) (*layer)->step(expert, shape.E);
     };
-    benchmark::RegisterBenchmark(fmt::format("uneven_load/{}/{}", shape.name, name).c_str(), run)
-        ->Repetitions(2 * kRepetitions + 1)
-        ->MinTime(0.2)
-        ->ReportAggregatesOnly(true)
+    with_quartiles(benchmark::RegisterBenchmark(
+                       fmt::format("uneven_load/{}/{}", shape.name, name).c_str(), run))
         ->UseRealTime()
         ->Unit(benchmark::kMillisecond);
   }
@@ -105,5 +104,5 @@ void add(const LayerShape& shape) {
 
 int main(int argc, char** argv) {
   for (const auto& shape : sluice::bench::kLayers) sluice::bench::add(shape);
-  return sluice::bench::run_in_turns(argc, argv);
+  return sluice::bench::run_in_turns(argc, argv, 2 * sluice::bench::kRepetitions + 1);
 }

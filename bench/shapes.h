@@ -1,10 +1,23 @@
 #pragma once
-// The products of real recipes, by name; sizes of the benchmarks of everything that is bound by
-// arithmetic.
+// The sizes of real recipes, by name.
 
 #include <cstdint>
 
 namespace sluice::bench {
+
+/// Rows of a given width, as recipes have them.
+struct RowsShape {
+  const char* name;
+  int64_t rows;
+  int64_t cols;
+};
+
+inline constexpr RowsShape kHidden[] = {{"tokens_2k_hidden_256", 2048, 256},
+                                        {"tokens_4k_hidden_512", 4096, 512}};
+inline constexpr RowsShape kFeedForward[] = {{"tokens_2k_ffn_768", 2048, 768},
+                                             {"tokens_8k_expert_256", 8192, 256}};
+inline constexpr RowsShape kRouter[] = {{"tokens_8k_experts_16", 8192, 16},
+                                        {"tokens_8k_experts_128", 8192, 128}};
 
 /// y [M, N] = x [M, K] weight [N, K]^T and its relatives.
 struct ProductShape {

@@ -8,17 +8,10 @@
 #include <utility>
 #include <vector>
 
-#include "bench/memory_bound.h"
+#include "bench/step_bench.h"
 #include "train/run.h"
 
 namespace sluice::bench {
-
-/// The shipped recipe `name` with `changes`, as of `--set`.
-[[nodiscard]] inline Recipe shipped_recipe(const std::string& name,
-                                           std::vector<std::string> changes) {
-  return load_recipe(
-      {{fmt::format("{}/recipes/{}.yaml", SLUICE_SOURCE_DIR, name)}, std::move(changes)});
-}
 
 /// Data, model and optimizer of a recipe, and a few of its batches.
 class TrainingBench {
@@ -79,14 +72,5 @@ class TrainingBench {
   std::unique_ptr<Optimizer> optimizer_;
   std::vector<Batch> batches_;
 };
-
-/// Repetitions of all benchmarks in random turns, so that a machine whose speed drifts treats them
-/// alike.
-inline int run_in_turns(int argc, char** argv) {
-  std::vector<char*> arguments(argv, argv + argc);
-  std::string in_turns = "--benchmark_enable_random_interleaving=true";
-  arguments.insert(arguments.begin() + 1, in_turns.data());
-  return run_benchmarks(static_cast<int>(arguments.size()), arguments.data());
-}
 
 }  // namespace sluice::bench

@@ -18,7 +18,8 @@
 //
 // Back end: our own packed kernel (gemm_micro.h), because no library promises that order, and
 // because Eigen's product on the same machine is slower (bench/results). gemm_eigen.h keeps Eigen
-// behind the same signature as the measured baseline and as a check.
+// behind the same signature as the measured baseline and as a check; bench/gemm_dnnl.h does so with
+// oneDNN, for benchmarks only.
 
 #include <cstdint>
 

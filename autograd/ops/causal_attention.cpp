@@ -162,7 +162,7 @@ Tensor causal_attention(Tape& tape, const Tensor& q, const Tensor& k, const Tens
         GradTarget grad_v = wanted_target(b, 2);
         ArenaScope backward_scratch(thread_arena());
         const auto backward_segments = segments_of(backward_scratch, documents);
-        // Scores are computed again: no product of the step's, so it is not counted.
+        // Two products for each of the forward's: the scores, computed again, are no useful work.
         b.run(cost_of(shape, pairs, 4, {grad_o, grad_q.tensor, grad_k.tensor, grad_v.tensor}), [&] {
           dispatch_float(grad_o.dtype(), [&]<class T>() {
             const auto turn = rope_of<T>(b.saved(0), layout, b.saved(5), b.saved(6), b.saved(7));

@@ -5,8 +5,7 @@
 
 #include "autograd/kernels/causal_attention.h"
 #include "autograd/kernels/reference/causal_attention.h"
-#include "bench/compute_bound.h"
-#include "bench/shapes.h"
+#include "bench/kernel_benchmark.h"
 
 namespace sluice::bench {
 namespace {

@@ -1,0 +1,44 @@
+#pragma once
+// A kernel beside what the machine could do at that moment. Cores of shared machines change speed
+// without notice, so the limit is measured in turns with the kernel, on as many threads: for kernels
+// bound by arithmetic a loop of independent multiply-adds in registers, for kernels bound by memory
+// the triad a[i] = b[i] + s c[i] over as many bytes as the kernel moves, which therefore lie in the
+// same level of cache.
+//
+//   add_flops_benchmark("gemm/nt/ffn_small", flops, {1, 2}, [=] { kernels::gemm<float>(...); });
+//   add_bytes_benchmark("rms_norm/forward/tokens_4k", bytes, [=] { kernels::rms_norm(...); });
+//   return run_benchmarks(argc, argv);
+//
+// Counters: FLOP/s or bytes/s of the kernel, peak_FLOP/s or peak_bytes/s (the limit's) and of_peak,
+// their ratio. A kernel that reads more than it writes can pass the triad, whose writes most
+// processors read first.
+
+#include <fmt/format.h>
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "bench/random_floats.h"
+#include "bench/run_benchmarks.h"
+#include "bench/shapes.h"
+
+namespace sluice::bench {
+
+/// `body()` does `flops` floating-point operations. Registered for each of `thread_counts`.
+void add_flops_benchmark(const std::string& name, double flops,
+                         const std::vector<int>& thread_counts, const std::function<void()>& body);
+
+/// `body()` moves `bytes` bytes.
+void add_bytes_benchmark(const std::string& name, double bytes,
+                         const std::vector<int>& thread_counts, const std::function<void()>& body);
+/// On one thread and on every processor.
+void add_bytes_benchmark(const std::string& name, double bytes, const std::function<void()>& body);
+/// A kernel's reference, which knows no threads.
+void add_reference_benchmark(const std::string& name, double bytes,
+                             const std::function<void()>& body);
+
+/// One thread, and every processor.
+[[nodiscard]] std::vector<int> one_and_all_threads();
+
+}  // namespace sluice::bench

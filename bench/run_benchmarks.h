@@ -1,0 +1,23 @@
+#pragma once
+// The main function of a benchmark program. Every flag of Google Benchmark is taken; those below are
+// what holds without any.
+
+#include <benchmark/benchmark.h>
+
+namespace sluice::bench {
+
+inline constexpr int kRepetitions = 5;
+
+/// The two quartiles beside the statistics that Google Benchmark reports anyway (mean, median, standard
+/// deviation, and their ratio).
+benchmark::internal::Benchmark* with_quartiles(benchmark::internal::Benchmark* made);
+
+/// --benchmark_repetitions=REPETITIONS --benchmark_report_aggregates_only=true
+/// --benchmark_min_time=0.2 (seconds a repetition), then `argv`. Returns the exit status.
+int run_benchmarks(int argc, char** argv, int repetitions = kRepetitions);
+
+/// The same with the repetitions of all benchmarks in random turns, so that a machine whose speed
+/// drifts treats them alike.
+int run_in_turns(int argc, char** argv, int repetitions = kRepetitions);
+
+}  // namespace sluice::bench
