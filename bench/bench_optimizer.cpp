@@ -78,7 +78,7 @@ class OptimizerBench {
       const auto start = Clock::now();
       GradientNorm gradient;
       norm += seconds_of([&] { gradient = gradient_norm(pointers_, communicator_); });
-      optimizer_->step({.step = 100}, clip_scale(gradient.value, 1.0));
+      optimizer_->step({.step = 100, .total_steps = 200}, clip_scale(gradient.value, 1.0));
       for (Parameter* parameter : pointers_) parameter->zero_grad(pool_);
       const double seconds = std::chrono::duration<double>(Clock::now() - start).count();
       step += seconds;
