@@ -30,6 +30,22 @@ Batch full_batch(const RunSizes& sizes) {
 /// Moments of the run that the average is taken over.
 constexpr int64_t kMoments = 33;
 
+/// The image of a checkpoint, but for what is the same for any model: recipe, loader, run.
+int64_t checkpoint_bytes(const Model& model, RoutingSession& routing, Optimizer& optimizer) {
+  CountVisitor count;
+  {
+    const StateScope scope(count, "model");
+    visit_parameters(model, count);
+  }
+  {
+    const StateScope scope(count, "optim");
+    optimizer.visit_state(count);
+  }
+  const StateScope scope(count, "balance");
+  routing.visit_state(count);
+  return count.total().bytes;
+}
+
 /// Evenly spread over the steps, the first and the last among them.
 std::vector<int64_t> moments(int64_t steps) {
   const int64_t count = std::clamp<int64_t>(steps, 1, kMoments);
@@ -164,6 +180,7 @@ Plan make_plan(const Recipe& recipe, int64_t vocab_size, int64_t train_tokens) {
   const std::string problem = check_diversify(recipe, plan.sizes.steps);
   SLUICE_CHECK(ConfigError, problem.empty(), "{}", problem);
   plan.parameters = count_parameters(recipe, *model);
+  plan.checkpoint_bytes = checkpoint_bytes(*model, *routing, *optimizer);
   TrainingStep step({pool, *model, *routing, *optimizer, communicator},
                     step_options(recipe, plan.sizes));
   const Batch batch = full_batch(plan.sizes);

@@ -40,6 +40,8 @@ struct Plan {
   /// High-water mark of the tensor pool and its split, with experts evenly loaded, where top_k is
   /// largest and no slot is left empty.
   MemoryUse peak;
+  /// Bytes of the image of a checkpoint, which a run holds beside its tensors.
+  int64_t checkpoint_bytes = 0;
   /// Nothing for a model without routed experts.
   std::optional<PlannedActivities> activity;
 

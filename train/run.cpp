@@ -127,18 +127,21 @@ void Run::visit_state(StateVisitor& visitor) {
   state_.visit_state(visitor);
 }
 
+CheckpointMeta Run::checkpoint_meta(std::optional<double> eval_loss) const {
+  return {.step = state_.step,
+          .tokens = state_.tokens,
+          .train_tokens = sizes_.train_tokens,
+          .eval_loss = eval_loss,
+          .recipe = resolved_text(recipe_),
+          .tokenizer_kind = std::string(data_.tokenizer->kind()),
+          .tokenizer = data_.tokenizer->serialize(),
+          .build = build_fingerprint()};
+}
+
 Checkpoint Run::checkpoint(std::optional<double> eval_loss) {
   SaveVisitor save;
   visit_state(save);
-  return {.meta = {.step = state_.step,
-                   .tokens = state_.tokens,
-                   .train_tokens = sizes_.train_tokens,
-                   .eval_loss = eval_loss,
-                   .recipe = resolved_text(recipe_),
-                   .tokenizer_kind = std::string(data_.tokenizer->kind()),
-                   .tokenizer = data_.tokenizer->serialize(),
-                   .build = build_fingerprint()},
-          .state = save.take()};
+  return {.meta = checkpoint_meta(eval_loss), .state = save.take()};
 }
 
 }  // namespace sluice
