@@ -28,6 +28,7 @@ struct Tile {
   int64_t first_column;
   int64_t end_column;
   int64_t work;
+  int64_t place;  // in the order of making, which std::stable_sort would take memory to keep
 
   [[nodiscard]] int64_t rows() const { return end_row - first_row; }
   [[nodiscard]] int64_t columns() const { return end_column - first_column; }
@@ -68,14 +69,16 @@ void for_each_tile(int64_t E, int64_t columns, Rows&& rows_of, Depth&& depth_of,
                   std::min(rows_of(e), row + rows_per_tile),
                   column,
                   std::min(columns, column + step),
-                  0};
+                  0,
+                  count};
         tile.work = tile.rows() * tile.columns() * depth_of(e);
         tiles[count++] = tile;
       }
     }
   }
-  std::stable_sort(tiles, tiles + count,
-                   [](const Tile& a, const Tile& b) { return a.work > b.work; });
+  std::sort(tiles, tiles + count, [](const Tile& a, const Tile& b) {
+    return a.work != b.work ? a.work > b.work : a.place < b.place;
+  });
   parallel_for(count, [&](int64_t i) { body(tiles[i]); });
 }
 
