@@ -65,6 +65,10 @@ struct CheckpointSummary {
 /// file is left. Holds the file in memory while writing.
 void write_checkpoint(FileSystem& files, const std::filesystem::path& path,
                       const Checkpoint& checkpoint);
+/// The same, giving back every array as soon as it is in the file's image: the state is then held
+/// once and not twice. `checkpoint` is left without arrays.
+void write_checkpoint(FileSystem& files, const std::filesystem::path& path,
+                      Checkpoint&& checkpoint);
 
 /// Throws CheckpointError, one sentence, for a file that is missing, truncated, damaged, no
 /// checkpoint, or of a newer format. Nothing of a bad file is believed.

@@ -74,21 +74,37 @@ hdf5::File open_verified(const std::filesystem::path& path) {
   return hdf5::File::open(path, kRaise);
 }
 
-}  // namespace
-
-void write_checkpoint(FileSystem& files, const std::filesystem::path& path,
-                      const Checkpoint& checkpoint) {
+/// Calls written(array) behind every array of the state that is in the image.
+template <class State, class Written>
+void write_file(FileSystem& files, const std::filesystem::path& path, int64_t expected_bytes,
+                const CheckpointMeta& meta, State& state, Written&& written) {
   auto file = hdf5::File::create_image(
       path.string(), kRaise,
-      {.user_block_bytes = kUserBlockBytes, .expected_bytes = image_bytes(checkpoint)});
-  write_meta(file, checkpoint.meta);
-  for (const auto& [name, array] : checkpoint.state) {
+      {.user_block_bytes = kUserBlockBytes, .expected_bytes = expected_bytes});
+  write_meta(file, meta);
+  for (auto& [name, array] : state) {
     file.write("/" + name, array.type, array.dims, array.bytes);
+    written(array);
   }
   const auto contents = file.image().subspan(kUserBlockBytes);
   const UserBlock block = make_user_block(contents);
   const std::array<std::span<const std::byte>, 2> pieces{block, contents};
   write_file_atomically(files, path, pieces, kRaise);
+}
+
+}  // namespace
+
+void write_checkpoint(FileSystem& files, const std::filesystem::path& path,
+                      const Checkpoint& checkpoint) {
+  write_file(files, path, image_bytes(checkpoint), checkpoint.meta, checkpoint.state,
+             [](const StateArray&) {});
+}
+
+void write_checkpoint(FileSystem& files, const std::filesystem::path& path,
+                      Checkpoint&& checkpoint) {
+  write_file(files, path, image_bytes(checkpoint), checkpoint.meta, checkpoint.state,
+             [](StateArray& array) { array.bytes = {}; });
+  checkpoint.state.clear();
 }
 
 Checkpoint read_checkpoint(const std::filesystem::path& path) {

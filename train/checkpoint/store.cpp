@@ -73,8 +73,9 @@ void CheckpointStore::open_for_writing() {
 void CheckpointStore::save(Checkpoint checkpoint) {
   finish();
   const auto policy = options_.asynchronous ? std::launch::async : std::launch::deferred;
-  in_flight_ = std::async(
-      policy, [this, checkpoint = std::move(checkpoint)] { write_and_expire(checkpoint); });
+  in_flight_ = std::async(policy, [this, checkpoint = std::move(checkpoint)]() mutable {
+    write_and_expire(std::move(checkpoint));
+  });
   if (!options_.asynchronous) finish();
 }
 
@@ -97,11 +98,12 @@ void CheckpointStore::warn(std::string warning) {
   warnings_.push_back(std::move(warning));
 }
 
-void CheckpointStore::write_and_expire(const Checkpoint& checkpoint) {
+void CheckpointStore::write_and_expire(Checkpoint checkpoint) {
   const int64_t step = checkpoint.meta.step;
-  write_checkpoint(files_, path_of(step), checkpoint);
+  const std::optional<double> eval_loss = checkpoint.meta.eval_loss;
+  write_checkpoint(files_, path_of(step), std::move(checkpoint));
   learn_losses_of_earlier_files();
-  eval_loss_of_[step] = checkpoint.meta.eval_loss;
+  eval_loss_of_[step] = eval_loss;
   for (const int64_t old : expired_checkpoints(eval_loss_of_, options_.keep, options_.keep_best)) {
     // After a resume from an older file, newer ones of the abandoned run may still be here.
     if (old == step) continue;

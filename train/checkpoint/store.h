@@ -87,7 +87,7 @@ class CheckpointStore {
   [[nodiscard]] std::filesystem::path path_of(int64_t step) const;
 
  private:
-  void write_and_expire(const Checkpoint& checkpoint);
+  void write_and_expire(Checkpoint checkpoint);
   void learn_losses_of_earlier_files();
   void warn(std::string warning);
 

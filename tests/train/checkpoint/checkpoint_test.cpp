@@ -74,6 +74,15 @@ std::string reading(const std::filesystem::path& path) {
   return "read";
 }
 
+TEST(Checkpoint, IsTheSameWhenTheStateIsGivenAway) {
+  const ScratchFolder folder;
+  Checkpoint given = small_checkpoint();
+  write(folder / "kept.h5", given);
+  write_checkpoint(real_file_system(), folder / "given.h5", std::move(given));
+  EXPECT_EQ(contents_of(folder / "given.h5"), contents_of(folder / "kept.h5"));
+  EXPECT_TRUE(given.state.empty());  // NOLINT(bugprone-use-after-move): what is promised
+}
+
 TEST(Checkpoint, RoundTripsEveryBit) {
   const ScratchFolder folder;
   const Checkpoint original = small_checkpoint();
