@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "train/plan.h"
+
 namespace sluice {
 namespace {
 
@@ -16,7 +18,7 @@ Run::Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokeni
     : recipe_(std::move(recipe)),
       communicator_(communicator),
       data_(load_dataset(recipe_.data, static_cast<uint64_t>(recipe_.seed), std::move(tokenizer))),
-      sizes_(derive_sizes(recipe_, data_.num_train_tokens())),
+      sizes_(run_sizes(recipe_, data_.tokenizer->vocab_size(), data_.num_train_tokens())),
       pool_(std::make_unique<Pool>()),
       model_(build_model(recipe_, *pool_, data_.tokenizer->vocab_size())),
       routing_(build_routing(recipe_, *model_)),

@@ -214,6 +214,7 @@ void for_each_rectangle(const AttentionShape& shape, std::span<const AttentionSe
     int64_t key_head;
     Rectangle part;
     int64_t work;
+    int64_t place;  // in the order of the visit, which std::stable_sort would take memory to keep
   };
   const auto visit = [&](auto&& take) {
     for (const AttentionSegment& segment : segments) {
@@ -224,7 +225,7 @@ void for_each_rectangle(const AttentionShape& shape, std::span<const AttentionSe
           const int64_t end_key = key + std::min(keys, group.keys() - key);
           const int64_t seen = std::min(end_key, group.visible(row, end_row).end) - key;
           for (int64_t head = 0; head < shape.K; ++head) {
-            take(Task{&segment, head, {row, end_row, key, end_key}, (end_row - row) * seen});
+            take(Task{&segment, head, {row, end_row, key, end_key}, (end_row - row) * seen, 0});
           }
         }
       }
@@ -235,9 +236,14 @@ void for_each_rectangle(const AttentionShape& shape, std::span<const AttentionSe
   ArenaScope scratch(thread_arena());
   Task* tasks = scratch.allocate<Task>(count);
   int64_t next = 0;
-  visit([&](const Task& task) { tasks[next++] = task; });
-  std::stable_sort(tasks, tasks + count,
-                   [](const Task& a, const Task& b) { return a.work > b.work; });
+  visit([&](const Task& task) {
+    tasks[next] = task;
+    tasks[next].place = next;
+    ++next;
+  });
+  std::sort(tasks, tasks + count, [](const Task& a, const Task& b) {
+    return a.work != b.work ? a.work > b.work : a.place < b.place;
+  });
   parallel_for(count, [&](int64_t i) {
     body(HeadGroup(shape, *tasks[i].segment, tasks[i].key_head), tasks[i].part);
   });

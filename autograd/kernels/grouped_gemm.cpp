@@ -35,6 +35,7 @@ struct Tile {
   int64_t first_column;
   int64_t end_column;
   int64_t work;
+  int64_t place;  // in the order of making, which std::stable_sort would take memory to keep
 
   [[nodiscard]] int64_t rows() const { return end_row - first_row; }
   [[nodiscard]] int64_t columns() const { return end_column - first_column; }
@@ -70,15 +71,21 @@ void for_each_tile(int64_t E, int64_t columns, Rows&& rows_of, Depth&& depth_of,
     const int64_t rows = rows_per_tile(rows_of(e), most_rows);
     for (int64_t row = 0; row < rows_of(e); row += rows) {
       for (int64_t column = 0; column < columns; column += step) {
-        Tile tile{
-            e, row, std::min(rows_of(e), row + rows), column, std::min(columns, column + step), 0};
+        Tile tile{e,
+                  row,
+                  std::min(rows_of(e), row + rows),
+                  column,
+                  std::min(columns, column + step),
+                  0,
+                  count};
         tile.work = tile.rows() * tile.columns() * depth_of(e);
         tiles[count++] = tile;
       }
     }
   }
-  std::stable_sort(tiles, tiles + count,
-                   [](const Tile& a, const Tile& b) { return a.work > b.work; });
+  std::sort(tiles, tiles + count, [](const Tile& a, const Tile& b) {
+    return a.work != b.work ? a.work > b.work : a.place < b.place;
+  });
   parallel_for(count, [&](int64_t i) { body(tiles[i]); });
 }
 

@@ -84,6 +84,16 @@ void print_activity(const PlannedActivities& activity) {
   row("mean of the run", activity.mean);
 }
 
+void print_saved(const SavedMemory& saved) {
+  fmt::print("activations that the tape keeps for the backward pass of a micro-batch\n");
+  for (const SavedMemory::Entry& entry : saved.entries) {
+    fmt::print("  {:<22}{:>16}  {}, {}\n", name_of(entry.phase),
+               in_bytes(static_cast<double>(entry.bytes)), entry.op,
+               counted(entry.tensors, "tensor"));
+  }
+  fmt::print("  {:<22}{:>16}\n", "total", in_bytes(static_cast<double>(saved.bytes())));
+}
+
 void print_memory(const Plan& plan) {
   const MemoryUse& peak = plan.peak;
   fmt::print("memory of tensors at the peak of a step\n");
@@ -102,6 +112,7 @@ int print_plan(const Recipe& recipe) {
   print_parameters(plan.parameters);
   print_flops(plan);
   if (plan.activity) print_activity(*plan.activity);
+  print_saved(plan.saved);
   print_memory(plan);
   const double tokens =
       static_cast<double>(plan.sizes.steps) * static_cast<double>(plan.sizes.tokens_per_step);
