@@ -15,6 +15,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "autograd/support/parallel.h"
 #include "bench/run_benchmarks.h"
 #include "train/checkpoint/store.h"
 #include "train/run.h"

@@ -24,6 +24,8 @@ class Linear : public Module {
   Linear(const Builder& b, const LinearSpec& spec);
   /// x [N, in] -> [N, out]. Throws ShapeError.
   [[nodiscard]] Tensor forward(const ForwardContext& context, const Tensor& x) const;
+  /// The matrix w [out, in] on `tape`, for ops that multiply by several at once.
+  [[nodiscard]] Tensor weight(Tape& tape) const { return tape.use(weight_); }
 
  private:
   Parameter& weight_;

@@ -25,7 +25,9 @@ struct Block {
   int64_t rows;
 };
 
-/// F in parts for which h stays in cache, as long as chains of sums are.
+/// F in parts for which h stays in cache, as long as chains of sums are. A panel's part of the hidden
+/// tensors and its rows of the gradients are the same stretch of memory: with a single part one can
+/// take the other's place.
 template <class T>
 struct HiddenParts {
   explicit HiddenParts(int64_t F_) : F(F_), step(std::max<int64_t>(1, depth_block(F_))) {}
@@ -344,6 +346,8 @@ void backward_block(const ExpertsShape& shape, const ExpertWeights<T>& weights,
 }
 
 }  // namespace
+
+bool swiglu_experts_in_place(int64_t F) { return HiddenParts<float>(F).single(); }
 
 template <class T>
 void swiglu_experts(const ExpertsShape& shape, const ExpertWeights<T>& weights, const T* x,

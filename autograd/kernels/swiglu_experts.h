@@ -65,13 +65,17 @@ struct ExpertsBackward {
   Gradient<T> grad_weight;               // by slot; slots without a row are left as they are
 };
 
-/// What the gradients of the weights are products of: [R, F] each.
+/// What the gradients of the weights are products of: [R, F] each. The gradients of g and u may take
+/// the place of g and u where swiglu_experts_in_place(F) holds.
 template <class T>
 struct ExpertsRows {
   T* grad_gate = nullptr;  // dg
   T* grad_up = nullptr;    // du
   T* hidden = nullptr;     // weight times h
 };
+
+/// True where a row's g and u have all been read before their gradients are written.
+[[nodiscard]] bool swiglu_experts_in_place(int64_t F);
 
 /// Everything but the gradients of the weights, whose factors are left in `rows` unless null.
 template <class T>

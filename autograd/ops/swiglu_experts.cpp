@@ -10,11 +10,13 @@
 namespace sluice {
 
 const OpInfo& swiglu_experts_info();
+const OpInfo& swiglu_feed_forward_info();
 const OpInfo& combine_info();
 
 namespace {
 
 constexpr std::string_view kOp = "swiglu_experts";
+constexpr std::string_view kFeedForward = "swiglu_feed_forward";
 
 enum Input { kX, kGate, kUp, kDown, kWeights };
 enum Saved { kOffsets = kWeights + 1, kTokenOfRow, kSlotOfRow, kRowOfSlot, kHiddenGate, kHiddenUp };
@@ -60,28 +62,48 @@ std::vector<OpSample> misuses(SampleFactory& make) {
           plain_sample("offsets decrease", make, {4, 3}, {2, 6, 3}, {2, 3, 6}, {0, 5, 4})};
 }
 
-void check(const Tensor& x, const ExpertWeightTensors& experts, const Tensor& offsets,
-           int64_t rows) {
-  check_same_dtype(kOp, {"x", x}, {"gate", experts.gate});
-  check_same_dtype(kOp, {"x", x}, {"up", experts.up});
-  check_same_dtype(kOp, {"x", x}, {"down", experts.down});
-  check_rank(kOp, "x", x, 2, "[N, D]");
-  check_rank(kOp, "gate", experts.gate, 3, "[E, F, D]");
-  SLUICE_CHECK(ShapeError, x.dim(1) == experts.gate.dim(2),
-               "{}: x is {} but gate is {}; last dimensions {} and {} differ", kOp, x.shape(),
-               experts.gate.shape(), x.dim(1), experts.gate.dim(2));
-  const auto [E, F, D] = std::array{experts.gate.dim(0), experts.gate.dim(1), experts.gate.dim(2)};
-  check_shape(kOp, "up", experts.up, {E, F, D});
-  check_shape(kOp, "down", experts.down, {E, D, F});
-  check_expert_offsets(kOp, offsets, E, rows);
+OpSample feed_forward_sample(std::string label, SampleFactory& make, const Shape& x,
+                             const Shape& gate, const Shape& down) {
+  return {.label = std::move(label),
+          .inputs = {make.uniform(x), make.uniform(gate), make.uniform(gate), make.uniform(down)},
+          .differentiable = {true, true, true, true},
+          .apply = [](Tape& tape, std::span<const Tensor> in) -> std::vector<Tensor> {
+            return {swiglu_feed_forward(tape, in[kX], in[kGate], in[kUp], in[kDown])};
+          }};
+}
+
+std::vector<OpSample> feed_forward_samples(SampleFactory& make) {
+  return {feed_forward_sample("a few tokens", make, {4, 3}, {6, 3}, {3, 6}),
+          feed_forward_sample("no tokens", make, {0, 3}, {6, 3}, {3, 6})};
+}
+
+std::vector<OpSample> feed_forward_misuses(SampleFactory& make) {
+  return {feed_forward_sample("widths differ", make, {4, 5}, {6, 3}, {3, 6}),
+          feed_forward_sample("down is not the transpose", make, {4, 3}, {6, 3}, {6, 3}),
+          feed_forward_sample("matrices of experts", make, {4, 3}, {1, 6, 3}, {1, 3, 6})};
+}
+
+/// The matrices are [E, F, D] and [E, D, F], or those of one expert without E.
+void check(std::string_view op, const Tensor& x, const ExpertWeightTensors& experts) {
+  check_same_dtype(op, {"x", x}, {"gate", experts.gate});
+  check_same_dtype(op, {"x", x}, {"up", experts.up});
+  check_same_dtype(op, {"x", x}, {"down", experts.down});
+  SLUICE_CHECK(ShapeError, x.dim(1) == experts.gate.dim(-1),
+               "{}: x is {} but gate is {}; last dimensions {} and {} differ", op, x.shape(),
+               experts.gate.shape(), x.dim(1), experts.gate.dim(-1));
+  const int64_t F = experts.gate.dim(-2);
+  const int64_t D = experts.gate.dim(-1);
+  check_shape(op, "up", experts.up, experts.gate.shape());
+  check_shape(op, "down", experts.down,
+              experts.gate.rank() == 2 ? Shape{D, F} : Shape{experts.gate.dim(0), D, F});
 }
 
 kernels::ExpertsShape shape_of(const Tensor& gate, const Tensor& offsets,
                                const Tensor& token_of_row) {
   const bool gathers = token_of_row.defined();
-  return {.E = gate.dim(0),
-          .D = gate.dim(2),
-          .F = gate.dim(1),
+  return {.E = gate.rank() == 2 ? 1 : gate.dim(0),
+          .D = gate.dim(-1),
+          .F = gate.dim(-2),
           .offsets = offsets.has_memory() ? offsets.data<int32_t>() : nullptr,
           .token_of_row =
               gathers && token_of_row.has_memory() ? token_of_row.data<int32_t>() : nullptr};
@@ -91,8 +113,8 @@ kernels::ExpertsShape shape_of(const Tensor& gate, const Tensor& offsets,
 KernelCost cost_of(int products, int64_t rows, const Tensor& gate,
                    std::initializer_list<Tensor> moved) {
   KernelCost cost = moving(moved);
-  cost.flops = 2.0 * products * static_cast<double>(rows) * static_cast<double>(gate.dim(1)) *
-               static_cast<double>(gate.dim(2));
+  cost.flops = 2.0 * products * static_cast<double>(rows) * static_cast<double>(gate.dim(-2)) *
+               static_cast<double>(gate.dim(-1));
   return cost;
 }
 
@@ -122,7 +144,11 @@ void backward(Backward& b, int64_t rows) {
   if (wants_weights) grad_weights = {b.target_zeroed(kWeights), false};
   Tensor factors[3];
   if (wants_matrices) {
-    for (Tensor& factor : factors) factor = b.empty({rows, shape.F}, dtype);
+    const bool in_place = kernels::swiglu_experts_in_place(shape.F);
+    // Nobody else reads the hidden tensors, and nobody will again.
+    factors[0] = in_place ? b.saved(kHiddenGate) : b.empty({rows, shape.F}, dtype);
+    factors[1] = in_place ? b.saved(kHiddenUp) : b.empty({rows, shape.F}, dtype);
+    factors[2] = b.empty({rows, shape.F}, dtype);
   }
   b.run(cost_of(b.needs(kX) ? 3 : 1, rows, gate,
                 {grad_y, gate, b.saved(kUp), b.saved(kDown), b.saved(kHiddenGate),
@@ -174,11 +200,11 @@ void backward(Backward& b, int64_t rows) {
   put_matrix(kDown, shape.F, shape.D, grad_y, true, factors[2], false);
 }
 
-Tensor apply(Tape& tape, const Tensor& x, const ExpertWeightTensors& experts, const Tensor& weights,
-             const DispatchPlan& plan) {
+Tensor apply(Tape& tape, const OpInfo& op, const Tensor& x, const ExpertWeightTensors& experts,
+             const Tensor& weights, const DispatchPlan& plan) {
   const bool routed = weights.defined();
   const int64_t rows = routed ? plan.token_of_row.dim(0) : x.dim(0);
-  check(x, experts, plan.offsets, rows);
+  check(op.name, x, experts);
   const kernels::ExpertsShape shape = shape_of(experts.gate, plan.offsets, plan.token_of_row);
   const bool keeps = tape.requires_grad(x) || tape.requires_grad(experts.gate) ||
                      tape.requires_grad(experts.up) || tape.requires_grad(experts.down) ||
@@ -189,7 +215,7 @@ Tensor apply(Tape& tape, const Tensor& x, const ExpertWeightTensors& experts, co
   }
   Tensor y = tape.empty(x.shape(), x.dtype());
   Tensor y_rows = routed ? tape.empty({rows, shape.D}, x.dtype()) : y;
-  tape.run(swiglu_experts_info(),
+  tape.run(op,
            cost_of(3, rows, experts.gate,
                    {x, experts.gate, experts.up, experts.down, hidden[0], hidden[1], y_rows}),
            [&] {
@@ -229,7 +255,7 @@ Tensor apply(Tape& tape, const Tensor& x, const ExpertWeightTensors& experts, co
   std::array<Tensor, 5> inputs{x, experts.gate, experts.up, experts.down, weights};
   const size_t count = routed ? inputs.size() : inputs.size() - 1;
   Tensor* const outputs[] = {&y};
-  tape.record(swiglu_experts_info(), std::span<const Tensor>(inputs.data(), count), outputs, saved,
+  tape.record(op, std::span<const Tensor>(inputs.data(), count), outputs, saved,
               [rows](Backward& b) { backward(b, rows); });
   return y;
 }
@@ -251,12 +277,32 @@ Tensor swiglu_experts(Tape& tape, const Tensor& x, const ExpertWeightTensors& ex
   SLUICE_CHECK(ShapeError, x.dim(0) == plan.row_of_slot.dim(0),
                "{}: x is {} but the plan is for {} tokens", kOp, x.shape(),
                plan.row_of_slot.dim(0));
-  return apply(tape, x, experts, weights, plan);
+  check_rank(kOp, "gate", experts.gate, 3, "[E, F, D]");
+  check_expert_offsets(kOp, plan.offsets, experts.gate.dim(0), plan.token_of_row.dim(0));
+  return apply(tape, swiglu_experts_info(), x, experts, weights, plan);
 }
 
 Tensor swiglu_experts(Tape& tape, const Tensor& x, const ExpertWeightTensors& experts,
                       const Tensor& offsets) {
-  return apply(tape, x, experts, {}, {.offsets = offsets});
+  check_rank(kOp, "gate", experts.gate, 3, "[E, F, D]");
+  check_rank(kOp, "x", x, 2, "[N, D]");
+  check_expert_offsets(kOp, offsets, experts.gate.dim(0), x.dim(0));
+  return apply(tape, swiglu_experts_info(), x, experts, {}, {.offsets = offsets});
+}
+
+const OpInfo& swiglu_feed_forward_info() {
+  static constexpr OpInfo kInfo{kFeedForward, "y[n] = down (silu(gate x[n]) * (up x[n]))",
+                                feed_forward_samples, feed_forward_misuses};
+  return kInfo;
+}
+
+Tensor swiglu_feed_forward(Tape& tape, const Tensor& x, const Tensor& gate, const Tensor& up,
+                           const Tensor& down) {
+  check_rank(kFeedForward, "x", x, 2, "[N, D]");
+  check_rank(kFeedForward, "gate", gate, 2, "[F, D]");
+  const std::array<int32_t, 2> all{0, static_cast<int32_t>(x.dim(0))};
+  return apply(tape, swiglu_feed_forward_info(), x, {gate, up, down}, {},
+               {.offsets = Tensor::of<int32_t>(tape.pool(), {2}, std::span<const int32_t>(all))});
 }
 
 }  // namespace sluice

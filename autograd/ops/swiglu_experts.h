@@ -24,4 +24,9 @@ struct ExpertWeightTensors {
 [[nodiscard]] Tensor swiglu_experts(Tape& tape, const Tensor& x, const ExpertWeightTensors& experts,
                                     const Tensor& offsets);
 
+/// One expert that has all tokens: y = down (silu(gate x) * (up x)); x [N, D], gate and up [F, D],
+/// down [D, F] -> [N, D].
+[[nodiscard]] Tensor swiglu_feed_forward(Tape& tape, const Tensor& x, const Tensor& gate,
+                                         const Tensor& up, const Tensor& down);
+
 }  // namespace sluice

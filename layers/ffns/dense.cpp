@@ -4,6 +4,7 @@
 
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/swiglu.h"
+#include "autograd/ops/swiglu_experts.h"
 #include "layers/model.h"
 
 namespace sluice {
@@ -17,7 +18,7 @@ void DenseConfig::fields(FieldVisitor& v) {
 }
 
 DenseFeedForward::DenseFeedForward(const Builder& b, int64_t hidden_size, const DenseConfig& config)
-    : gated_(config.activation == "swiglu") {
+    : gated_(config.activation == "swiglu"), has_bias_(config.bias) {
   const int64_t width = config.intermediate_size;
   if (gated_) {
     gate_ =
@@ -29,9 +30,13 @@ DenseFeedForward::DenseFeedForward(const Builder& b, int64_t hidden_size, const 
 }
 
 Tensor DenseFeedForward::apply(const ForwardContext& context, const Tensor& x) const {
+  Tape& tape = context.tape;
+  if (gated_ && !has_bias_) {
+    return swiglu_feed_forward(tape, x, gate_->weight(tape), up_->weight(tape),
+                               down_->weight(tape));
+  }
   const Tensor up = up_->forward(context, x);
-  const Tensor hidden =
-      gated_ ? swiglu(context.tape, gate_->forward(context, x), up) : gelu_tanh(context.tape, up);
+  const Tensor hidden = gated_ ? swiglu(tape, gate_->forward(context, x), up) : gelu_tanh(tape, up);
   return down_->forward(context, hidden);
 }
 

@@ -29,6 +29,7 @@ class DenseFeedForward final : public FeedForward {
 
  private:
   bool gated_;
+  bool has_bias_;
   Linear* gate_ = nullptr;
   Linear* up_;
   Linear* down_;

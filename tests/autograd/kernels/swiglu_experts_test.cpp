@@ -138,6 +138,24 @@ TYPED_TEST(SwigluExperts, EqualsTheReferenceForwardAndBackward) {
   }
 }
 
+TYPED_TEST(SwigluExperts, MayWriteGradientsOverWhatTheForwardKept) {
+  using T = TypeParam;
+  const Problem<T> p({{0, 1, 17, 490, 500, 730}, 40, 70});
+  ASSERT_TRUE(swiglu_experts_in_place(p.F));
+  EXPECT_FALSE(swiglu_experts_in_place(1000));
+  const Results<T> apart = run(p, false);
+  Results<T> over(p, T(0));
+  Array<T> gate(p.R * p.F), up(p.R * p.F);
+  swiglu_experts<T>(p.shape(), p.weights(), p.x.data(), {gate.data(), up.data()}, over.y.data());
+  swiglu_experts_backward<T>(p.shape(), p.weights(),
+                             over.backward(p, {gate.data(), up.data()}, false),
+                             {gate.data(), up.data(), over.hidden.data()});
+  EXPECT_TRUE(gate.same_bits(apart.grad_gate));
+  EXPECT_TRUE(up.same_bits(apart.grad_up));
+  EXPECT_TRUE(over.hidden.same_bits(apart.hidden));
+  EXPECT_TRUE(over.grad_rows.same_bits(apart.grad_rows));
+}
+
 TYPED_TEST(SwigluExperts, GivesTheSameBitsOnAnyNumberOfThreads) {
   using T = TypeParam;
   const Problem<T> p({{0, 1, 17, 490, 500, 730}, 40, 70});
