@@ -57,7 +57,9 @@ void check_positions(std::string_view op, const Tensor& positions, int64_t limit
 RopeTable rope_table(Pool& pool, DType dtype, const RopeConfig& config, int64_t positions) {
   const kernels::RopeFrequencies frequencies = kernels::rope_frequencies(config);
   const Shape shape{positions, static_cast<int64_t>(frequencies.omega.size())};
-  RopeTable table{Tensor::empty(pool, shape, dtype), Tensor::empty(pool, shape, dtype)};
+  // Constants of the model, which live as long as its weights.
+  RopeTable table{Tensor::empty(pool, shape, dtype, MemoryKind::parameters),
+                  Tensor::empty(pool, shape, dtype, MemoryKind::parameters)};
   if (!table.cos.has_memory()) return table;
   dispatch_float(dtype, [&]<class T>() {
     kernels::rope_table<T>(frequencies, positions, table.cos.data<T>(), table.sin.data<T>());

@@ -141,11 +141,11 @@ TEST(PlannedMemory, ListsWhatTheTapeKeeps) {
   const Plan plan = plan_of("");
   constexpr int64_t kRow = 16 * 4;
   constexpr int64_t kTokens = 128;
-  // Per block: q [N, 2, 8], k and v [N, 1, 8], the output, and a log-sum-exp per head.
+  // Per block: q [N, 2, 8], k and v [N, 1, 8], the output, and a log-sum-exp per head; the positions.
   EXPECT_EQ(saved_by(plan, Phase::attention, "causal_attention"),
-            2 * kTokens * (3 * kRow + 2 * int64_t{sizeof(float)}));
-  // Per layer: gathered rows [2 N, D] for the gate and up products, and hidden rows [2 N, 12].
-  EXPECT_GE(saved_by(plan, Phase::experts, "grouped_matmul"), 2 * 2 * kTokens * (16 + 12) * 4);
+            2 * kTokens * (3 * kRow + 2 * int64_t{sizeof(float)}) + kTokens * 4);
+  // Per layer: the two pre-activations of the hidden rows [2 N, 12].
+  EXPECT_GE(saved_by(plan, Phase::experts, "swiglu_experts"), 2 * 2 * 2 * kTokens * 12 * 4);
   EXPECT_GT(plan.saved.bytes(), 0);
   EXPECT_LT(plan.saved.bytes(), plan.peak[MemoryKind::activations]);
 }
