@@ -22,11 +22,16 @@ void prepare(int64_t tokens, int64_t experts, int64_t slots, Selection& selectio
 
 std::vector<int64_t> counted_tokens(const SequenceLayout& layout) {
   std::vector<int64_t> tokens;
+  counted_tokens(layout, tokens);
+  return tokens;
+}
+
+void counted_tokens(const SequenceLayout& layout, std::vector<int64_t>& tokens) {
+  tokens.clear();
   tokens.reserve(layout.counted.size());
   for (size_t t = 0; t < layout.counted.size(); ++t) {
     if (layout.counted[t] != 0) tokens.push_back(static_cast<int64_t>(t));
   }
-  return tokens;
 }
 
 std::vector<double> rows_of(const Tensor& x, std::span<const int64_t> tokens) {
@@ -45,9 +50,10 @@ std::vector<double> rows_of(const Tensor& x, std::span<const int64_t> tokens) {
   return rows;
 }
 
-std::vector<double> shifted_rows(const Tensor& x, std::span<const double> shift) {
+std::span<double> shifted_rows(ArenaScope& scratch, const Tensor& x,
+                               std::span<const double> shift) {
   const int64_t width = x.dim(1);
-  std::vector<double> rows(static_cast<size_t>(x.numel()));
+  const std::span<double> rows(scratch.allocate<double>(x.numel()), static_cast<size_t>(x.numel()));
   dispatch_float(x.dtype(), [&]<class T>() {
     const T* values = x.data<T>();
     parallel_for_ranges(x.dim(0), kTokenBlock, [&](int64_t begin, int64_t end) {

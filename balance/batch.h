@@ -6,18 +6,22 @@
 #include <span>
 #include <vector>
 
+#include "autograd/support/arena.h"
 #include "layers/routing.h"
 
 namespace sluice {
 
 /// Indices of the tokens with a loss, in order.
 [[nodiscard]] std::vector<int64_t> counted_tokens(const SequenceLayout& layout);
+/// The same, into `tokens`, whose memory is reused.
+void counted_tokens(const SequenceLayout& layout, std::vector<int64_t>& tokens);
 
 /// The given rows of x [N, E] in double: [T, E].
 [[nodiscard]] std::vector<double> rows_of(const Tensor& x, std::span<const int64_t> tokens);
 
-/// All of x [N, E] in double, with shift [E] (or empty) added to every row.
-[[nodiscard]] std::vector<double> shifted_rows(const Tensor& x, std::span<const double> shift);
+/// All of x [N, E] in double, with shift [E] (or empty) added to every row. Lives in `scratch`.
+[[nodiscard]] std::span<double> shifted_rows(ArenaScope& scratch, const Tensor& x,
+                                             std::span<const double> shift);
 
 /// Fills `selection` with the top k of every row of values [N, E], best first, ties to the lower
 /// index, NaN last; marked as shifted, since the scores alone did not decide.

@@ -38,12 +38,9 @@ Tensor constant_rows(Tape& tape, const Shape& shape, DType dtype, Fill&& fill) {
   return rows;
 }
 
-/// Leaves every token as many of its chosen experts as the router gives it unshifted: fewer than
-/// top_k for routers with a threshold or with null experts.
-void keep_as_many(const RouterInput& input, std::vector<int32_t>& chosen) {
-  Selection own;
-  input.choose({}, own);
-  const int64_t k = input.top_k;
+/// Leaves every token as many of its chosen experts as `own` gives it, the router's unshifted
+/// choice: fewer than top_k for routers with a threshold or with null experts.
+void keep_as_many(const Selection& own, int64_t k, std::vector<int32_t>& chosen) {
   parallel_for_ranges(own.tokens, kTokenBlock, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       const auto slots = own.expert.begin() + t * own.top_k;
@@ -71,27 +68,29 @@ void visit_load_source(FieldVisitor& v, LoadSource& source) {
                  {"unbiased", LoadSource::unbiased}});
 }
 
-std::vector<int32_t> chosen_experts(LoadSource source, const RouterInput& input,
-                                    const Selection& selection) {
+std::span<const int32_t> ChosenExperts::of(LoadSource source, const RouterInput& input,
+                                           const Selection& selection) {
   const Tensor& scores = input.router.scores;
   const bool is_executed =
       source == LoadSource::executed || (source == LoadSource::automatic && !selection.shifted);
   if (is_executed || !scores.has_memory()) return selection.expert;
-  std::vector<int32_t> chosen(static_cast<size_t>(scores.dim(0) * input.top_k));
+  chosen_.resize(static_cast<size_t>(scores.dim(0) * input.top_k));
   dispatch_float(scores.dtype(), [&]<class T>() {
     kernels::top_k<T>(scores.dim(0), {.E = scores.dim(1),
                                       .k = input.top_k,
                                       .scores = scores.data<T>(),
                                       .values = nullptr,
-                                      .indices = chosen.data()});
+                                      .indices = chosen_.data()});
   });
-  keep_as_many(input, chosen);
-  return chosen;
+  input.choose({}, unshifted_);
+  keep_as_many(unshifted_, input.top_k, chosen_);
+  return chosen_;
 }
 
-std::vector<double> load_fractions(std::span<const int64_t> counts) {
+std::span<double> load_fractions(ArenaScope& scratch, std::span<const int64_t> counts) {
   const int64_t total = std::accumulate(counts.begin(), counts.end(), int64_t{0});
-  std::vector<double> fractions(counts.size(), 0.0);
+  const std::span<double> fractions(scratch.allocate<double>(std::ssize(counts)), counts.size());
+  std::ranges::fill(fractions, 0.0);
   if (total == 0) return fractions;
   for (size_t e = 0; e < counts.size(); ++e) {
     fractions[e] = static_cast<double>(counts[e]) / static_cast<double>(total);
@@ -99,9 +98,11 @@ std::vector<double> load_fractions(std::span<const int64_t> counts) {
   return fractions;
 }
 
-std::vector<int64_t> count_assignments(std::span<const int32_t> chosen, const RouterInput& input,
-                                       int64_t begin, int64_t end) {
-  std::vector<int64_t> counts(static_cast<size_t>(input.router.probabilities.dim(1)), 0);
+std::span<int64_t> count_assignments(ArenaScope& scratch, std::span<const int32_t> chosen,
+                                     const RouterInput& input, int64_t begin, int64_t end) {
+  const int64_t experts = input.router.probabilities.dim(1);
+  const std::span<int64_t> counts(scratch.allocate<int64_t>(experts), static_cast<size_t>(experts));
+  std::ranges::fill(counts, 0);
   // A selection may hold more slots per token than top_k.
   const size_t slots = chosen.size() / std::max<size_t>(1, input.layout.counted.size());
   for (int64_t t = begin; t < end; ++t) {
@@ -161,8 +162,9 @@ Tensor sequence_balancing_loss(Tape& tape, const RouterInput& input,
     const int64_t tokens =
         std::accumulate(layout.counted.begin() + begin, layout.counted.begin() + end, int64_t{0});
     if (tokens == 0) return;
-    const std::vector<double> fractions =
-        load_fractions(count_assignments(chosen, input, begin, end));
+    ArenaScope scratch(thread_arena());
+    const std::span<const double> fractions =
+        load_fractions(scratch, count_assignments(scratch, chosen, input, begin, end));
     const double of_token = factor / static_cast<double>(tokens);
     dispatch_float(p.dtype(), [&]<class T>() {
       for (int64_t t = begin; t < end; ++t) {

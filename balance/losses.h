@@ -18,6 +18,7 @@
 #include <span>
 #include <vector>
 
+#include "autograd/support/arena.h"
 #include "autograd/support/fields.h"
 #include "layers/routing.h"
 
@@ -34,18 +35,30 @@ enum class LoadSource : uint8_t {
 /// `selection:` of the losses that take it.
 void visit_load_source(FieldVisitor& v, LoadSource& source);
 
-/// The expert of every slot of every token, [N, k], by `source`; kNoExpert where there is none.
-/// Drops for lack of capacity do not show: the loss sees what was wanted.
-[[nodiscard]] std::vector<int32_t> chosen_experts(LoadSource source, const RouterInput& input,
-                                                  const Selection& selection);
+/// Whom a loss counts. A method keeps one, for its memory.
+class ChosenExperts {
+ public:
+  /// The expert of every slot of every token, [N, k], by `source`; kNoExpert where there is none.
+  /// Drops for lack of capacity do not show: the loss sees what was wanted. Valid until the next
+  /// call, and while `selection` is.
+  [[nodiscard]] std::span<const int32_t> of(LoadSource source, const RouterInput& input,
+                                            const Selection& selection);
 
-/// f_i = c_i / sum_j c_j, in double; zeros when there is no assignment.
-[[nodiscard]] std::vector<double> load_fractions(std::span<const int64_t> counts);
+ private:
+  std::vector<int32_t> chosen_;  // [N, k]
+  Selection unshifted_;          // the router's own choice
+};
 
-/// Assignments of the counted tokens in [begin, end) per expert, [E]; `chosen` is [N, k].
-[[nodiscard]] std::vector<int64_t> count_assignments(std::span<const int32_t> chosen,
-                                                     const RouterInput& input, int64_t begin,
-                                                     int64_t end);
+/// f_i = c_i / sum_j c_j, in double; zeros when there is no assignment. Lives in `scratch`.
+[[nodiscard]] std::span<double> load_fractions(ArenaScope& scratch,
+                                               std::span<const int64_t> counts);
+
+/// Assignments of the counted tokens in [begin, end) per expert, [E]; `chosen` is [N, k]. Lives in
+/// `scratch`.
+[[nodiscard]] std::span<int64_t> count_assignments(ArenaScope& scratch,
+                                                   std::span<const int32_t> chosen,
+                                                   const RouterInput& input, int64_t begin,
+                                                   int64_t end);
 
 /// [N], a constant: `factor` for a counted token, 0 for another.
 [[nodiscard]] Tensor counted_rows(Tape& tape, const RouterInput& input, double factor);

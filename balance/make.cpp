@@ -66,7 +66,7 @@ class CombinedBalancer final : public Balancer {
     }
   }
 
-  void count_unbiased(const RouterInput& input, Selection& selection) const override {
+  void count_unbiased(const RouterInput& input, Selection& selection) override {
     for (const NamedMethod& method : methods_) method.balancer->count_unbiased(input, selection);
   }
 

@@ -58,7 +58,8 @@ Tensor thresholds(Tape& tape, const Tensor& noisy, int64_t top_k) {
   const int64_t experts = noisy.dim(1);
   dispatch_float(noisy.dtype(), [&]<class T>() {
     parallel_for_ranges(noisy.dim(0), kTokenBlock, [&](int64_t begin, int64_t end) {
-      std::vector<T> ranked(static_cast<size_t>(experts));
+      ArenaScope scratch(thread_arena());
+      const std::span<T> ranked(scratch.allocate<T>(experts), static_cast<size_t>(experts));
       for (int64_t t = begin; t < end; ++t) {
         const T* z = noisy.data<T>() + t * experts;
         std::transform(z, z + experts, ranked.begin(), [](T value) {

@@ -67,7 +67,7 @@ void add(const ExpertsShape& shape) {
                                         {p->grad_x.data(), false});
   });
   add_flops_benchmark(name("grad_weight"), p->flops(), threads, [p] {
-    kernels::grouped_gemm_grad_weight<float>(p->groups, p->grad_y.data(), p->x.data(),
+    kernels::grouped_gemm_grad_weight<float>(p->groups, {p->grad_y.data()}, {p->x.data()},
                                              {p->grad_weight.data(), false});
   });
 }

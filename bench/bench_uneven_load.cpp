@@ -66,8 +66,7 @@ class Layer {
     const SequenceLayout layout = SequenceLayout::single(pool_, 1, 0);
     const ForwardContext context{tape_, layout};
     const Tensor x = tape_.input(x_);
-    const Tensor rows = experts_.forward(context, dispatch(tape_, x, plan), plan.offsets);
-    const Tensor y = combine(tape_, rows, tape_.input(weights_), plan);
+    const Tensor y = experts_.forward(context, x, tape_.input(weights_), plan);
     tape_.backward(std::span(&y, 1), std::span(&grad_, 1));
     tape_.reset();
   }

@@ -65,6 +65,14 @@ foreach(whole IN ITEMS support contract golden)
   sluice_tests(sluice_${label}_test LABEL ${label} TIMEOUT 120 SOURCES ${sources} LINK sluice_train)
 endforeach()
 
+# Counts what a training step takes from the heap. A program of its own, since it stands in for malloc, as the
+# sanitizers do too. Its functions are visible, so that a failure can name who called.
+if(NOT SLUICE_SANITIZE)
+  file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/steady_state/*.cpp")
+  sluice_tests(sluice_steady_state_test LABEL steady_state TIMEOUT 120 SOURCES ${sources} LINK sluice_train)
+  set_target_properties(sluice_steady_state_test PROPERTIES ENABLE_EXPORTS ON)
+endif()
+
 # What reads the source tree instead of running it: layering, leftovers, recipes.
 file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/*_test.cpp")
 sluice_tests(sluice_tree_test LABEL tree TIMEOUT 60 SOURCES ${sources} LINK sluice_support)

@@ -8,14 +8,15 @@ namespace sluice {
 namespace {
 
 template <class T>
-std::vector<T> slice(const std::vector<T>& values, int64_t begin, int64_t end) {
-  return {values.begin() + begin, values.begin() + end};
+void slice(const std::vector<T>& values, int64_t begin, int64_t end, std::vector<T>& result) {
+  result.assign(values.begin() + begin, values.begin() + end);
 }
 
-std::vector<int64_t> rebased(std::vector<int64_t> offsets) {
-  const int64_t base = offsets.front();
-  for (int64_t& offset : offsets) offset -= base;
-  return offsets;
+void slice_rebased(const std::vector<int64_t>& offsets, int64_t begin, int64_t end,
+                   std::vector<int64_t>& result) {
+  slice(offsets, begin, end, result);
+  const int64_t base = result.front();
+  for (int64_t& offset : result) offset -= base;
 }
 
 int64_t index_of(const std::vector<int64_t>& offsets, int64_t offset) {
@@ -38,6 +39,12 @@ std::vector<int32_t> Batch::document_of_token() const {
 }
 
 Batch Batch::slice_sequences(int64_t begin, int64_t end) const {
+  Batch result;
+  slice_sequences(begin, end, result);
+  return result;
+}
+
+void Batch::slice_sequences(int64_t begin, int64_t end, Batch& result) const {
   SLUICE_INTERNAL_CHECK(0 <= begin && begin <= end && end <= num_sequences(),
                         "sequences [{}, {}) of {}", begin, end, num_sequences());
   const int64_t first = sequence_offsets[begin];
@@ -46,15 +53,13 @@ Batch Batch::slice_sequences(int64_t begin, int64_t end) const {
   // exact.
   const int64_t first_document = index_of(document_offsets, first);
   const int64_t last_document = index_of(document_offsets, last);
-  Batch result;
-  result.tokens = slice(tokens, first, last);
-  result.targets = slice(targets, first, last);
-  result.positions = slice(positions, first, last);
-  result.sequence_offsets = rebased(slice(sequence_offsets, begin, end + 1));
-  result.document_offsets = rebased(slice(document_offsets, first_document, last_document + 1));
-  result.document_domain = slice(document_domain, first_document, last_document);
-  result.global_sample = slice(global_sample, begin, end);
-  return result;
+  slice(tokens, first, last, result.tokens);
+  slice(targets, first, last, result.targets);
+  slice(positions, first, last, result.positions);
+  slice_rebased(sequence_offsets, begin, end + 1, result.sequence_offsets);
+  slice_rebased(document_offsets, first_document, last_document + 1, result.document_offsets);
+  slice(document_domain, first_document, last_document, result.document_domain);
+  slice(global_sample, begin, end, result.global_sample);
 }
 
 void Batch::append(const Batch& other) {

@@ -37,6 +37,8 @@ struct Batch {
   /// The sequences [begin, end) as a batch of their own: offsets start at 0, global samples are
   /// kept. A range outside [0, S] is an InternalError.
   [[nodiscard]] Batch slice_sequences(int64_t begin, int64_t end) const;
+  /// The same, into `result`, whose memory is reused.
+  void slice_sequences(int64_t begin, int64_t end, Batch& result) const;
   /// Adds the sequences of `other` after those here.
   void append(const Batch& other);
   /// Ends the sequence under construction at the last token added; `sample` is its global sample.

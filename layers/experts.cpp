@@ -1,8 +1,5 @@
 #include "layers/experts.h"
 
-#include "autograd/ops/grouped_matmul.h"
-#include "autograd/ops/swiglu.h"
-
 namespace sluice {
 
 SwigluExperts::SwigluExperts(const Builder& b, int64_t num_experts, int64_t hidden_size,
@@ -14,12 +11,18 @@ SwigluExperts::SwigluExperts(const Builder& b, int64_t num_experts, int64_t hidd
       w_down_(parameter(b, "w_down", {num_experts, hidden_size, intermediate_size},
                         ParameterKind::matrix, Init::residual(), Stack::routed_experts)) {}
 
+ExpertWeightTensors SwigluExperts::matrices(Tape& tape) const {
+  return {tape.use(w_gate_), tape.use(w_up_), tape.use(w_down_)};
+}
+
+Tensor SwigluExperts::forward(const ForwardContext& context, const Tensor& x, const Tensor& weights,
+                              const DispatchPlan& plan) const {
+  return swiglu_experts(context.tape, x, matrices(context.tape), weights, plan);
+}
+
 Tensor SwigluExperts::forward(const ForwardContext& context, const Tensor& x,
                               const Tensor& offsets) const {
-  Tape& tape = context.tape;
-  const Tensor gate = grouped_matmul(tape, x, tape.use(w_gate_), offsets);
-  const Tensor up = grouped_matmul(tape, x, tape.use(w_up_), offsets);
-  return grouped_matmul(tape, swiglu(tape, gate, up), tape.use(w_down_), offsets);
+  return swiglu_experts(context.tape, x, matrices(context.tape), offsets);
 }
 
 }  // namespace sluice

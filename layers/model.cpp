@@ -35,22 +35,19 @@ double host_sum(const Tensor& x) {
 /// The tensors of a state in a fixed order, for recomputation: hidden, losses that exist, side
 /// tensors.
 struct StateKeys {
-  static constexpr size_t kMaxSide = 8;
   std::array<bool, kLossKinds> has_loss{};
-  std::array<std::string_view, kMaxSide> side{};
+  std::array<std::string_view, SideTensors::kMaxSize> side{};
   size_t num_side = 0;
 
   static StateKeys of(const BlockState& state) {
     StateKeys keys;
     for (size_t kind = 0; kind < kLossKinds; ++kind)
       keys.has_loss[kind] = state.losses[kind].defined();
-    SLUICE_INTERNAL_CHECK(state.side.size() <= kMaxSide, "{} side tensors, room for {}",
-                          state.side.size(), kMaxSide);
     for (const auto& [name, tensor] : state.side) keys.side[keys.num_side++] = name;
     return keys;
   }
-  [[nodiscard]] static std::vector<Tensor> flatten(const BlockState& state) {
-    std::vector<Tensor> tensors = {state.hidden};
+  [[nodiscard]] static TensorList flatten(const BlockState& state) {
+    TensorList tensors = {state.hidden};
     for (const Tensor& loss : state.losses) {
       if (loss.defined()) tensors.push_back(loss);
     }

@@ -45,9 +45,8 @@ Tensor momentum_step(const ForwardContext& context, const MomentumConfig& config
                      const Tensor& f, BlockState& state) {
   Tape& tape = context.tape;
   Tensor m = scale(tape, f, config.rate.at(context.progress));
-  const auto earlier = state.side.find(kMomentum);
-  if (earlier != state.side.end()) {
-    m = add_scaled(tape, m, earlier->second, config.decay.at(context.progress));
+  if (const Tensor* earlier = state.side.find(kMomentum)) {
+    m = add_scaled(tape, m, *earlier, config.decay.at(context.progress));
   }
   state.side[kMomentum] = m;
   const auto* adam = dynamic_cast<const AdamStepConfig*>(config.first_adam.get());

@@ -54,6 +54,12 @@ void add_to(std::vector<int64_t>& sums, const std::vector<int64_t>& counts) {
 
 }  // namespace
 
+void LayerLoad::clear() {
+  counts.clear();
+  unbiased.clear();
+  dropped = tokens = top_k = 0;
+}
+
 void LayerLoad::add(const Selection& selection, int64_t counted_tokens) {
   add_to(counts, selection.load);
   add_to(unbiased, selection.unbiased_load);

@@ -100,6 +100,8 @@ struct LayerLoad {
   int64_t top_k = 0;
   std::vector<int64_t> unbiased;  // [E], of Selection::unbiased_load; empty where nobody counts it
 
+  /// Forgets everything and keeps the memory.
+  void clear();
   /// Adds the load of one micro-batch; the first one fixes E.
   void add(const Selection& selection, int64_t counted_tokens);
   /// Adds another load of the same layer.
@@ -169,7 +171,7 @@ class Balancer {
   }
   /// May fill selection.unbiased_load. After route or a replayed decision, in every pass of a step;
   /// on every micro-batch or on none, since loads are summed over ranks. Must not change state.
-  virtual void count_unbiased(const RouterInput& /*input*/, Selection& /*selection*/) const {}
+  virtual void count_unbiased(const RouterInput& /*input*/, Selection& /*selection*/) {}
   /// Combine weights [N, selection.top_k] on the tape, in the dtype of the scores, 0 for empty
   /// slots; undefined: the router's own. Called after route in training and evaluation, and again
   /// in recomputation: must not change state.

@@ -48,6 +48,11 @@ void reduce_all(std::vector<LayerLoad>& loads, Communicator& communicator) {
   }
 }
 
+/// Of every layer; their memory stays.
+void clear(std::vector<LayerLoad>& loads) {
+  for (LayerLoad& load : loads) load.clear();
+}
+
 void check_all_routed(const std::vector<LayerLoad>& loads) {
   for (size_t layer = 0; layer < loads.size(); ++layer) {
     SLUICE_INTERNAL_CHECK(!loads[layer].counts.empty(), "expert layer {} routed nothing", layer);
@@ -85,9 +90,11 @@ void RoutingSession::begin_step(int64_t micro_batches, int ranks) {
   micro_batch_ = 0;
   counted_ = false;
   routed_ = false;
-  journal_.resize(static_cast<size_t>(micro_batches) * balancers_.size());
+  // A step of fewer micro-batches leaves the places of the others for the next.
+  const size_t places = static_cast<size_t>(micro_batches) * balancers_.size();
+  if (journal_.size() < places) journal_.resize(places);
   forget_selections();
-  loads_.assign(balancers_.size(), {});
+  clear(loads_);
   running_communicator_ = nullptr;
   for (std::vector<double>& sums : router_sums_) sums.clear();
 }
@@ -129,9 +136,8 @@ bool RoutingSession::needs_counting_pass() const {
 
 void RoutingSession::begin_counting() {
   SLUICE_INTERNAL_CHECK(phase_ == Phase::training && !counted_, "a second counting pass");
-  SaveVisitor save;
-  visit_state(save);
-  snapshot_ = save.take();
+  snapshot_.begin_saving();
+  visit_state(snapshot_);
   phase_ = Phase::counting;
 }
 
@@ -139,11 +145,11 @@ void RoutingSession::end_counting(Communicator& communicator) {
   SLUICE_INTERNAL_CHECK(counting(), "no counting pass is open");
   reduce_all(loads_, communicator);
   check_all_routed(loads_);
-  counted_loads_ = std::exchange(loads_, std::vector<LayerLoad>(balancers_.size()));
-  LoadVisitor load(snapshot_, "counting pass");
-  visit_state(load);
-  load.finish();
-  snapshot_.clear();
+  counted_loads_.swap(loads_);
+  clear(loads_);
+  snapshot_.begin_restoring();
+  visit_state(snapshot_);
+  snapshot_.finish_restoring();
   phase_ = Phase::training;
   micro_batch_ = 0;
   counted_ = true;
@@ -159,13 +165,13 @@ void RoutingSession::begin_micro_batch(int64_t index) {
 void RoutingSession::end_micro_batch() {
   if (!routed_) return;
   routed_ = false;
-  std::vector<const Selection*> layers;
-  for (int64_t layer = 0; layer < this->layers(); ++layer) {
+  ended_.clear();
+  for (int64_t layer = 0; layer < layers(); ++layer) {
     const Record& place = record(layer);
     if (!place.made) return;  // finish_loads() reports it
-    layers.push_back(&place.selection);
+    ended_.push_back(&place.selection);
   }
-  for (const auto& balancer : balancers_) balancer->end_micro_batch(layers);
+  for (const auto& balancer : balancers_) balancer->end_micro_batch(ended_);
 }
 
 void RoutingSession::finish_loads(Communicator& communicator) {

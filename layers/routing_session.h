@@ -113,6 +113,12 @@ class RoutingSession {
   /// State of every balancer under "<layer>/".
   void visit_state(StateVisitor& visitor);
 
+  /// An empty list for the losses of one layer: memory that expert layers share, one after another.
+  [[nodiscard]] std::vector<AuxiliaryLoss>& empty_losses() {
+    losses_.clear();
+    return losses_;
+  }
+
  private:
   enum class Phase : uint8_t { training, counting, evaluation, trial };
   /// A place for the selection of one layer and micro-batch; `made` says whether it is filled.
@@ -139,9 +145,11 @@ class RoutingSession {
   std::vector<std::vector<double>> router_sums_;  // [layer]
   std::vector<Record> journal_;                   // [micro-batch, layer]
   std::vector<Record> transient_;                 // [layer]: counting pass and evaluation
+  std::vector<const Selection*> ended_;           // [layer], of the micro-batch that is over
+  std::vector<AuxiliaryLoss> losses_;
   std::vector<RoutingObserver*> observers_;
   RouteSource* source_ = nullptr;
-  StateDict snapshot_;  // of the balancers, during the counting pass
+  StateSnapshot snapshot_;  // of the balancers, during the counting pass
   Phase phase_ = Phase::training;
   int64_t micro_batch_ = 0;
   int64_t micro_batches_ = 1;

@@ -74,6 +74,7 @@ RunSizes derive_sizes(const Recipe& recipe, int64_t train_tokens) {
   RunSizes sizes;
   sizes.train_tokens = train_tokens;
   sizes.sequence_length = recipe.data.sequence_length;
+  sizes.recompute = recipe.train.recompute.value_or(Recompute::none);
   const auto asked = static_cast<int64_t>(recipe.train.global_batch.count);
   sizes.sequences_per_step = asked / sizes.sequence_length;
   sizes.tokens_per_step = sizes.sequences_per_step * sizes.sequence_length;
@@ -156,7 +157,7 @@ std::string check_diversify(const Recipe& recipe, int64_t steps) {
 
 StepOptions step_options(const Recipe& recipe, const RunSizes& sizes) {
   return {.micro_batch_tokens = sizes.micro_batch_tokens,
-          .recompute = recipe.train.recompute,
+          .recompute = recipe.train.recompute.value_or(sizes.recompute),
           .head_z_loss = recipe.train.head_z_loss,
           .seed = static_cast<uint64_t>(recipe.seed),
           .consistency = recipe.train.consistency_coefficient(),

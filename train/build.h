@@ -32,6 +32,7 @@ struct RunSizes {
   int64_t sequences_per_step = 0;  // of the global batch
   int64_t tokens_per_step = 0;
   int64_t micro_batch_tokens = 0;
+  Recompute recompute = Recompute::none;
   int64_t train_tokens = 0;  // of one pass over the data; 0 when not known
   /// How each value that the recipe does not give was chosen, one sentence each.
   std::vector<std::string> choices;
@@ -40,7 +41,8 @@ struct RunSizes {
   [[nodiscard]] Progress progress(int64_t step, int64_t tokens) const;
 };
 
-/// `train_tokens` is 0 for data that nobody has read; then a length in epochs is a ConfigError.
+/// `train_tokens` is 0 for data that nobody has read; then a length in epochs is a ConfigError. What
+/// `train.recompute: auto` comes to takes a plan: see run_sizes in plan.h; here it is none.
 [[nodiscard]] RunSizes derive_sizes(const Recipe& recipe, int64_t train_tokens);
 
 /// The model with its initial values; parameters that a pattern of train.freeze matches are not

@@ -4,8 +4,10 @@
 #include <cmath>
 #include <numeric>
 
+#include "autograd/support/parallel.h"
 #include "data/tokenizers/sentencepiece.h"
 #include "layers/ffns/moe.h"
+#include "train/cli/format.h"
 
 namespace sluice {
 namespace {
@@ -29,6 +31,22 @@ Batch full_batch(const RunSizes& sizes) {
 
 /// Moments of the run that the average is taken over.
 constexpr int64_t kMoments = 33;
+
+/// The image of a checkpoint, but for what is the same for any model: recipe, loader, run.
+int64_t checkpoint_bytes(const Model& model, RoutingSession& routing, Optimizer& optimizer) {
+  CountVisitor count;
+  {
+    const StateScope scope(count, "model");
+    visit_parameters(model, count);
+  }
+  {
+    const StateScope scope(count, "optim");
+    optimizer.visit_state(count);
+  }
+  const StateScope scope(count, "balance");
+  routing.visit_state(count);
+  return count.total().bytes;
+}
 
 /// Evenly spread over the steps, the first and the last among them.
 std::vector<int64_t> moments(int64_t steps) {
@@ -152,18 +170,22 @@ int64_t planned_vocab_size(const Recipe& recipe) {
   return load_tokenizer(recipe.data)->vocab_size();
 }
 
-Plan make_plan(const Recipe& recipe, int64_t vocab_size, int64_t train_tokens) {
+namespace {
+
+/// What `sizes` cost.
+Plan plan_of(const Recipe& recipe, int64_t vocab_size, RunSizes sizes) {
   Plan plan;
   Pool pool(Pool::Mode::shapes_only);
   SingleRank communicator;
   const auto model = build_model(recipe, pool, vocab_size);
   const auto routing = build_routing(recipe, *model);
   const auto optimizer = build_optimizer(recipe, *model, pool);
-  plan.sizes = derive_sizes(recipe, train_tokens);
+  plan.sizes = std::move(sizes);
   // The recipe alone does not tell the length of a run in epochs.
   const std::string problem = check_diversify(recipe, plan.sizes.steps);
   SLUICE_CHECK(ConfigError, problem.empty(), "{}", problem);
   plan.parameters = count_parameters(recipe, *model);
+  plan.checkpoint_bytes = checkpoint_bytes(*model, *routing, *optimizer);
   TrainingStep step({pool, *model, *routing, *optimizer, communicator},
                     step_options(recipe, plan.sizes));
   const Batch batch = full_batch(plan.sizes);
@@ -180,6 +202,7 @@ Plan make_plan(const Recipe& recipe, int64_t vocab_size, int64_t train_tokens) {
   run_at(first);
   plan.cost = step.meter();
   plan.peak = pool.peak();
+  plan.saved = step.saved_memory();
   if (routing->layers() == 0) return plan;
   const auto& experts = dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts"));
   plan.activity =
@@ -188,7 +211,75 @@ Plan make_plan(const Recipe& recipe, int64_t vocab_size, int64_t train_tokens) {
   if (experts.top_k.is_constant()) return plan;
   run_at(step_of_largest_top_k(experts, plan.sizes));
   plan.peak = pool.peak();
+  plan.saved = step.saved_memory();
   return plan;
+}
+
+/// From the one that costs no time to the one that keeps least.
+std::vector<Recompute> recompute_options(const Recipe& recipe) {
+  if (recipe.train.recompute) return {*recipe.train.recompute};
+  if (!recipe.has_experts()) return {Recompute::none, Recompute::all};
+  return {Recompute::none, Recompute::experts, Recompute::all};
+}
+
+std::string_view name_of(Recompute recompute) {
+  switch (recompute) {
+    case Recompute::none:
+      return "none";
+    case Recompute::experts:
+      return "experts";
+    case Recompute::all:
+      break;
+  }
+  return "all";
+}
+
+/// In whole MiB, rounded up: a budget that a recipe can name.
+std::string in_mebibytes(int64_t bytes) {
+  return fmt::format("{} MiB", with_commas(ceil_div(bytes, int64_t{1} << 20)));
+}
+
+Plan plan_within(int64_t budget, const Recipe& recipe, int64_t vocab_size, const RunSizes& sizes) {
+  std::vector<std::string> too_large;  // "none takes 120 MiB"
+  int64_t least = 0;
+  for (const Recompute recompute : recompute_options(recipe)) {
+    RunSizes tried = sizes;
+    tried.recompute = recompute;
+    Plan plan = plan_of(recipe, vocab_size, std::move(tried));
+    least = plan.peak.total();
+    if (least > budget) {
+      too_large.push_back(fmt::format("{} takes {}", name_of(recompute), in_mebibytes(least)));
+      continue;
+    }
+    if (!recipe.train.recompute) {
+      plan.sizes.choices.push_back(
+          fmt::format("train.recompute: {}, {} of tensors within train.memory_budget: {}{}{}",
+                      name_of(recompute), in_mebibytes(least), recipe.train.memory_budget,
+                      too_large.empty() ? "" : "; ", fmt::join(too_large, ", ")));
+    }
+    return plan;
+  }
+  const bool may_recompute = recipe.train.recompute && *recipe.train.recompute != Recompute::all;
+  throw ConfigError(fmt::format(
+      "train.memory_budget: found {}, allowed at least {} for the tensors of a step with "
+      "train.recompute: {}; raise it, {}or give a smaller train.micro_batch (now {} tokens)",
+      recipe.train.memory_budget, in_mebibytes(least),
+      recipe.train.recompute ? name_of(*recipe.train.recompute) : "all",
+      may_recompute ? "say train.recompute: auto, " : "", with_commas(sizes.micro_batch_tokens)));
+}
+
+}  // namespace
+
+Plan make_plan(const Recipe& recipe, int64_t vocab_size, int64_t train_tokens) {
+  RunSizes sizes = derive_sizes(recipe, train_tokens);
+  const auto budget = recipe.train.budget_bytes();
+  return budget ? plan_within(*budget, recipe, vocab_size, sizes)
+                : plan_of(recipe, vocab_size, std::move(sizes));
+}
+
+RunSizes run_sizes(const Recipe& recipe, int64_t vocab_size, int64_t train_tokens) {
+  return recipe.train.budget_bytes() ? make_plan(recipe, vocab_size, train_tokens).sizes
+                                     : derive_sizes(recipe, train_tokens);
 }
 
 }  // namespace sluice

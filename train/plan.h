@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "autograd/core/cost.h"
+#include "autograd/core/tape.h"
 #include "autograd/support/pool.h"
 #include "layers/active_experts.h"
 #include "train/build.h"
@@ -40,6 +41,10 @@ struct Plan {
   /// High-water mark of the tensor pool and its split, with experts evenly loaded, where top_k is
   /// largest and no slot is left empty.
   MemoryUse peak;
+  /// Bytes of the image of a checkpoint, which a run holds beside its tensors.
+  int64_t checkpoint_bytes = 0;
+  /// What the tape keeps of the largest micro-batch from its forward pass to its backward pass.
+  SavedMemory saved;
   /// Nothing for a model without routed experts.
   std::optional<PlannedActivities> activity;
 
@@ -52,8 +57,13 @@ struct Plan {
   [[nodiscard]] double mean_flops_per_token() const;
 };
 
-/// `vocab_size` is that of the tokenizer; `train_tokens` as in derive_sizes.
+/// `vocab_size` is that of the tokenizer; `train_tokens` as in derive_sizes. With `train.recompute:
+/// auto` the first of none, experts and all whose peak is within train.memory_budget. Throws
+/// ConfigError when the recipe does not fit in its memory_budget.
 [[nodiscard]] Plan make_plan(const Recipe& recipe, int64_t vocab_size, int64_t train_tokens);
+
+/// The sizes of make_plan's plan, without making one where the recipe bounds no memory.
+[[nodiscard]] RunSizes run_sizes(const Recipe& recipe, int64_t vocab_size, int64_t train_tokens);
 
 /// The vocabulary that a run of this recipe will have; trains no tokenizer. Throws ConfigError,
 /// DataError.

@@ -24,10 +24,10 @@ namespace sluice {
 namespace {
 
 /// What may differ between a run and its resumption: none of it changes what a step computes.
-constexpr std::array<std::string_view, 10> kMayChange = {
-    "threads",     "train.steps",  "train.evaluate.", "train.max_time",
-    "train.trace", "train.trace.", "checkpoint.",     "log.",
-    "data.cache",  "data.prefetch"};
+constexpr std::array<std::string_view, 12> kMayChange = {
+    "threads",         "train.steps", "train.evaluate.", "train.max_time",
+    "train.recompute", "train.trace", "train.trace.",    "train.memory_budget",
+    "checkpoint.",     "log.",        "data.cache",      "data.prefetch"};
 
 bool may_change(std::string_view key) {
   // Data may have moved: its fingerprint tells whether it is the same.
@@ -136,9 +136,17 @@ void TrainConfig::fields(FieldVisitor& v) {
       micro_batch, "auto");
   v.enumeration(
       {"recompute",
-       "blocks that keep only their input and are computed again in the backward pass"},
+       "blocks that keep only their input and are computed again in the backward pass, which "
+       "changes no result; auto: as few as memory_budget allows"},
       recompute,
-      {{"none", Recompute::none}, {"experts", Recompute::experts}, {"all", Recompute::all}});
+      {{"none", Recompute::none},
+       {"experts", Recompute::experts},
+       {"all", Recompute::all},
+       {"auto", std::nullopt}});
+  v.text({"memory_budget",
+          "most memory of a step's tensors, weights and optimizer included, as 800 MiB or 2 GiB: a "
+          "run that plans to need more is refused; none: no bound"},
+         memory_budget);
   v.scheduled({"head_z_loss", "weight of the mean squared log-sum-exp of the vocabulary's logits"},
               head_z_loss, {.min = 0});
   v.optional_object(
@@ -182,7 +190,20 @@ std::string TrainConfig::check() const {
   } catch (const ConfigError& error) {
     return fmt::format("max_time: {}", error.what());
   }
+  try {
+    if (!budget_bytes() && !recompute) {
+      return "recompute: found auto without a memory_budget; give one, as in 2 GiB, or say none, "
+             "experts or all";
+    }
+  } catch (const ConfigError& error) {
+    return fmt::format("memory_budget: {}", error.what());
+  }
   return {};
+}
+
+std::optional<int64_t> TrainConfig::budget_bytes() const {
+  if (memory_budget == "none") return std::nullopt;
+  return parse_memory(memory_budget);
 }
 
 std::optional<double> TrainConfig::max_seconds() const {
@@ -273,20 +294,48 @@ std::vector<FieldDifference> refused_changes(Recipe before, Recipe after) {
   return result;
 }
 
-double parse_wall_time(std::string_view text) {
-  static constexpr std::array<std::pair<std::string_view, double>, 3> kUnits = {
-      {{"s", 1.0}, {"m", 60.0}, {"h", 3600.0}}};
+namespace {
+
+using Unit = std::pair<std::string_view, double>;
+
+/// A positive number and a unit, in units of 1; nullopt for anything else.
+std::optional<double> parse_quantity(std::string_view text, std::span<const Unit> units) {
   double count = 0.0;
   const auto [rest, error] = std::from_chars(text.data(), text.data() + text.size(), count);
   std::string_view unit(rest, static_cast<size_t>(text.data() + text.size() - rest));
   unit.remove_prefix(std::min(unit.find_first_not_of(' '), unit.size()));
-  for (const auto& [name, seconds] : kUnits) {
+  for (const auto& [name, size] : units) {
     if (error == std::errc() && unit == name && std::isfinite(count) && count > 0.0) {
-      return count * seconds;
+      return count * size;
     }
   }
-  throw ConfigError(
-      fmt::format("found \"{}\", allowed none or a time such as 90 s, 30 m or 1.5 h", text));
+  return std::nullopt;
+}
+
+}  // namespace
+
+int64_t parse_memory(std::string_view text) {
+  static constexpr std::array<Unit, 8> kUnits = {{{"KiB", 0x1p10},
+                                                  {"MiB", 0x1p20},
+                                                  {"GiB", 0x1p30},
+                                                  {"TiB", 0x1p40},
+                                                  {"kB", 1e3},
+                                                  {"MB", 1e6},
+                                                  {"GB", 1e9},
+                                                  {"TB", 1e12}}};
+  constexpr double kMost = 0x1p60;
+  const std::optional<double> bytes = parse_quantity(text, kUnits);
+  SLUICE_CHECK(ConfigError, bytes && *bytes < kMost,
+               "found \"{}\", allowed none or a size such as 800 MiB or 2 GiB", text);
+  return static_cast<int64_t>(*bytes);
+}
+
+double parse_wall_time(std::string_view text) {
+  static constexpr std::array<Unit, 3> kUnits = {{{"s", 1.0}, {"m", 60.0}, {"h", 3600.0}}};
+  const std::optional<double> seconds = parse_quantity(text, kUnits);
+  SLUICE_CHECK(ConfigError, seconds.has_value(),
+               "found \"{}\", allowed none or a time such as 90 s, 30 m or 1.5 h", text);
+  return *seconds;
 }
 
 }  // namespace sluice

@@ -42,8 +42,9 @@ struct ConsistencyConfig final : Configurable {
 struct TrainConfig final : Configurable {
   Duration steps{600, DurationUnit::steps};
   Duration global_batch{8192, DurationUnit::tokens};
-  std::optional<Duration> micro_batch;  // "auto"
-  Recompute recompute = Recompute::none;
+  std::optional<Duration> micro_batch;                   // "auto"
+  std::optional<Recompute> recompute = Recompute::none;  // "auto"
+  std::string memory_budget = "none";
   Scheduled head_z_loss = 0.0;
   std::shared_ptr<Configurable> consistency;  // ConsistencyConfig; null for "none"
   EvaluateConfig evaluate;
@@ -56,6 +57,8 @@ struct TrainConfig final : Configurable {
 
   void fields(FieldVisitor& v) override;
   [[nodiscard]] std::string check() const override;
+  /// memory_budget in bytes; nullopt for "none".
+  [[nodiscard]] std::optional<int64_t> budget_bytes() const;
   /// max_time in seconds; nullopt for "none".
   [[nodiscard]] std::optional<double> max_seconds() const;
   /// nullopt for a step of one pass.
@@ -92,6 +95,9 @@ struct Recipe final : Configurable {
 /// The keys that differ between the recipe of a run and the one it shall be resumed with, without
 /// those that may change: length of the run, logging, evaluation, checkpointing, threads.
 [[nodiscard]] std::vector<FieldDifference> refused_changes(Recipe before, Recipe after);
+
+/// "800 MiB", "2 GiB", "1.5 GB" in bytes. Throws ConfigError saying what is allowed.
+[[nodiscard]] int64_t parse_memory(std::string_view text);
 
 /// "90 s", "30 m", "1.5 h" in seconds. Throws ConfigError saying what is allowed.
 [[nodiscard]] double parse_wall_time(std::string_view text);

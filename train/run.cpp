@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "train/plan.h"
+
 namespace sluice {
 namespace {
 
@@ -16,7 +18,7 @@ Run::Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokeni
     : recipe_(std::move(recipe)),
       communicator_(communicator),
       data_(load_dataset(recipe_.data, static_cast<uint64_t>(recipe_.seed), std::move(tokenizer))),
-      sizes_(derive_sizes(recipe_, data_.num_train_tokens())),
+      sizes_(run_sizes(recipe_, data_.tokenizer->vocab_size(), data_.num_train_tokens())),
       pool_(std::make_unique<Pool>()),
       model_(build_model(recipe_, *pool_, data_.tokenizer->vocab_size())),
       routing_(build_routing(recipe_, *model_)),
@@ -127,18 +129,21 @@ void Run::visit_state(StateVisitor& visitor) {
   state_.visit_state(visitor);
 }
 
+CheckpointMeta Run::checkpoint_meta(std::optional<double> eval_loss) const {
+  return {.step = state_.step,
+          .tokens = state_.tokens,
+          .train_tokens = sizes_.train_tokens,
+          .eval_loss = eval_loss,
+          .recipe = resolved_text(recipe_),
+          .tokenizer_kind = std::string(data_.tokenizer->kind()),
+          .tokenizer = data_.tokenizer->serialize(),
+          .build = build_fingerprint()};
+}
+
 Checkpoint Run::checkpoint(std::optional<double> eval_loss) {
   SaveVisitor save;
   visit_state(save);
-  return {.meta = {.step = state_.step,
-                   .tokens = state_.tokens,
-                   .train_tokens = sizes_.train_tokens,
-                   .eval_loss = eval_loss,
-                   .recipe = resolved_text(recipe_),
-                   .tokenizer_kind = std::string(data_.tokenizer->kind()),
-                   .tokenizer = data_.tokenizer->serialize(),
-                   .build = build_fingerprint()},
-          .state = save.take()};
+  return {.meta = checkpoint_meta(eval_loss), .state = save.take()};
 }
 
 }  // namespace sluice

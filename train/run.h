@@ -42,7 +42,10 @@ class Run {
 
   /// Everything that must survive: "model/...", "optim/...", "balance/...", "data/...", "run/...".
   void visit_state(StateVisitor& visitor);
-  /// A copy of the state as it is. `eval_loss` is the held-out loss at this step, if known.
+  /// What a checkpoint says beside the state. `eval_loss` is the held-out loss at this step, if
+  /// known.
+  [[nodiscard]] CheckpointMeta checkpoint_meta(std::optional<double> eval_loss) const;
+  /// The same and a copy of the state as it is.
   [[nodiscard]] Checkpoint checkpoint(std::optional<double> eval_loss);
 
   [[nodiscard]] Progress progress() const { return sizes_.progress(state_.step, state_.tokens); }

@@ -21,26 +21,6 @@ double seconds_since(Clock::time_point start) {
 /// A NaN's sign is an accident of the processor; messages leave it out.
 double unsigned_nan(double value) { return std::isnan(value) ? std::abs(value) : value; }
 
-/// Balancers may learn while they route; a skipped update takes that back.
-class RoutingState {
- public:
-  RoutingState(RoutingSession& session, CostMeter* clock) : session_(session) {
-    const PhaseTimer timer(clock, Phase::balancing, Direction::forward);
-    SaveVisitor save;
-    session.visit_state(save);
-    state_ = save.take();
-  }
-  void restore() const {
-    LoadVisitor load(state_, "skipped update");
-    session_.visit_state(load);
-    load.finish();
-  }
-
- private:
-  RoutingSession& session_;
-  StateDict state_;
-};
-
 /// Sends every token to the same expert, in every layer.
 class OneExpert final : public RouteSource {
  public:
@@ -91,27 +71,23 @@ StepResult TrainingStep::run_update(const Batch& batch, const Progress& progress
   for (Parameter* parameter : parameters_) parameter->zero_grad(parts_.pool);
   if (options_.consistency) result.consistency = 0.0;
 
-  const auto micro_batches =
-      split_into_micro_batches(batch, std::max<int64_t>(1, options_.micro_batch_tokens / passes()));
-  result.micro_batches = static_cast<int64_t>(micro_batches.size());
+  split_into_micro_batches(batch, std::max<int64_t>(1, options_.micro_batch_tokens / passes()),
+                           micro_batches_);
+  result.micro_batches = static_cast<int64_t>(micro_batches_.size());
   parts_.routing.begin_step(result.micro_batches, parts_.communicator.size());
   parts_.routing.share_running_loads(parts_.communicator);
-  const RoutingState before(parts_.routing, clock());
-  if (parts_.routing.needs_counting_pass()) run_counting_pass(micro_batches, counts, progress);
-  {
-    RouterMonitor monitor(parts_.routing.layers());
-    std::optional<RoutingWatch> watching;
-    if (watch.routers) watching.emplace(parts_.routing, monitor);
-    run_micro_batches(micro_batches, counts, progress, result);
-    if (watch.routers) {
-      monitor.reduce(parts_.communicator);
-      result.routers = monitor.layers();
-    }
+  save_routing();
+  if (parts_.routing.needs_counting_pass()) run_counting_pass(counts, progress);
+  if (watch.routers) {
+    watch_micro_batches(counts, progress, result);
+  } else {
+    run_micro_batches(counts, progress, result);
   }
-  if (parts_.model.wants_expert_losses(progress)) measure_experts(micro_batches, counts, progress);
+  if (parts_.model.wants_expert_losses(progress)) measure_experts(counts, progress);
+  input_.release_tensors();
   sum_over_ranks(result);
   update(progress, watch, result);
-  if (!result.applied) before.restore();
+  if (!result.applied) restore_routing();
   result.seconds = seconds_since(start);
   return result;
 }
@@ -136,34 +112,45 @@ ForwardContext TrainingStep::context_for(const SequenceLayout& layout, const Glo
           .global_sequences = passes() * counts.sequences};
 }
 
-ModelInput TrainingStep::input_of(const Batch& micro_batch) const {
-  return passes() == 2 ? make_two_passes(parts_.pool, micro_batch)
-                       : make_model_input(parts_.pool, micro_batch);
+const ModelInput& TrainingStep::input_of(const Batch& micro_batch, int64_t passes) {
+  make_model_input(parts_.pool, micro_batch, passes, input_);
+  return input_;
 }
 
-void TrainingStep::run_counting_pass(const std::vector<Batch>& micro_batches,
-                                     const GlobalCounts& counts, const Progress& progress) {
+/// Balancers may learn while they route; a skipped update takes that back.
+void TrainingStep::save_routing() {
+  const PhaseTimer timer(clock(), Phase::balancing, Direction::forward);
+  routing_before_.begin_saving();
+  parts_.routing.visit_state(routing_before_);
+}
+
+void TrainingStep::restore_routing() {
+  routing_before_.begin_restoring();
+  parts_.routing.visit_state(routing_before_);
+  routing_before_.finish_restoring();
+}
+
+void TrainingStep::run_counting_pass(const GlobalCounts& counts, const Progress& progress) {
   // Whatever no kernel accounts for.
   const PhaseTimer timer(clock(), Phase::balancing, Direction::extra);
   const NoGrad no_grad(tape_);
   const ExtraForward extra(tape_);
   parts_.routing.begin_counting();
-  for (size_t i = 0; i < micro_batches.size(); ++i) {
+  for (size_t i = 0; i < micro_batches_.size(); ++i) {
     parts_.routing.begin_micro_batch(static_cast<int64_t>(i));
-    const ModelInput input = input_of(micro_batches[i]);
+    const ModelInput& input = input_of(micro_batches_[i], passes());
     (void)parts_.model.forward(context_for(input.layout, counts, progress), input.tokens);
   }
   parts_.routing.end_counting(parts_.communicator);
 }
 
-void TrainingStep::measure_experts(const std::vector<Batch>& micro_batches,
-                                   const GlobalCounts& counts, const Progress& progress) {
+void TrainingStep::measure_experts(const GlobalCounts& counts, const Progress& progress) {
   const PhaseTimer timer(clock(), Phase::routing, Direction::extra);
   const NoGrad no_grad(tape_);
   const ExtraForward extra(tape_);
   const int64_t experts = parts_.model.experts_per_layer().front();
-  for (const Batch& micro_batch : micro_batches) {
-    const ModelInput input = make_model_input(parts_.pool, micro_batch);
+  for (const Batch& micro_batch : micro_batches_) {
+    const ModelInput& input = input_of(micro_batch, 1);
     ForwardContext context = context_for(input.layout, counts, progress);
     context.training = false;
     for (int64_t expert = 0; expert < experts; ++expert) {
@@ -178,15 +165,31 @@ void TrainingStep::measure_experts(const std::vector<Batch>& micro_batches,
   }
 }
 
-void TrainingStep::run_micro_batches(const std::vector<Batch>& micro_batches,
-                                     const GlobalCounts& counts, const Progress& progress,
+void TrainingStep::watch_micro_batches(const GlobalCounts& counts, const Progress& progress,
+                                       StepResult& result) {
+  RouterMonitor monitor(parts_.routing.layers());
+  {
+    const RoutingWatch watching(parts_.routing, monitor);
+    run_micro_batches(counts, progress, result);
+  }
+  monitor.reduce(parts_.communicator);
+  result.routers = monitor.layers();
+}
+
+void TrainingStep::note_saved_memory() {
+  SavedMemory memory = tape_.saved_memory();
+  if (memory.bytes() > saved_memory_.bytes()) saved_memory_ = std::move(memory);
+}
+
+void TrainingStep::run_micro_batches(const GlobalCounts& counts, const Progress& progress,
                                      StepResult& result) {
+  saved_memory_ = {};
   const Model::LossOptions options{
       .head_z_loss = options_.head_z_loss.at(progress),
       .consistency = options_.consistency ? options_.consistency->at(progress) : 0.0};
-  for (size_t i = 0; i < micro_batches.size(); ++i) {
+  for (size_t i = 0; i < micro_batches_.size(); ++i) {
     parts_.routing.begin_micro_batch(static_cast<int64_t>(i));
-    const ModelInput input = input_of(micro_batches[i]);
+    const ModelInput& input = input_of(micro_batches_[i], passes());
     const ForwardContext context = context_for(input.layout, counts, progress);
     const Model::Loss loss = parts_.model.loss(context, input.tokens, input.targets, options);
     result.loss += loss.language_model;
@@ -194,6 +197,7 @@ void TrainingStep::run_micro_batches(const std::vector<Batch>& micro_batches,
       result.auxiliary[kind] += loss.auxiliary[kind];
     }
     if (result.consistency) *result.consistency += loss.consistency;
+    if (parts_.pool.shapes_only()) note_saved_memory();
     tape_.backward(loss.total);
     tape_.reset();
   }

@@ -22,6 +22,9 @@
 // which is half of the loss of THOR (Zuo et al. 2021, arXiv 2110.04260, with their alpha) and of
 // R-Drop (Liang et al. 2021), so that its size, and what clipping does, are those of one pass.
 //
+// Once every buffer has its size, a step that nobody watches takes no memory from the heap and makes
+// no thread.
+//
 // The result does not depend on how the batch is cut: gradients are those of the global batch
 // (design, numerics), and selections depend on the micro-batch only in methods that say so.
 
@@ -30,8 +33,10 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "autograd/core/communicator.h"
+#include "autograd/core/state.h"
 #include "autograd/core/tape.h"
 #include "balance/router_monitor.h"
 #include "data/batch.h"
@@ -107,6 +112,9 @@ class TrainingStep {
 
   /// Work and seconds by phase since the last reset of the meter.
   [[nodiscard]] CostMeter& meter() { return meter_; }
+  /// On a pool for shapes only: what the tape kept at the end of the forward pass of that
+  /// micro-batch of the last step for which it was most.
+  [[nodiscard]] const SavedMemory& saved_memory() const { return saved_memory_; }
 
  private:
   struct GlobalCounts {
@@ -117,13 +125,16 @@ class TrainingStep {
   [[nodiscard]] StepResult run_update(const Batch& batch, const Progress& progress,
                                       const StepWatch& watch);
   [[nodiscard]] GlobalCounts count(const Batch& batch) const;
-  void run_micro_batches(const std::vector<Batch>& micro_batches, const GlobalCounts& counts,
-                         const Progress& progress, StepResult& result);
-  void measure_experts(const std::vector<Batch>& micro_batches, const GlobalCounts& counts,
-                       const Progress& progress);
-  void run_counting_pass(const std::vector<Batch>& micro_batches, const GlobalCounts& counts,
-                         const Progress& progress);
-  [[nodiscard]] ModelInput input_of(const Batch& micro_batch) const;
+  void save_routing();
+  void restore_routing();
+  void run_micro_batches(const GlobalCounts& counts, const Progress& progress, StepResult& result);
+  void watch_micro_batches(const GlobalCounts& counts, const Progress& progress,
+                           StepResult& result);
+  void note_saved_memory();
+  void measure_experts(const GlobalCounts& counts, const Progress& progress);
+  void run_counting_pass(const GlobalCounts& counts, const Progress& progress);
+  /// The model's input, in memory that every micro-batch uses.
+  [[nodiscard]] const ModelInput& input_of(const Batch& micro_batch, int64_t passes);
   [[nodiscard]] int64_t passes() const { return options_.consistency ? 2 : 1; }
   [[nodiscard]] ForwardContext context_for(const SequenceLayout& layout, const GlobalCounts& counts,
                                            const Progress& progress);
@@ -139,6 +150,12 @@ class TrainingStep {
   std::vector<Parameter*> parameters_;
   CostMeter meter_;
   Tape tape_;
+  // Of the step, kept for their memory: in a steady state a step allocates nothing
+  // (tests/steady_state).
+  std::vector<Batch> micro_batches_;
+  ModelInput input_;
+  StateSnapshot routing_before_;
+  SavedMemory saved_memory_;
 };
 
 }  // namespace sluice

@@ -70,6 +70,7 @@ RunSummary Trainer::run() {
   run_->check_forward();
   log_.truncate_after(run_->state().step == 0 ? -1 : run_->state().step);
   traces_.truncate_after(run_->state().step);
+  reserve_checkpoint();
   const StopReason reason = train(signals);
   if (reason == StopReason::complete && !last_evaluation_) last_evaluation_ = run_->evaluate();
   if (saved_step_ != run_->state().step) save();
@@ -203,6 +204,14 @@ void Trainer::evaluate() {
   log_.add_evaluation(*run_, *last_evaluation_, earlier);
 }
 
+/// So that the first checkpoint holds training up no longer than the others.
+void Trainer::reserve_checkpoint() {
+  if (!recipe_.checkpoint.asynchronous || run_->finished()) return;
+  CountVisitor count;
+  run_->visit_state(count);
+  store_.reserve(count.total().bytes);
+}
+
 void Trainer::save() {
   const Profile::Span timed(profile_.get(), "checkpoint");
   update_seconds();
@@ -211,7 +220,8 @@ void Trainer::save() {
   // The records first: after a crash, a checkpoint must not be ahead of its metrics.
   log_.flush();
   saved_step_ = run_->state().step;
-  store_.save(run_->checkpoint(eval_loss));
+  store_.save(run_->checkpoint_meta(eval_loss),
+              [this](StateVisitor& visitor) { run_->visit_state(visitor); });
 }
 
 void Trainer::update_seconds() {

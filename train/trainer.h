@@ -53,6 +53,7 @@ class Trainer {
   void report_skipped(const StepResult& result);
   void report_warnings();
   void evaluate();
+  void reserve_checkpoint();
   void save();
   [[nodiscard]] RunSummary summarise(StopReason reason);
   void update_seconds();

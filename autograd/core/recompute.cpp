@@ -9,25 +9,23 @@ const OpInfo& recompute_info() {
 }
 
 void recompute_backward(Backward& b, int64_t num_inputs, int64_t num_outputs,
-                        FunctionRef<std::vector<Tensor>(Tape&, std::span<const Tensor>)> block) {
+                        FunctionRef<TensorList(Tape&, std::span<const Tensor>)> block) {
   Tape& tape = b.tape().child();
   tape.reset();
   const PhaseScope phase(tape, b.tape().phase());
-  std::vector<Tensor> inputs;
+  TensorList inputs;
   for (int i = 0; i < num_inputs; ++i) {
     inputs.push_back(b.needs(i) ? tape.input(b.saved(i)) : b.saved(i));
     // Starting from what was gathered so far keeps the order of additions of an ordinary backward.
-    if (b.needs(i)) tape.seed_gradient(inputs.back(), b.take_gradient(i));
+    if (b.needs(i)) tape.seed_gradient(inputs[static_cast<size_t>(i)], b.take_gradient(i));
   }
   tape.set_recomputing(true);
-  const std::vector<Tensor> outputs = block(tape, inputs);
+  const TensorList outputs = block(tape, inputs);
   tape.set_recomputing(false);
   SLUICE_INTERNAL_CHECK(static_cast<int64_t>(outputs.size()) == num_outputs,
                         "recomputed block gave {} outputs, first {}", outputs.size(), num_outputs);
-  std::vector<Tensor> grads(outputs.size());
-  for (int i = 0; i < num_outputs; ++i) {
-    if (b.has_grad(i)) grads[static_cast<size_t>(i)] = b.grad(i);
-  }
+  TensorList grads;
+  for (int i = 0; i < num_outputs; ++i) grads.push_back(b.has_grad(i) ? b.grad(i) : Tensor());
   tape.backward(outputs, grads);
   for (int i = 0; i < num_inputs; ++i) {
     if (b.needs(i)) b.put_gradient(i, tape.gradient(inputs[static_cast<size_t>(i)]));

@@ -34,6 +34,12 @@ class Shape {
   }
   /// Product of all but the last dimension: the rows of the tensor seen as a matrix.
   [[nodiscard]] int64_t rows() const { return rank_ == 0 ? 1 : outer_; }
+  /// The same shape with another size of dimension i; negative i counts from the last.
+  [[nodiscard]] Shape resized(int i, int64_t size) const {
+    std::array<int64_t, kMaxRank> dims = dims_;
+    dims[static_cast<size_t>(i < 0 ? i + rank_ : i)] = size;
+    return Shape(std::span<const int64_t>(dims.data(), static_cast<size_t>(rank_)));
+  }
   /// "[2, 128, 512]"
   [[nodiscard]] std::string to_string() const;
   friend bool operator==(const Shape& a, const Shape& b) {

@@ -38,25 +38,25 @@ void StateArray::check_type(ElementType wanted) const {
                name_of(wanted));
 }
 
-std::string StateVisitor::path_of(std::string_view name) const {
-  return fmt::format("{}{}", prefix_, name);
+const std::string& StateVisitor::path_of(std::string_view name) {
+  path_.assign(prefix_).append(name);
+  return path_;
 }
 
 void StateVisitor::tensor(std::string_view name, Tensor& value) {
-  const std::string path = path_of(name);
+  const std::string& path = path_of(name);
   SLUICE_INTERNAL_CHECK(value.defined(), "{}: the state names an undefined tensor", path);
   visit({path, element_type(value.dtype()), value.shape().dims(), value.raw()});
 }
 
 void StateVisitor::text(std::string_view name, std::string& value) {
-  const std::string path = path_of(name);
   const int64_t size = static_cast<int64_t>(value.size());
   const auto resize = [&value](int64_t count) {
     value.resize(static_cast<size_t>(count));
     return std::as_writable_bytes(std::span<char>(value));
   };
   const FunctionRef<std::span<std::byte>(int64_t)> resize_ref = resize;
-  visit({path, ElementType::u8, std::span<const int64_t>(&size, 1),
+  visit({path_of(name), ElementType::u8, std::span<const int64_t>(&size, 1),
          std::as_writable_bytes(std::span<char>(value)), &resize_ref});
 }
 
@@ -72,6 +72,41 @@ void SaveVisitor::visit(const StateField& field) {
       field.type, {field.dims.begin(), field.dims.end()}, {field.bytes.begin(), field.bytes.end()}};
   const bool inserted = state_.emplace(field.path, std::move(array)).second;
   SLUICE_INTERNAL_CHECK(inserted, "the state names {} twice", field.path);
+}
+
+void StateSnapshot::begin_saving() {
+  bytes_.clear();
+  ends_.clear();
+  restoring_ = false;
+}
+
+void StateSnapshot::begin_restoring() {
+  next_ = 0;
+  restoring_ = true;
+}
+
+void StateSnapshot::visit(const StateField& field) {
+  if (!restoring_) {
+    bytes_.insert(bytes_.end(), field.bytes.begin(), field.bytes.end());
+    ends_.push_back(bytes_.size());
+    return;
+  }
+  SLUICE_INTERNAL_CHECK(next_ < ends_.size(), "{} was not saved", field.path);
+  const size_t begin = next_ == 0 ? 0 : ends_[next_ - 1];
+  const auto saved = std::span<const std::byte>(bytes_).subspan(begin, ends_[next_] - begin);
+  ++next_;
+  const std::span<std::byte> target =
+      field.resize == nullptr
+          ? field.bytes
+          : (*field.resize)(static_cast<int64_t>(saved.size()) / size_of(field.type));
+  SLUICE_INTERNAL_CHECK(target.size() == saved.size(), "{}: {} bytes were saved of {}", field.path,
+                        saved.size(), target.size());
+  std::ranges::copy(saved, target.begin());
+}
+
+void StateSnapshot::finish_restoring() const {
+  SLUICE_INTERNAL_CHECK(next_ == ends_.size(), "{} of {} saved arrays were given back", next_,
+                        ends_.size());
 }
 
 LoadVisitor::LoadVisitor(const StateDict& state, std::string source, LoadOptions options)

@@ -90,8 +90,7 @@ class StateVisitor {
   /// Memory of fixed size outside tensors, seen as an array of shape `dims`.
   template <Element T>
   void array(std::string_view name, std::span<T> values, std::span<const int64_t> dims) {
-    const std::string path = path_of(name);
-    visit({path, element_type_of<T>, dims, std::as_writable_bytes(values)});
+    visit({path_of(name), element_type_of<T>, dims, std::as_writable_bytes(values)});
   }
   void integer(std::string_view name, int64_t& value) {
     array<int64_t>(name, std::span<int64_t>(&value, 1), {});
@@ -102,14 +101,13 @@ class StateVisitor {
   /// A list of any length; loading resizes it.
   template <Element T>
   void list(std::string_view name, std::vector<T>& values) {
-    const std::string path = path_of(name);
     const int64_t size = static_cast<int64_t>(values.size());
     const auto resize = [&values](int64_t count) {
       values.resize(static_cast<size_t>(count));
       return std::as_writable_bytes(std::span<T>(values));
     };
     const FunctionRef<std::span<std::byte>(int64_t)> resize_ref = resize;
-    visit({path, element_type_of<T>, std::span<const int64_t>(&size, 1),
+    visit({path_of(name), element_type_of<T>, std::span<const int64_t>(&size, 1),
            std::as_writable_bytes(std::span<T>(values)), &resize_ref});
   }
   /// A text of any length, stored as its bytes.
@@ -120,8 +118,10 @@ class StateVisitor {
 
  private:
   friend class StateScope;
-  [[nodiscard]] std::string path_of(std::string_view name) const;
+  /// Valid until the next call: the text is built in memory that is reused.
+  [[nodiscard]] const std::string& path_of(std::string_view name);
   std::string prefix_;  // "optim/", or empty
+  std::string path_;
 };
 
 /// Puts `name` and a '/' in front of every path visited while it lives.
@@ -147,6 +147,35 @@ class SaveVisitor final : public StateVisitor {
 
  private:
   StateDict state_;
+};
+
+/// Keeps a copy of everything visited in memory that it reuses, for what is taken back within a
+/// step (a counting pass, a skipped update): in a steady state it allocates nothing.
+///
+///   snapshot.begin_saving();
+///   session.visit_state(snapshot);
+///   ...
+///   snapshot.begin_restoring();
+///   session.visit_state(snapshot);
+///   snapshot.finish_restoring();
+class StateSnapshot final : public StateVisitor {
+ public:
+  /// Forgets the copy; what is visited from here on is saved.
+  void begin_saving();
+  /// What is visited from here on gets its copy back: the same arrays in the same order, lists in
+  /// the length that they had. Another array is an InternalError. May be done again and again.
+  void begin_restoring();
+  /// Throws InternalError unless everything saved was given back.
+  void finish_restoring() const;
+
+ protected:
+  void visit(const StateField& field) override;
+
+ private:
+  std::vector<std::byte> bytes_;  // of all arrays, one after the other
+  std::vector<size_t> ends_;      // of each array in bytes_
+  size_t next_ = 0;               // array to be given back
+  bool restoring_ = false;
 };
 
 struct LoadOptions {

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <new>
+#include <numeric>
+#include <unordered_set>
 
 #include "autograd/support/parallel.h"
 
@@ -174,6 +176,32 @@ std::vector<const OpInfo*> Tape::recorded_ops() const {
   std::vector<const OpInfo*> ops;
   for (const Node& node : nodes_) ops.push_back(node.op);
   return ops;
+}
+
+int64_t SavedMemory::bytes() const {
+  return std::accumulate(entries.begin(), entries.end(), int64_t{0},
+                         [](int64_t sum, const Entry& entry) { return sum + entry.bytes; });
+}
+
+SavedMemory Tape::saved_memory() const {
+  SavedMemory memory;
+  std::unordered_set<const void*> seen;
+  for (const Node& node : nodes_) {
+    for (const Tensor& tensor : node.saved) {
+      if (!tensor.defined() || tensor.block().kind() != MemoryKind::activations) continue;
+      if (!seen.insert(tensor.block().identity()).second) continue;
+      auto entry = std::ranges::find_if(memory.entries, [&](const SavedMemory::Entry& e) {
+        return e.phase == node.phase && e.op == node.op->name;
+      });
+      if (entry == memory.entries.end()) {
+        entry = memory.entries.insert(entry, {node.phase, node.op->name});
+      }
+      ++entry->tensors;
+      entry->bytes += tensor.bytes();
+    }
+  }
+  std::ranges::stable_sort(memory.entries, {}, &SavedMemory::Entry::phase);
+  return memory;
 }
 
 Tape& Tape::child() {

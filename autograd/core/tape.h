@@ -45,6 +45,19 @@ namespace sluice {
 
 class Backward;
 
+/// Memory that a tape keeps until its backward pass, by what saved it. Weights are left out; a block
+/// that several nodes save counts once, under the first of them.
+struct SavedMemory {
+  struct Entry {
+    Phase phase;
+    std::string_view op;
+    int64_t tensors = 0;
+    int64_t bytes = 0;
+  };
+  std::vector<Entry> entries;  // by phase, in the order in which the ops were first recorded
+  [[nodiscard]] int64_t bytes() const;
+};
+
 /// Where a backward adds a gradient. When `fresh`, nothing was added before and the contents are
 /// unspecified: write instead of add (beta 0), as in BLAS.
 struct GradTarget {
@@ -141,6 +154,9 @@ class Tape {
   [[nodiscard]] int64_t num_nodes() const { return static_cast<int64_t>(nodes_.size()); }
   /// Names of recorded ops, in order (tests, `plan`).
   [[nodiscard]] std::vector<const OpInfo*> recorded_ops() const;
+
+  /// What the nodes recorded so far keep.
+  [[nodiscard]] SavedMemory saved_memory() const;
 
   /// A tape of the same pool and meter for recomputation inside a backward; owned and reused by
   /// this one.

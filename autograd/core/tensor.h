@@ -87,6 +87,8 @@ class Tensor {
   [[nodiscard]] bool shares_memory_with(const Tensor& other) const {
     return block_ == other.block_;
   }
+  /// The memory behind the handle; must be defined.
+  [[nodiscard]] const BlockRef& block() const { return block_; }
 
  private:
   friend class Tape;

@@ -1,5 +1,5 @@
 #pragma once
-// One step of AdamW over one parameter, in one pass (Loshchilov and Hutter 2019, "Decoupled weight
+// One step of AdamW over all parameters, in one pass (Loshchilov and Hutter 2019, "Decoupled weight
 // decay regularization", algorithm 2).
 //
 //   value  <- value (1 - lr wd)
@@ -9,9 +9,10 @@
 //
 // The decay comes first and uses the scheduled learning rate; epsilon is added after the
 // bias-corrected root. Moves 28 bytes per f32 parameter (reads value, g, m, v; writes value, m, v),
-// and is bound by that.
+// 24 where the gradient is known to be zero, and is bound by that.
 
 #include <cstdint>
+#include <span>
 
 namespace sluice::kernels {
 
@@ -33,10 +34,26 @@ struct AdamWState {
   T* v;
 };
 
-/// Coefficients are computed in f64 and rounded once to T; each multiply-add below is one std::fma,
-/// so that the result is the same bits as the reference's, element by element, however the loop is
-/// compiled.
+/// One parameter of many.
 template <class T>
-void adamw_update(int64_t n, const AdamWStep& step, const T* grad, const AdamWState<T>& state);
+struct AdamWPart {
+  int64_t n = 0;
+  const T* grad = nullptr;  // [n], or null for zeros, which are not read
+  AdamWState<T> state{};
+  bool decays = true;  // else its weight decay is zero
+};
+
+/// All parameters in one parallel loop. Coefficients are computed in f64 and rounded once to T; each
+/// multiply-add above is one std::fma, so that the result is the same bits as the reference's,
+/// element by element, however the loop is compiled and whatever the parameters beside it.
+template <class T>
+void adamw_update(const AdamWStep& step, std::span<const AdamWPart<T>> parts);
+
+/// One parameter.
+template <class T>
+void adamw_update(int64_t n, const AdamWStep& step, const T* grad, const AdamWState<T>& state) {
+  const AdamWPart<T> part{.n = n, .grad = grad, .state = state};
+  adamw_update<T>(step, std::span<const AdamWPart<T>>(&part, 1));
+}
 
 }  // namespace sluice::kernels

@@ -16,7 +16,7 @@
 #include <span>
 
 #include "autograd/kernels/causal_attention.h"
-#include "autograd/kernels/gemm_micro.h"
+#include "autograd/kernels/lanes.h"
 #include "autograd/kernels/vector_math.h"
 #include "autograd/support/parallel.h"
 
@@ -24,12 +24,13 @@ namespace sluice::kernels {
 
 /// Query rows of a panel.
 template <class T>
-inline constexpr int64_t kPanelLanes = kTileColumns<T>;
+inline constexpr int64_t kPanelLanes = kLanes<T>;
 /// Keys of a tile, counted from the segment's first key: whole panels of the left operand; with P =
 /// 64 the packed tile and its scores are about 70 KiB of f32.
 inline constexpr int64_t kKeyTile = 112 / kTileRows * kTileRows;
-/// Panels that share one packing of a key tile.
-inline constexpr int64_t kPanelsPerTile = 4;
+/// Panels that share one packing of a key tile; with P = 64 what they need is 512 KiB in the
+/// backward.
+inline constexpr int64_t kPanelsPerTile = 16;
 
 /// The query rows of one segment that share one key head.
 struct HeadGroup {
@@ -92,42 +93,54 @@ struct Panel {
 /// lanes[p, lane] = factor * x[pair(lane), p]; lanes past the panel's count are 0.
 template <class T>
 void load_lanes(const Panel<T>& panel, const T* x, T factor, T* lanes) {
-  constexpr int64_t kWidth = Vec<T>::kWidth;
-  const Vec<T> factors = broadcast(factor);
-  for (int64_t lane = 0; lane < kPanelLanes<T>; lane += kWidth) {
-    for (int64_t p = 0; p < panel.P; p += kWidth) {
-      const int64_t depth = std::min(kWidth, panel.P - p);
-      Vec<T> block[kWidth];
-      for (int64_t i = 0; i < kWidth; ++i) {
-        block[i] = lane + i < panel.count
-                       ? factors * load_first(x + panel.pair[lane + i] * panel.P + p, depth)
-                       : zeros<T>();
-      }
-      transpose(block);
-      for (int64_t i = 0; i < depth; ++i) store(lanes + (p + i) * kPanelLanes<T> + lane, block[i]);
-    }
+  load_lanes<T>(
+      panel.count, panel.P, [&](int64_t lane) { return x + panel.pair[lane] * panel.P; }, factor,
+      lanes);
+}
+
+/// The same of rows that turn on their way; `rows` is scratch of [lanes, P].
+template <class T>
+void load_turned_lanes(const Panel<T>& panel, const HeadGroup& group, const Rope<T>& rope,
+                       const T* x, T factor, T* rows, T* lanes) {
+  for (int64_t lane = 0; lane < panel.count; ++lane) {
+    T* row = rows + lane * panel.P;
+    rotate_head(rope, panel.pair[lane] / group.H, T{1}, x + panel.pair[lane] * panel.P,
+                [row](int64_t i, T value) { row[i] = value; });
+  }
+  load_lanes<T>(
+      panel.count, panel.P, [&](int64_t lane) { return rows + lane * panel.P; }, factor, lanes);
+}
+
+/// rows[j, p] = k of key begin + j, turned: [keys, P] side by side.
+template <class T>
+void turn_keys(const HeadGroup& group, const Rope<T>& rope, int64_t begin, int64_t keys, const T* k,
+               T* rows) {
+  for (int64_t j = 0; j < keys; ++j) {
+    T* row = rows + j * group.P;
+    rotate_head(rope, group.segment.k_begin + begin + j, T{1}, k + group.key_offset(begin + j),
+                [row](int64_t i, T value) { row[i] = value; });
+  }
+}
+
+/// gradient[row] (+)= a row's gradient [P], turned back when there is a rope.
+template <class T>
+void put_turned_back(const Rope<T>* rope, int64_t token, int64_t P, const T* row,
+                     const Gradient<T>& gradient) {
+  if (rope == nullptr) {
+    put_gradient(gradient, P, [row](int64_t i) { return row[i]; });
+  } else if (gradient.accumulate) {
+    rotate_head(*rope, token, T{-1}, row, [&](int64_t i, T value) { gradient.data[i] += value; });
+  } else {
+    rotate_head(*rope, token, T{-1}, row, [&](int64_t i, T value) { gradient.data[i] = value; });
   }
 }
 
 /// x[pair(lane), p] (+)= factors[lane] * lanes[p, lane]
 template <class T>
 void store_lanes(const Panel<T>& panel, const T* lanes, const T* factors, T* x, bool accumulate) {
-  constexpr int64_t kWidth = Vec<T>::kWidth;
-  for (int64_t lane = 0; lane < panel.count; lane += kWidth) {
-    const Vec<T> factor = load(factors + lane);
-    for (int64_t p = 0; p < panel.P; p += kWidth) {
-      const int64_t depth = std::min(kWidth, panel.P - p);
-      Vec<T> block[kWidth];
-      for (int64_t i = 0; i < kWidth; ++i) {
-        block[i] = i < depth ? factor * load(lanes + (p + i) * kPanelLanes<T> + lane) : zeros<T>();
-      }
-      transpose(block);
-      for (int64_t i = 0; i < std::min(kWidth, panel.count - lane); ++i) {
-        T* row = x + panel.pair[lane + i] * panel.P + p;
-        store_first(row, accumulate ? load_first(row, depth) + block[i] : block[i], depth);
-      }
-    }
-  }
+  store_lanes<T>(
+      panel.count, panel.P, lanes, factors,
+      [&](int64_t lane) { return x + panel.pair[lane] * panel.P; }, accumulate);
 }
 
 /// Which keys of a tile each lane may see, as numbers within the tile.
@@ -178,17 +191,6 @@ struct VisibleKeys {
   }
 };
 
-/// result[row, lane] = (beta = 0) or += (beta = 1) sum over k < K of packed(row, k) lanes[k, lane].
-/// The packed panels are `packed_depth` deep, K or more.
-template <class T>
-void multiply_panels(int64_t rows, int64_t K, int64_t packed_depth, const T* packed, const T* lanes,
-                     T* result, T beta) {
-  for (int64_t i = 0; i < rows; i += kTileRows) {
-    multiply_tile<T>(std::min(kTileRows, rows - i), K, packed + i * packed_depth, lanes,
-                     {result + i * kPanelLanes<T>, kPanelLanes<T>, kPanelLanes<T>, T{1}, beta});
-  }
-}
-
 /// Elements of `rows` packed rows of depth K.
 [[nodiscard]] constexpr int64_t packed_rows_size(int64_t rows, int64_t K) {
   return (rows + kTileRows - 1) / kTileRows * kTileRows * K;
@@ -212,6 +214,7 @@ void for_each_rectangle(const AttentionShape& shape, std::span<const AttentionSe
     int64_t key_head;
     Rectangle part;
     int64_t work;
+    int64_t place;  // in the order of the visit, which std::stable_sort would take memory to keep
   };
   const auto visit = [&](auto&& take) {
     for (const AttentionSegment& segment : segments) {
@@ -222,7 +225,7 @@ void for_each_rectangle(const AttentionShape& shape, std::span<const AttentionSe
           const int64_t end_key = key + std::min(keys, group.keys() - key);
           const int64_t seen = std::min(end_key, group.visible(row, end_row).end) - key;
           for (int64_t head = 0; head < shape.K; ++head) {
-            take(Task{&segment, head, {row, end_row, key, end_key}, (end_row - row) * seen});
+            take(Task{&segment, head, {row, end_row, key, end_key}, (end_row - row) * seen, 0});
           }
         }
       }
@@ -233,9 +236,14 @@ void for_each_rectangle(const AttentionShape& shape, std::span<const AttentionSe
   ArenaScope scratch(thread_arena());
   Task* tasks = scratch.allocate<Task>(count);
   int64_t next = 0;
-  visit([&](const Task& task) { tasks[next++] = task; });
-  std::stable_sort(tasks, tasks + count,
-                   [](const Task& a, const Task& b) { return a.work > b.work; });
+  visit([&](const Task& task) {
+    tasks[next] = task;
+    tasks[next].place = next;
+    ++next;
+  });
+  std::sort(tasks, tasks + count, [](const Task& a, const Task& b) {
+    return a.work != b.work ? a.work > b.work : a.place < b.place;
+  });
   parallel_for(count, [&](int64_t i) {
     body(HeadGroup(shape, *tasks[i].segment, tasks[i].key_head), tasks[i].part);
   });

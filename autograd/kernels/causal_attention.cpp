@@ -28,34 +28,50 @@ struct OnlineSoftmax {
 };
 
 /// scores [keys, lanes] -> e^(score - new maximum), in place; what was gathered before is rescaled
-/// to it.
+/// to it. All lanes in one pass: their chains of additions run side by side.
 template <class T>
 void fold_scores(int64_t keys, int64_t P, T* scores, const OnlineSoftmax<T>& state) {
   constexpr int64_t kWidth = Vec<T>::kWidth;
-  for (int64_t lane = 0; lane < kPanelLanes<T>; lane += kWidth) {
-    T* s = scores + lane;
-    const Vec<T> old_maximum = load(state.maximum + lane);
-    Vec<T> maximum = old_maximum;
-    for (int64_t j = 0; j < keys; ++j) maximum = max(load(s + j * kPanelLanes<T>), maximum);
-    store(state.maximum + lane, maximum);
+  constexpr int64_t kVectors = kPanelLanes<T> / kWidth;
+  Vec<T> old_maximum[kVectors];
+  Vec<T> maximum[kVectors];
+  for (int64_t v = 0; v < kVectors; ++v) {
+    maximum[v] = old_maximum[v] = load(state.maximum + v * kWidth);
+  }
+  for (int64_t j = 0; j < keys; ++j) {
+    for (int64_t v = 0; v < kVectors; ++v) {
+      maximum[v] = max(load(scores + j * kPanelLanes<T> + v * kWidth), maximum[v]);
+    }
+  }
+  Vec<T> shift[kVectors];
+  Vec<T> alpha[kVectors];
+  Vec<T> sum[kVectors];
+  bool has_grown = false;
+  for (int64_t v = 0; v < kVectors; ++v) {
+    store(state.maximum + v * kWidth, maximum[v]);
     // A lane that has seen no key yet has maximum -inf; 0 instead keeps -inf - maximum from being
     // NaN.
-    const Vec<T> shift =
-        select_less(broadcast(-std::numeric_limits<T>::infinity()), maximum, maximum, zeros<T>());
-    const Vec<T> alpha = exp(old_maximum - shift);
-    Vec<T> sum = alpha * load(state.sum + lane);
-    for (int64_t j = 0; j < keys; ++j) {
-      const Vec<T> p = exp(load(s + j * kPanelLanes<T>) - shift);
-      store(s + j * kPanelLanes<T>, p);
-      sum = sum + p;
+    shift[v] = select_less(broadcast(-std::numeric_limits<T>::infinity()), maximum[v], maximum[v],
+                           zeros<T>());
+    alpha[v] = exp_of_negative(old_maximum[v] - shift[v]);
+    sum[v] = alpha[v] * load(state.sum + v * kWidth);
+    has_grown |=
+        max_lanes(select_less(old_maximum[v], maximum[v], broadcast(T{1}), zeros<T>())) > T{0};
+  }
+  for (int64_t j = 0; j < keys; ++j) {
+    for (int64_t v = 0; v < kVectors; ++v) {
+      T* s = scores + j * kPanelLanes<T> + v * kWidth;
+      const Vec<T> p = exp_of_negative(load(s) - shift[v]);
+      store(s, p);
+      sum[v] = sum[v] + p;
     }
-    store(state.sum + lane, sum);
-    const bool has_grown =
-        max_lanes(select_less(old_maximum, maximum, broadcast(T{1}), zeros<T>())) > T{0};
-    if (!has_grown) continue;
-    for (int64_t p = 0; p < P; ++p) {
-      T* o = state.output + p * kPanelLanes<T> + lane;
-      store(o, alpha * load(o));
+  }
+  for (int64_t v = 0; v < kVectors; ++v) store(state.sum + v * kWidth, sum[v]);
+  if (!has_grown) return;
+  for (int64_t p = 0; p < P; ++p) {
+    for (int64_t v = 0; v < kVectors; ++v) {
+      T* o = state.output + p * kPanelLanes<T> + v * kWidth;
+      store(o, alpha[v] * load(o));
     }
   }
 }
@@ -81,11 +97,17 @@ void forward_tile(const HeadGroup& group, double scale, int64_t first_row, int64
   ArenaScope scratch(thread_arena());
   auto* panels = scratch.allocate<Panel<T>>(kPanelsPerTile);
   OnlineSoftmax<T> states[kPanelsPerTile];
+  T* turned = args.rope == nullptr ? nullptr : scratch.allocate<T>(kKeyTile * P);
   int64_t count = 0;
   for (int64_t row = first_row; row < end_row; row += kPanelLanes<T>, ++count) {
     panels[count] = Panel<T>(group, row, std::min(kPanelLanes<T>, end_row - row));
     states[count] = OnlineSoftmax<T>(scratch, P);
-    load_lanes(panels[count], args.q, static_cast<T>(scale), states[count].query);
+    if (args.rope == nullptr) {
+      load_lanes(panels[count], args.q, static_cast<T>(scale), states[count].query);
+    } else {
+      load_turned_lanes(panels[count], group, *args.rope, args.q, static_cast<T>(scale), turned,
+                        states[count].query);
+    }
   }
   T* scores = scratch.allocate<T>(kKeyTile * kPanelLanes<T>);
   T* packed_k = scratch.allocate<T>(packed_rows_size(kKeyTile, P));
@@ -94,8 +116,13 @@ void forward_tile(const HeadGroup& group, double scale, int64_t first_row, int64
   const HeadGroup::Keys visible = group.visible(first_row, end_row);
   for (int64_t j = visible.begin; j < visible.end; j += kKeyTile) {
     const int64_t keys = std::min(kKeyTile, visible.end - j);
-    pack_transposing<T, kTileRows>(keys, P, args.k + group.key_offset(j), group.K * P, packed_k);
-    pack_copying<T, kTileRows>(P, keys, args.v + group.key_offset(j), group.K * P, packed_v);
+    MatrixRows<T> k{args.k + group.key_offset(j), group.K * P};
+    if (args.rope != nullptr) {
+      turn_keys(group, *args.rope, j, keys, args.k, turned);
+      k = {turned, P};
+    }
+    pack_transposing<T, kTileRows>(keys, P, k, packed_k);
+    pack_copying<T, kTileRows>(P, keys, {args.v + group.key_offset(j), group.K * P}, packed_v);
     for (int64_t i = 0; i < count; ++i) {
       const VisibleKeys<T> seen(panels[i], group.window, j, keys);
       if (seen.none()) continue;

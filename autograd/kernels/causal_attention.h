@@ -18,7 +18,7 @@
 #include <limits>
 #include <span>
 
-#include "autograd/kernels/gradient.h"
+#include "autograd/kernels/rope.h"
 
 namespace sluice::kernels {
 
@@ -48,6 +48,9 @@ struct AttentionForward {
   const T* v;
   T* o;              // like q
   T* lse = nullptr;  // [queries, H]; null when no backward follows
+  /// Turns q and k as they are read, by their rows' positions; null: they are used as they are. Its
+  /// H is not read.
+  const Rope<T>* rope = nullptr;
 };
 
 /// Parallel over segments, query heads and query tiles.
@@ -66,6 +69,7 @@ struct AttentionBackward {
   Gradient<T> grad_q;  // any of them may be unwanted
   Gradient<T> grad_k;
   Gradient<T> grad_v;
+  const Rope<T>* rope = nullptr;  // as in the forward: gradients are of q and k before they turn
 };
 
 /// D_i = <dO_i, O_i>;  dV += P^T dO;  dP = dO V^T;  dS = P (dP - D);  dQ += scale dS K;  dK +=

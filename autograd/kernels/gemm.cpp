@@ -1,7 +1,7 @@
 #include "autograd/kernels/gemm.h"
 
 #include <algorithm>
-#include <cmath>
+#include <limits>
 
 #include "autograd/kernels/gemm_micro.h"
 #include "autograd/support/parallel.h"
@@ -9,9 +9,9 @@
 namespace sluice::kernels {
 namespace {
 
-// Rows of A packed at a time: 504 x 384 f32 are 756 KiB, most of an L2 of 1 MiB, and each panel of
-// B that is packed in passing serves 36 register tiles.
-constexpr int64_t kBlockRows = 36 * kTileRows;
+// Rows of A packed at a time: 266 x 512 f32 are half of an L2 of 1 MiB, and each panel of B that
+// passes through L1 serves 19 register tiles. A few more than 256 and 512 need.
+constexpr int64_t kBlockRows = 266 / kTileRows * kTileRows;
 // Up to this many rows, all tiles have all rows: A is packed once for all of them, and B in
 // passing, panel by panel in L1. More rows are cut, and then B is packed once for all.
 constexpr int64_t kFewRows = 10 * kTileRows;
@@ -19,10 +19,12 @@ constexpr int64_t kFewRows = 10 * kTileRows;
 constexpr int64_t kSharedElements = int64_t{1} << 20;
 // A part of C smaller than this is not worth another thread: about 20 microseconds of one core.
 constexpr double kFlopsPerTile = 2e6;
-constexpr double kMostTiles = 64;
-// Packing A costs a few hundredths of the arithmetic when it serves this many rows and columns.
-constexpr int64_t kLeastTileRows = 5 * kTileRows;
-constexpr int64_t kLeastTileColumns = 256;
+// Tiles for each thread: the last ones to end are short, though threads are not equally fast.
+constexpr int64_t kTilesPerThread = 16;
+// Packing its rows of A costs a tile as much as so many columns of C.
+constexpr int64_t kPackingColumns = 12;
+// Elements below which packing A is not worth another thread.
+constexpr int64_t kSerialPacking = int64_t{1} << 17;
 
 constexpr int64_t round_up(int64_t n, int64_t multiple) { return ceil_div(n, multiple) * multiple; }
 
@@ -102,26 +104,45 @@ void multiply_range(Range rows, Range columns, Range depths, int64_t step, const
   }
 }
 
-/// How C is cut for the parallel form, from the problem alone: rows first, since a tile packs its
-/// rows of A.
+/// How C is cut for the parallel form: the number of threads decides it, since it decides nothing
+/// else.
 struct Tiling {
   int64_t rows;
   int64_t columns;
 };
+
+/// The tiling by which the threads are done first. A tile packs its own rows of A, unless
+/// they are packed once for all tiles: then each has all of them.
 template <class T>
 Tiling tiling(int64_t M, int64_t N, int64_t K) {
   const double flops =
       2.0 * static_cast<double>(M) * static_cast<double>(N) * static_cast<double>(K);
-  const auto tiles = static_cast<int64_t>(std::clamp(flops / kFlopsPerTile, 1.0, kMostTiles));
-  const int64_t rows = M <= kFewRows ? M
-                                     : std::clamp(round_up(ceil_div(M, tiles), kTileRows),
-                                                  kLeastTileRows, kBlockRows);
-  const int64_t row_tiles = ceil_div(M, rows);
-  // Few rows are packed once for all tiles, however narrow.
-  const int64_t least_columns = M <= kFewRows ? kTileColumns<T> : kLeastTileColumns;
-  const int64_t column_tiles =
-      std::clamp<int64_t>(ceil_div(tiles, row_tiles), 1, ceil_div(N, least_columns));
-  return {rows, round_up(ceil_div(N, column_tiles), kTileColumns<T>)};
+  const int64_t threads = num_threads();
+  const auto most_tiles = static_cast<int64_t>(
+      std::clamp(flops / kFlopsPerTile, 1.0, static_cast<double>(kTilesPerThread * threads)));
+  const bool few_rows = M <= kFewRows;
+  const int64_t least_row_tiles = few_rows ? 1 : ceil_div(M, kBlockRows);
+  const int64_t most_row_tiles =
+      few_rows ? 1 : std::max(least_row_tiles, std::min(most_tiles, ceil_div(M, kTileRows)));
+  Tiling best{};
+  int64_t least_time = std::numeric_limits<int64_t>::max();
+  for (int64_t row_tiles = least_row_tiles; row_tiles <= most_row_tiles; ++row_tiles) {
+    const int64_t rows = few_rows ? M : round_up(ceil_div(M, row_tiles), kTileRows);
+    const int64_t most_column_tiles =
+        std::clamp<int64_t>(most_tiles / row_tiles, 1, ceil_div(N, kTileColumns<T>));
+    for (int64_t column_tiles = 1; column_tiles <= most_column_tiles; ++column_tiles) {
+      const int64_t columns = round_up(ceil_div(N, column_tiles), kTileColumns<T>);
+      const int64_t tiles = ceil_div(M, rows) * ceil_div(N, columns);
+      // In halves of a tile; one more is lost on average while the last tiles end.
+      const int64_t time =
+          (2 * ceil_div(tiles, threads) + 1) * rows * (columns + (few_rows ? 0 : kPackingColumns));
+      if (time <= least_time) {
+        least_time = time;
+        best = {rows, columns};
+      }
+    }
+  }
+  return best;
 }
 
 template <class T>
@@ -156,20 +177,22 @@ void multiply_few_rows(const GemmSize& size, const GemmOperand<T>& a, const Righ
   const int64_t padded_rows = round_up(M, kTileRows);
   ArenaScope scratch(thread_arena());
   T* packed = scratch.allocate<T>(padded_rows * K);
-  for (int64_t k = 0; k < K; k += step) {
-    pack_a(a, 0, M, k, std::min(step, K - k), packed + k * padded_rows);
-  }
+  const int64_t blocks = ceil_div(K, step);
+  parallel_for_ranges(blocks, M * K < kSerialPacking ? blocks : 1, [&](int64_t begin, int64_t end) {
+    for (int64_t k = begin * step; k < std::min(K, end * step); k += step) {
+      pack_a(a, 0, M, k, std::min(step, K - k), packed + k * padded_rows);
+    }
+  });
   multiply_tiles<T>(M, {0, N}, {0, K}, step, {{}, packed, padded_rows}, b, c);
 }
 
-/// body(columns, depths) for parts of op(B) small enough to stay in cache for all tiles: whole
-/// blocks of K, as many as fit beside a reasonable width, then as many columns as fit.
+/// body(columns, depths) for parts of op(B) small enough to stay in cache for all tiles: a block of
+/// K, and as many columns as fit.
 template <class T, class Body>
 void for_each_part(int64_t N, int64_t K, Body&& body) {
-  const int64_t step = depth_block(K);
-  const int64_t depths = std::min(K, step * std::max<int64_t>(1, 4 * kMaxDepth / step));
+  const int64_t depths = depth_block(K);
   const int64_t columns =
-      std::max(kLeastTileColumns, kSharedElements / depths / kTileColumns<T> * kTileColumns<T>);
+      std::max(4 * kTileColumns<T>, kSharedElements / depths / kTileColumns<T> * kTileColumns<T>);
   for (int64_t k = 0; k < K; k += depths) {
     for (int64_t j = 0; j < N; j += columns) {
       body(Range{j, std::min(N, j + columns)}, Range{k, std::min(K, k + depths)});

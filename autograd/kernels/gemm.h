@@ -33,12 +33,14 @@ struct GemmSize {
 };
 
 /// An operand as it lies in memory: [rows, cols] of op(X) when not transposed, [cols, rows] when
-/// transposed.
+/// transposed. With an index, row i of the matrix in memory is row index[i] of data: rows are
+/// gathered while they are packed.
 template <class T>
 struct GemmOperand {
   const T* data;
   int64_t stride;
   bool transposed = false;
+  const int32_t* index = nullptr;
 };
 
 /// Where the product goes. With beta = 0, C is written without being read (it may hold anything).

@@ -72,12 +72,10 @@ void multiply_tile(int64_t K, const T* a, const T* b, const TileResult<T>& c) {
   Vec<T> acc[kRows][2];
 #pragma GCC unroll 16
   for (int64_t i = 0; i < kRows; ++i) {
-    __builtin_prefetch(c.data + i * c.stride, 1);
-    __builtin_prefetch(c.data + i * c.stride + kWidth, 1);
     acc[i][0] = zeros<T>();
     acc[i][1] = zeros<T>();
   }
-  for (int64_t k = 0; k < K; ++k) {
+  const auto advance = [&](int64_t k) {
     if constexpr (Rows::kRowStep == 1) __builtin_prefetch(a + (k + kAhead) * kTileRows);
     const Vec<T> b0 = load(b + k * kTileColumns<T>);
     const Vec<T> b1 = load(b + k * kTileColumns<T> + kWidth);
@@ -87,7 +85,15 @@ void multiply_tile(int64_t K, const T* a, const T* b, const TileResult<T>& c) {
       acc[i][0] = fma(x, b0, acc[i][0]);
       acc[i][1] = fma(x, b1, acc[i][1]);
     }
+  };
+  // C is fetched row by row while the sums run: all rows at once would hold up the loads of A and B.
+  int64_t k = 0;
+  for (int64_t i = 0; i < kRows; ++i) {
+    __builtin_prefetch(c.data + i * c.stride, 1);
+    __builtin_prefetch(c.data + i * c.stride + kWidth, 1);
+    for (const int64_t end = k + K / kRows; k < end; ++k) advance(k);
   }
+  for (; k < K; ++k) advance(k);
   if (c.columns == kTileColumns<T> && c.alpha == T{1} && (c.beta == T{0} || c.beta == T{1})) {
 #pragma GCC unroll 16
     for (int64_t i = 0; i < kRows; ++i) {
@@ -126,22 +132,39 @@ inline void multiply_tile(int64_t rows, int64_t K, const T* a, const T* b, const
   detail::multiply_rows<T, Rows, kTileRows>(rows, K, a, b, c);
 }
 
-/// Packs rows into panels of kPanel lanes: panel[k * kPanel + i] = source[i * stride + k], k < K.
-/// The matrix has `rows` rows; lanes past them are filled with 0.
+/// The rows of a matrix in memory: `stride` apart, or, gathered, in the order of an index.
+template <class T>
+struct MatrixRows {
+  const T* data;
+  int64_t stride;
+  const int32_t* index = nullptr;
+
+  [[nodiscard]] const T* operator[](int64_t row) const {
+    return data + (index == nullptr ? row : index[row]) * stride;
+  }
+};
+
+/// Packs rows into panels of kPanel lanes: panel[k * kPanel + i] = source[first + i][k], k < K.
+/// There are `rows` of them; lanes past them are filled with 0.
 template <class T, int64_t kPanel>
-inline void pack_transposing(int64_t rows, int64_t K, const T* source, int64_t stride, T* packed) {
+inline void pack_transposing(int64_t rows, int64_t K, const MatrixRows<T>& source, T* packed) {
   constexpr int64_t kWidth = Vec<T>::kWidth;
   for (int64_t first = 0; first < rows; first += kPanel, packed += kPanel * K) {
     for (int64_t lane = 0; lane < kPanel; lane += kWidth) {
       const int64_t lanes = std::min(kWidth, kPanel - lane);
       const int64_t present = std::min(lanes, rows - first - lane);
-      const T* corner = source + (first + lane) * stride;
+      const T* row[kWidth];
+      const T* ahead[kWidth];
+      for (int64_t i = 0; i < kWidth; ++i) {
+        row[i] = source[std::min(first + lane + i, rows - 1)];
+        ahead[i] = source[std::min(first + lane + i + kWidth, rows - 1)];
+      }
       for (int64_t k = 0; k < K; k += kWidth) {
         const int64_t depth = std::min(kWidth, K - k);
         Vec<T> block[kWidth];
         for (int64_t i = 0; i < kWidth; ++i) {
-          __builtin_prefetch(corner + (i + kWidth) * stride + k);
-          block[i] = i < present ? load_first(corner + i * stride + k, depth) : zeros<T>();
+          __builtin_prefetch(ahead[i] + k);
+          block[i] = i < present ? load_first(row[i] + k, depth) : zeros<T>();
         }
         transpose(block);
         for (int64_t i = 0; i < depth; ++i)
@@ -151,23 +174,53 @@ inline void pack_transposing(int64_t rows, int64_t K, const T* source, int64_t s
   }
 }
 
-/// Packs columns into panels of kPanel lanes: panel[k * kPanel + i] = source[k * stride + i], k <
-/// K. The matrix has `columns` columns; lanes past them are filled with 0. Whole rows are read at a
+namespace detail {
+/// kPanel lanes, of which the first `count` are copied and the others 0.
+template <class T, int64_t kPanel>
+inline void copy_lanes(const T* from, int64_t count, T* to) {
+  constexpr int64_t kWidth = Vec<T>::kWidth;
+#pragma GCC unroll 4
+  for (int64_t i = 0; i < kPanel; i += kWidth) {
+    const Vec<T> lanes = load_first(from + i, std::clamp<int64_t>(count - i, 0, kWidth));
+    store_first(to + i, lanes, std::min(kWidth, kPanel - i));
+  }
+}
+}  // namespace detail
+
+/// Packs columns into panels of kPanel lanes: panel[k * kPanel + i] = source[k][first + i], k < K.
+/// The rows have `columns` columns; lanes past them are filled with 0. Whole rows are read at a
 /// time.
 template <class T, int64_t kPanel>
-inline void pack_copying(int64_t columns, int64_t K, const T* source, int64_t stride, T* packed) {
+inline void pack_copying(int64_t columns, int64_t K, const MatrixRows<T>& source, T* packed) {
+  constexpr int64_t kRowsAhead = 8;
   const int64_t full = columns / kPanel;
+  const int64_t rest = columns - full * kPanel;
   for (int64_t k = 0; k < K; ++k) {
-    const T* row = source + k * stride;
+    const T* row = source[k];
+    const T* ahead = source[std::min(k + kRowsAhead, K - 1)];
     T* lanes = packed + k * kPanel;
-    for (int64_t panel = 0; panel < full; ++panel, row += kPanel, lanes += kPanel * K) {
-      __builtin_prefetch(row + 8 * stride);
-      std::memcpy(lanes, row, kPanel * sizeof(T));
+    for (int64_t panel = 0; panel < full; ++panel, lanes += kPanel * K) {
+      __builtin_prefetch(ahead + panel * kPanel);
+      detail::copy_lanes<T, kPanel>(row + panel * kPanel, kPanel, lanes);
     }
-    if (const int64_t rest = columns - full * kPanel; rest > 0) {
-      std::copy_n(row, rest, lanes);
-      std::fill(lanes + rest, lanes + kPanel, T{0});
-    }
+    if (rest > 0) detail::copy_lanes<T, kPanel>(row + full * kPanel, rest, lanes);
+  }
+}
+
+/// Packs one way or the other: op(X) is [lanes, depths], and lies in memory like that
+/// (`rows_are_lanes`) or transposed.
+template <class T, int64_t kPanel>
+inline void pack_operand(const GemmOperand<T>& x, bool rows_are_lanes, int64_t lane, int64_t lanes,
+                         int64_t depth, int64_t K, T* packed) {
+  const int64_t row = rows_are_lanes ? lane : depth;
+  const int64_t column = rows_are_lanes ? depth : lane;
+  const MatrixRows<T> rows = x.index == nullptr
+                                 ? MatrixRows<T>{x.data + row * x.stride + column, x.stride}
+                                 : MatrixRows<T>{x.data + column, x.stride, x.index + row};
+  if (rows_are_lanes) {
+    pack_transposing<T, kPanel>(lanes, K, rows, packed);
+  } else {
+    pack_copying<T, kPanel>(lanes, K, rows, packed);
   }
 }
 
@@ -175,28 +228,18 @@ inline void pack_copying(int64_t columns, int64_t K, const T* source, int64_t st
 template <class T>
 inline void pack_a(const GemmOperand<T>& a, int64_t row, int64_t rows, int64_t depth, int64_t K,
                    T* packed) {
-  if (a.transposed) {
-    pack_copying<T, kTileRows>(rows, K, a.data + depth * a.stride + row, a.stride, packed);
-  } else {
-    pack_transposing<T, kTileRows>(rows, K, a.data + row * a.stride + depth, a.stride, packed);
-  }
+  pack_operand<T, kTileRows>(a, !a.transposed, row, rows, depth, K, packed);
 }
 
 /// Packs columns [column, column + columns) and depths [depth, depth + K) of op(B) into panels.
 template <class T>
 inline void pack_b(const GemmOperand<T>& b, int64_t column, int64_t columns, int64_t depth,
                    int64_t K, T* packed) {
-  if (b.transposed) {
-    pack_transposing<T, kTileColumns<T>>(columns, K, b.data + column * b.stride + depth, b.stride,
-                                         packed);
-  } else {
-    pack_copying<T, kTileColumns<T>>(columns, K, b.data + depth * b.stride + column, b.stride,
-                                     packed);
-  }
+  pack_operand<T, kTileColumns<T>>(b, b.transposed, column, columns, depth, K, packed);
 }
 
 /// Longest chain of one accumulator: longer K is cut into equal blocks, by K alone.
-inline constexpr int64_t kMaxDepth = 256;
+inline constexpr int64_t kMaxDepth = 512;
 [[nodiscard]] constexpr int64_t depth_block(int64_t K) {
   const int64_t blocks = (K + kMaxDepth - 1) / kMaxDepth;
   return blocks <= 1 ? K : (K + blocks - 1) / blocks;

@@ -30,10 +30,17 @@ template <class T>
 void grouped_gemm_grad_x(const Groups& groups, const T* grad_y, const T* weight,
                          const Gradient<T>& grad_x);
 
+/// Rows in expert order: those of `data` one after another, or, gathered, row index[r] for row r.
+template <class T>
+struct ExpertRows {
+  const T* data;
+  const int32_t* index = nullptr;  // [R]
+};
+
 /// grad_weight[e, o, i] (+)= sum over rows r of e, in order, of grad_y[r, o] x[r, i]; the
 /// overwritten gradient of an expert without rows is zero.
 template <class T>
-void grouped_gemm_grad_weight(const Groups& groups, const T* grad_y, const T* x,
-                              const Gradient<T>& grad_weight);
+void grouped_gemm_grad_weight(const Groups& groups, const ExpertRows<T>& grad_y,
+                              const ExpertRows<T>& x, const Gradient<T>& grad_weight);
 
 }  // namespace sluice::kernels

@@ -11,7 +11,7 @@
 namespace sluice::kernels {
 namespace {
 
-constexpr int64_t kLogitsPerChunk = int64_t{1} << 21;
+constexpr int64_t kLogitsPerChunk = int64_t{1} << 22;
 
 /// One token: its loss and log-sum-exp; `z` [V] becomes dz when gradients are wanted.
 template <class T>

@@ -2,6 +2,7 @@
 // Sums. Every order of addition is fixed by the size of the problem.
 
 #include <cstdint>
+#include <span>
 
 #include "autograd/kernels/gradient.h"
 
@@ -13,6 +14,10 @@ template <class T>
 /// sum_i x[i]^2, added in f64: squares of f32 neither overflow nor vanish.
 template <class T>
 [[nodiscard]] double sum_of_squares(int64_t n, const T* x);
+/// sums[k] = sum_of_squares of arrays[k], to the same bits, all arrays in one parallel loop that
+/// reads at the speed of memory.
+template <class T>
+void sums_of_squares(std::span<const std::span<const T>> arrays, std::span<double> sums);
 
 /// y[row] = sum_col x[row, col]
 template <class T>

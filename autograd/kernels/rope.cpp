@@ -62,32 +62,11 @@ void check(const RopeConfig& config) {
                config.beta_slow, config.beta_fast);
 }
 
-/// One token's heads; put(index, value) leaves element `index` of the token. `sign` is -1 to turn
-/// backwards.
+/// One token's heads; put(index, value) leaves element `index` of the token.
 template <class T, class Put>
 void rotate_token(const Rope<T>& r, int64_t token, T sign, const T* x, Put&& put) {
-  const int64_t row = r.position[token] * r.pairs;
-  const T* cos = r.cos + row;
-  const T* sin = r.sin + row;
-  for (int64_t head = 0; head < r.H; ++head) {
-    const int64_t start = head * r.P;
-    if (r.layout == RopeLayout::half_split) {
-      for (int64_t i = 0; i < r.pairs; ++i) {
-        const int64_t a = start + i;
-        put(a, x[a] * cos[i] - x[a + r.pairs] * (sign * sin[i]));
-      }
-      for (int64_t i = 0; i < r.pairs; ++i) {
-        const int64_t b = start + r.pairs + i;
-        put(b, x[b] * cos[i] + x[b - r.pairs] * (sign * sin[i]));
-      }
-    } else {
-      for (int64_t i = 0; i < r.pairs; ++i) {
-        const int64_t a = start + 2 * i;
-        put(a, x[a] * cos[i] - x[a + 1] * (sign * sin[i]));
-        put(a + 1, x[a + 1] * cos[i] + x[a] * (sign * sin[i]));
-      }
-    }
-    for (int64_t i = start + 2 * r.pairs; i < start + r.P; ++i) put(i, x[i]);
+  for (int64_t start = 0; start < r.H * r.P; start += r.P) {
+    rotate_head(r, token, sign, x + start, [&](int64_t i, T value) { put(start + i, value); });
   }
 }
 

@@ -65,6 +65,28 @@ struct Rope {
   const T* sin;             // [positions, pairs]
 };
 
+/// One head of a token: put(i, value) leaves element i < P of what x [P] turns into. `sign` is -1 to
+/// turn backwards. H is not read.
+template <class T, class Put>
+inline void rotate_head(const Rope<T>& r, int64_t token, T sign, const T* x, Put&& put) {
+  const T* cos = r.cos + r.position[token] * r.pairs;
+  const T* sin = r.sin + r.position[token] * r.pairs;
+  if (r.layout == RopeLayout::half_split) {
+    for (int64_t i = 0; i < r.pairs; ++i) {
+      put(i, x[i] * cos[i] - x[i + r.pairs] * (sign * sin[i]));
+    }
+    for (int64_t i = 0; i < r.pairs; ++i) {
+      put(r.pairs + i, x[r.pairs + i] * cos[i] + x[i] * (sign * sin[i]));
+    }
+  } else {
+    for (int64_t i = 0; i < r.pairs; ++i) {
+      put(2 * i, x[2 * i] * cos[i] - x[2 * i + 1] * (sign * sin[i]));
+      put(2 * i + 1, x[2 * i + 1] * cos[i] + x[2 * i] * (sign * sin[i]));
+    }
+  }
+  for (int64_t i = 2 * r.pairs; i < r.P; ++i) put(i, x[i]);
+}
+
 /// x and y are [N, H, P].
 template <class T>
 void rope(int64_t N, const Rope<T>& rotation, const T* x, T* y);

@@ -32,6 +32,7 @@ struct ExpConstants<float> {
   static constexpr float kRound = 12582912.0F;  // 1.5 * 2^23: adding it rounds to an integer
   static constexpr float kLowest = -104.0F;     // below half the smallest denormal
   static constexpr float kHighest = 89.0F;      // above the largest finite
+  static constexpr float kLowestNormal = -87.0F;
   static constexpr int32_t kBias = 127;
   static constexpr int kMantissaBits = 23;
   static constexpr float kP[] = {0.5F, 0.16666576845993977F, 0.041666554437685938F,
@@ -46,6 +47,7 @@ struct ExpConstants<double> {
   static constexpr double kRound = 6755399441055744.0;  // 1.5 * 2^52
   static constexpr double kLowest = -746.0;
   static constexpr double kHighest = 710.0;
+  static constexpr double kLowestNormal = -708.0;
   static constexpr int64_t kBias = 1023;
   static constexpr int kMantissaBits = 52;
   static constexpr double kP[] = {0.50000000000000011,    0.16666666666666669,
@@ -66,15 +68,18 @@ template <class T>
 
 }  // namespace detail
 
-/// e^x. exp(-inf) = 0, overflow gives inf, NaN stays NaN; denormal results are right to the last
-/// bit but one.
+namespace detail {
+/// exp(x) = mantissa * 2^n for x between the constants' bounds.
 template <class T>
-[[nodiscard]] inline Vec<T> exp(Vec<T> x) {
-  using Constants = detail::ExpConstants<T>;
-  // The bound comes first: max and min give their second operand when it is a NaN.
-  x = max(broadcast(Constants::kLowest), x);
-  x = min(broadcast(Constants::kHighest), x);
+struct ExpParts {
+  Vec<T> mantissa;  // between 0.7 and 1.42
+  Vec<T> n;         // a whole number
+  Vec<T> shifted;   // n + kRound
+};
 
+template <class T>
+[[nodiscard]] inline ExpParts<T> exp_parts(Vec<T> x) {
+  using Constants = ExpConstants<T>;
   const Vec<T> shifted = fma(x, broadcast(Constants::kLog2E), broadcast(Constants::kRound));
   const Vec<T> n = shifted - broadcast(Constants::kRound);
   Vec<T> r = fma(n, broadcast(-Constants::kLn2High), x);
@@ -83,23 +88,55 @@ template <class T>
   constexpr int kTerms = static_cast<int>(sizeof(Constants::kP) / sizeof(T));
   Vec<T> p = broadcast(Constants::kP[kTerms - 1]);
   for (int i = kTerms - 2; i >= 0; --i) p = fma(p, r, broadcast(Constants::kP[i]));
-  const Vec<T> mantissa = fma(r * r, p, r) + broadcast(T{1});
+  return {fma(r * r, p, r) + broadcast(T{1}), n, shifted};
+}
 
+/// n as an integer.
+template <class T>
+[[nodiscard]] inline typename Vec<T>::Bits exponent_bits(const ExpParts<T>& parts) {
+  const Vec<T> round = broadcast(ExpConstants<T>::kRound);
+  typename Vec<T>::Bits shifted_bits;
+  typename Vec<T>::Bits round_bits;
+  std::memcpy(&shifted_bits, &parts.shifted.v, sizeof(shifted_bits));
+  std::memcpy(&round_bits, &round.v, sizeof(round_bits));
+  return shifted_bits - round_bits;
+}
+}  // namespace detail
+
+/// e^x. exp(-inf) = 0, overflow gives inf, NaN stays NaN; denormal results are right to the last
+/// bit but one.
+template <class T>
+[[nodiscard]] inline Vec<T> exp(Vec<T> x) {
+  using Constants = detail::ExpConstants<T>;
+  // The bound comes first: max and min give their second operand when it is a NaN.
+  x = max(broadcast(Constants::kLowest), x);
+  x = min(broadcast(Constants::kHighest), x);
+  const detail::ExpParts<T> parts = detail::exp_parts(x);
 #if defined(__AVX512F__)
-  return scale_by_power_of_two(mantissa, n);
+  return scale_by_power_of_two(parts.mantissa, parts.n);
 #else
   // 2^n in two factors, since n reaches past both ends of the exponent: the last product rounds
   // once.
   using Bits = typename Vec<T>::Bits;
-  const Vec<T> round = broadcast(Constants::kRound);
-  Bits shifted_bits;
-  Bits round_bits;
-  std::memcpy(&shifted_bits, &shifted.v, sizeof(Bits));
-  std::memcpy(&round_bits, &round.v, sizeof(Bits));
-  const Bits exponent = shifted_bits - round_bits;
+  const Bits exponent = detail::exponent_bits(parts);
   const Bits half = exponent >> 1;
-  return mantissa * detail::power_of_two<T>(half) * detail::power_of_two<T>(exponent - half);
+  return parts.mantissa * detail::power_of_two<T>(half) * detail::power_of_two<T>(exponent - half);
 #endif
+}
+
+/// e^x for x up to 1, or NaN, without denormal results: 0 where x is below -87 (f32) or -708 (f64).
+/// For sums in which 1 is among the terms, and where many x may be -inf: a processor can take a
+/// hundred times as long over a denormal.
+template <class T>
+[[nodiscard]] inline Vec<T> exp_of_negative(Vec<T> x) {
+  using Constants = detail::ExpConstants<T>;
+  const detail::ExpParts<T> parts = detail::exp_parts(max(broadcast(Constants::kLowestNormal), x));
+#if defined(__AVX512F__)
+  const Vec<T> result = scale_by_power_of_two(parts.mantissa, parts.n);
+#else
+  const Vec<T> result = parts.mantissa * detail::power_of_two<T>(detail::exponent_bits(parts));
+#endif
+  return select_less(x, broadcast(Constants::kLowestNormal), zeros<T>(), result);
 }
 
 /// 1 / (1 + e^-x), without overflow at either end.

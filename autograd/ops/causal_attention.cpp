@@ -21,8 +21,27 @@ OpSample sample(std::string label, SampleFactory& make, const Shape& q, const Sh
           }};
 }
 
+/// The same documents with rotary positions that begin again in each.
+OpSample turned_sample(std::string label, SampleFactory& make, RopeLayout layout, int64_t width,
+                       int64_t rotary_dim) {
+  OpSample result{.label = std::move(label),
+                  .inputs = {make.uniform({9, 4, width}), make.uniform({9, 2, width}),
+                             make.uniform({9, 2, width})},
+                  .differentiable = {true, true, true}};
+  const AttentionRope rope{make.integers({9}, {0, 0, 1, 2, 0, 1, 2, 3, 4}),
+                           rope_table(make.pool(), make.dtype(), {.rotary_dim = rotary_dim}, 5),
+                           layout};
+  result.apply = [rope](Tape& tape, std::span<const Tensor> in) -> std::vector<Tensor> {
+    static constexpr int64_t kDocuments[] = {0, 1, 4, 9};
+    return {causal_attention(tape, in[0], in[1], in[2], {kDocuments, 0.5, {}, rope})};
+  };
+  return result;
+}
+
 std::vector<OpSample> samples(SampleFactory& make) {
-  return {sample("one document", make, {7, 2, 4}, {7, 2, 4}, {0, 7}),
+  return {turned_sample("rope in halves", make, RopeLayout::half_split, 6, 6),
+          turned_sample("interleaved rope of a part", make, RopeLayout::interleaved, 7, 4),
+          sample("one document", make, {7, 2, 4}, {7, 2, 4}, {0, 7}),
           sample("grouped queries", make, {6, 4, 3}, {6, 2, 3}, {0, 6}),
           sample("packed documents", make, {9, 2, 4}, {9, 1, 4}, {0, 1, 4, 9}),
           sample("window", make, {9, 2, 4}, {9, 2, 4}, {0, 9}, 3),
@@ -88,6 +107,14 @@ KernelCost cost_of(const kernels::AttentionShape& shape, double pairs, int produ
   return cost;
 }
 
+/// How q and k turn; nothing without positions.
+template <class T>
+std::optional<kernels::Rope<T>> rope_of(const Tensor& q, RopeLayout layout, const Tensor& positions,
+                                        const Tensor& cos, const Tensor& sin) {
+  if (!positions.defined()) return {};
+  return rope_view<T>(q, layout, positions, cos, sin);
+}
+
 }  // namespace
 
 const OpInfo& causal_attention_info() {
@@ -106,6 +133,8 @@ Tensor causal_attention(Tape& tape, const Tensor& q, const Tensor& k, const Tens
   const int64_t end = documents.empty() ? 0 : documents.back();
   SLUICE_CHECK(ShapeError, end == q.dim(0), "{}: documents end at token {}, q has {} tokens", kOp,
                end, q.dim(0));
+  const AttentionRope rope = options.rope.value_or(AttentionRope{});
+  if (options.rope) check_rope(kOp, q, rope.positions, rope.table);
   ArenaScope scratch(thread_arena());
   const auto segments = segments_of(scratch, documents);
   const auto shape = shape_of(q, k, options.scale, options.window);
@@ -116,14 +145,17 @@ Tensor causal_attention(Tape& tape, const Tensor& q, const Tensor& k, const Tens
   Tensor lse = backward_follows ? tape.empty({q.dim(0), q.dim(1)}, q.dtype()) : Tensor();
   tape.run(causal_attention_info(), cost_of(shape, pairs, 2, {q, k, v, o}), [&] {
     dispatch_float(q.dtype(), [&]<class T>() {
-      kernels::causal_attention<T>(shape, segments,
-                                   {q.data<T>(), k.data<T>(), v.data<T>(), o.data<T>(),
-                                    lse.defined() ? lse.data<T>() : nullptr});
+      const auto turn = rope_of<T>(q, rope.layout, rope.positions, rope.table.cos, rope.table.sin);
+      kernels::causal_attention<T>(
+          shape, segments,
+          {q.data<T>(), k.data<T>(), v.data<T>(), o.data<T>(),
+           lse.defined() ? lse.data<T>() : nullptr, turn ? &*turn : nullptr});
     });
   });
   tape.record(
-      causal_attention_info(), {q, k, v}, {&o}, {q, k, v, o, lse},
-      [shape, pairs, documents](Backward& b) {
+      causal_attention_info(), {q, k, v}, {&o},
+      {q, k, v, o, lse, rope.positions, rope.table.cos, rope.table.sin},
+      [shape, pairs, documents, layout = rope.layout](Backward& b) {
         const Tensor grad_o = b.grad(0);
         GradTarget grad_q = wanted_target(b, 0);
         GradTarget grad_k = wanted_target(b, 1);
@@ -133,11 +165,12 @@ Tensor causal_attention(Tape& tape, const Tensor& q, const Tensor& k, const Tens
         // Two products for each of the forward's: the scores, computed again, are no useful work.
         b.run(cost_of(shape, pairs, 4, {grad_o, grad_q.tensor, grad_k.tensor, grad_v.tensor}), [&] {
           dispatch_float(grad_o.dtype(), [&]<class T>() {
+            const auto turn = rope_of<T>(b.saved(0), layout, b.saved(5), b.saved(6), b.saved(7));
             kernels::causal_attention_backward<T>(
                 shape, backward_segments,
                 {b.saved(0).data<T>(), b.saved(1).data<T>(), b.saved(2).data<T>(),
                  b.saved(3).data<T>(), b.saved(4).data<T>(), grad_o.data<T>(), gradient<T>(grad_q),
-                 gradient<T>(grad_k), gradient<T>(grad_v)});
+                 gradient<T>(grad_k), gradient<T>(grad_v), turn ? &*turn : nullptr});
           });
         });
       });

@@ -60,6 +60,23 @@ inline void check_alike(std::string_view op, const Operand& a, const Operand& b)
                b.tensor.shape());
 }
 
+/// [E + 1] i32 from 0 to `rows`, non-decreasing: expert e has rows offsets[e] .. offsets[e + 1] - 1.
+inline void check_expert_offsets(std::string_view op, const Tensor& offsets, int64_t experts,
+                                 int64_t rows) {
+  check_dtype(op, "offsets", offsets, DType::i32);
+  check_shape(op, "offsets", offsets, {experts + 1});
+  if (!offsets.has_memory()) return;
+  const auto values = offsets.span<int32_t>();
+  for (size_t e = 0; e + 1 < values.size(); ++e) {
+    SLUICE_CHECK(ShapeError, values[e] <= values[e + 1],
+                 "{}: offsets decrease from {} to {} at expert {}", op, values[e], values[e + 1],
+                 e);
+  }
+  SLUICE_CHECK(ShapeError, values.front() == 0 && values.back() == rows,
+               "{}: offsets run from {} to {}, x has rows 0 to {}", op, values.front(),
+               values.back(), rows);
+}
+
 /// The cost of a kernel that reads or writes each of these once.
 [[nodiscard]] inline KernelCost moving(std::initializer_list<Tensor> tensors) {
   KernelCost cost;

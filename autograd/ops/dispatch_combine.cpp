@@ -46,10 +46,12 @@ DispatchPlan make_dispatch_plan(Pool& pool, std::span<const int32_t> expert, int
                std::numeric_limits<int32_t>::max());
   const kernels::Assignments assignments{
       .N = tokens, .k = top_k, .E = experts, .expert = expert.data()};
-  std::vector<int32_t> offsets(static_cast<size_t>(experts) + 1);
+  ArenaScope scratch(thread_arena());
+  const std::span<int32_t> offsets(scratch.allocate<int32_t>(experts + 1),
+                                   static_cast<size_t>(experts) + 1);
   kernels::count_by_expert(assignments, offsets.data());
   const int64_t R = offsets.back();
-  DispatchPlan plan{Tensor::of<int32_t>(pool, {experts + 1}, offsets),
+  DispatchPlan plan{Tensor::of<int32_t>(pool, {experts + 1}, std::span<const int32_t>(offsets)),
                     Tensor::empty(pool, {R}, DType::i32), Tensor::empty(pool, {R}, DType::i32),
                     Tensor::empty(pool, {tokens, top_k}, DType::i32)};
   if (pool.shapes_only()) return plan;

@@ -34,21 +34,6 @@ std::vector<OpSample> misuses(SampleFactory& make) {
           sample("weight of two dimensions", make, {9, 5}, {4, 5}, {0, 9})};
 }
 
-void check_offsets(const Tensor& offsets, int64_t experts, int64_t rows) {
-  check_dtype(kOp, "offsets", offsets, DType::i32);
-  check_shape(kOp, "offsets", offsets, {experts + 1});
-  if (!offsets.has_memory()) return;
-  const auto values = offsets.span<int32_t>();
-  for (size_t e = 0; e + 1 < values.size(); ++e) {
-    SLUICE_CHECK(ShapeError, values[e] <= values[e + 1],
-                 "{}: offsets decrease from {} to {} at expert {}", kOp, values[e], values[e + 1],
-                 e);
-  }
-  SLUICE_CHECK(ShapeError, values.front() == 0 && values.back() == rows,
-               "{}: offsets run from {} to {}, x has rows 0 to {}", kOp, values.front(),
-               values.back(), rows);
-}
-
 KernelCost cost_of(const kernels::Groups& groups, int64_t rows, const Tensor& a, const Tensor& b,
                    const Tensor& c) {
   KernelCost cost = moving({a, b, c});
@@ -78,7 +63,7 @@ Tensor grouped_matmul(Tape& tape, const Tensor& x, const Tensor& weight, const T
   SLUICE_CHECK(ShapeError, x.dim(1) == weight.dim(2),
                "{}: x is {} but weight is {}; last dimensions {} and {} differ", kOp, x.shape(),
                weight.shape(), x.dim(1), weight.dim(2));
-  check_offsets(offsets, weight.dim(0), x.dim(0));
+  check_expert_offsets(kOp, offsets, weight.dim(0), x.dim(0));
   const int64_t rows = x.dim(0);
   Tensor y = tape.empty({rows, weight.dim(1)}, x.dtype());
   const kernels::Groups groups = groups_of(weight, offsets);
@@ -106,8 +91,8 @@ Tensor grouped_matmul(Tape& tape, const Tensor& x, const Tensor& weight, const T
                   GradTarget grad_weight = b.target(1);
                   b.run(cost_of(groups_, rows, grad_y, b.saved(0), grad_weight.tensor), [&] {
                     dispatch_float(grad_y.dtype(), [&]<class T>() {
-                      kernels::grouped_gemm_grad_weight<T>(groups_, grad_y.data<T>(),
-                                                           b.saved(0).data<T>(),
+                      kernels::grouped_gemm_grad_weight<T>(groups_, {grad_y.data<T>()},
+                                                           {b.saved(0).data<T>()},
                                                            gradient<T>(grad_weight));
                     });
                   });

@@ -98,11 +98,7 @@ std::vector<OpSample> linear_misuses(SampleFactory& make) {
           linear_sample("weight of three dimensions", make, {5, 7}, {1, 3, 7}, {})};
 }
 
-Shape with_last(const Shape& shape, int64_t last) {
-  std::vector<int64_t> dims(shape.dims().begin(), shape.dims().end());
-  dims.back() = last;
-  return Shape(dims);
-}
+Shape with_last(const Shape& shape, int64_t last) { return shape.resized(-1, last); }
 
 }  // namespace
 

@@ -138,10 +138,9 @@ void check_parts(std::string_view op, std::span<const Tensor> parts, int min_ran
 
 /// The shape of the parts joined along `axis`.
 Shape joined(std::span<const Tensor> parts, int axis) {
-  std::vector<int64_t> dims(parts[0].shape().dims().begin(), parts[0].shape().dims().end());
-  dims[static_cast<size_t>(axis)] = 0;
-  for (const Tensor& part : parts) dims[static_cast<size_t>(axis)] += part.dim(axis);
-  return Shape(dims);
+  int64_t size = 0;
+  for (const Tensor& part : parts) size += part.dim(axis);
+  return parts[0].shape().resized(axis, size);
 }
 
 Tensor rows_1_to_3(Tape& tape, std::span<const Tensor> in) { return slice_rows(tape, in[0], 1, 3); }
@@ -191,9 +190,8 @@ const OpInfo& slice_rows_info() {
 Tensor slice_rows(Tape& tape, const Tensor& x, int64_t begin, int64_t end) {
   check_min_rank("slice_rows", "x", x, 1);
   check_range("slice_rows", x, x.dim(0), begin, end);
-  std::vector<int64_t> dims(x.shape().dims().begin(), x.shape().dims().end());
-  dims[0] = end - begin;
-  return slice(tape, slice_rows_info(), x, Shape(dims), row_block(x.shape(), begin, end - begin));
+  return slice(tape, slice_rows_info(), x, x.shape().resized(0, end - begin),
+               row_block(x.shape(), begin, end - begin));
 }
 
 const OpInfo& slice_columns_info() {

@@ -42,27 +42,14 @@ std::vector<OpSample> misuses(SampleFactory& make) {
           sample(make, "no heads", {2, 8}, two, eight, layout)};
 }
 
-void check_positions(const Tensor& positions, int64_t limit) {
+void check_positions(std::string_view op, const Tensor& positions, int64_t limit) {
   if (!positions.has_memory()) return;
   const auto all = positions.span<int32_t>();
   for (size_t n = 0; n < all.size(); ++n) {
     SLUICE_CHECK(ShapeError, all[n] >= 0 && all[n] < limit,
-                 "rope: token {} is at position {}, allowed 0 to {} (the table's length)", n,
+                 "{}: token {} is at position {}, allowed 0 to {} (the table's length)", op, n,
                  all[n], limit - 1);
   }
-}
-
-/// The kernel's view of x's shape, the positions and the table.
-template <class T>
-kernels::Rope<T> rotation(const Shape& x, RopeLayout layout, const Tensor& positions,
-                          const Tensor& cos, const Tensor& sin) {
-  return {.H = x[1],
-          .P = x[2],
-          .pairs = cos.dim(1),
-          .layout = layout,
-          .position = positions.data<int32_t>(),
-          .cos = cos.data<T>(),
-          .sin = sin.data<T>()};
 }
 
 }  // namespace
@@ -86,20 +73,25 @@ const OpInfo& rope_info() {
   return kInfo;
 }
 
+void check_rope(std::string_view op, const Tensor& x, const Tensor& positions,
+                const RopeTable& table) {
+  check_same_dtype(op, {"x", x}, {"table", table.cos});
+  check_dtype(op, "positions", positions, DType::i32);
+  check_rank(op, "x", x, 3, "[N, H, P]");
+  check_shape(op, "positions", positions, {x.dim(0)});
+  SLUICE_CHECK(ShapeError, 2 * table.cos.dim(1) <= x.dim(2),
+               "{}: x is {} but the table rotates {} elements of each head", op, x.shape(),
+               2 * table.cos.dim(1));
+  check_positions(op, positions, table.cos.dim(0));
+}
+
 Tensor rope(Tape& tape, const Tensor& x, const Tensor& positions, const RopeTable& table,
             RopeLayout layout) {
-  check_same_dtype("rope", {"x", x}, {"table", table.cos});
-  check_dtype("rope", "positions", positions, DType::i32);
-  check_rank("rope", "x", x, 3, "[N, H, P]");
-  check_shape("rope", "positions", positions, {x.dim(0)});
-  SLUICE_CHECK(ShapeError, 2 * table.cos.dim(1) <= x.dim(2),
-               "rope: x is {} but the table rotates {} elements of each head", x.shape(),
-               2 * table.cos.dim(1));
-  check_positions(positions, table.cos.dim(0));
+  check_rope("rope", x, positions, table);
   Tensor y = tape.empty(x.shape(), x.dtype());
   tape.run(rope_info(), moving({x, y}), [&] {
     dispatch_float(x.dtype(), [&]<class T>() {
-      kernels::rope<T>(x.dim(0), rotation<T>(x.shape(), layout, positions, table.cos, table.sin),
+      kernels::rope<T>(x.dim(0), rope_view<T>(x, layout, positions, table.cos, table.sin),
                        x.data<T>(), y.data<T>());
     });
   });
@@ -108,9 +100,9 @@ Tensor rope(Tape& tape, const Tensor& x, const Tensor& positions, const RopeTabl
     GradTarget grad_x = b.target(0);
     b.run(moving({grad_y, grad_x.tensor}), [&] {
       dispatch_float(grad_y.dtype(), [&]<class T>() {
-        kernels::rope_backward<T>(
-            grad_y.dim(0), rotation<T>(grad_y.shape(), layout, b.saved(0), b.saved(1), b.saved(2)),
-            grad_y.data<T>(), gradient<T>(grad_x));
+        kernels::rope_backward<T>(grad_y.dim(0),
+                                  rope_view<T>(grad_y, layout, b.saved(0), b.saved(1), b.saved(2)),
+                                  grad_y.data<T>(), gradient<T>(grad_x));
       });
     });
   });

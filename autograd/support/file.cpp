@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdint>
 #include <memory>
 #include <system_error>
 
@@ -40,6 +41,37 @@ int write_all(FileSystem& files, int descriptor, std::span<const std::byte> byte
     bytes = bytes.subspan(static_cast<size_t>(written));
   }
   return 0;
+}
+
+// Writes the front of `bytes` into a new file past the page cache, as much as the file system takes
+// that way, and returns how much that is; `error` becomes the errno of what failed otherwise.
+size_t write_direct(FileSystem& files, const char* path, std::span<const std::byte> bytes,
+                    int& error) {
+  const auto refuses = [](int reason) { return reason == EINVAL || reason == ENOTSUP; };
+  constexpr auto kBlock = static_cast<size_t>(kDirectAlignment);
+  constexpr size_t kMostAtOnce = size_t{4} << 20;
+  const size_t whole = bytes.size() / kBlock * kBlock;
+  const int descriptor = files.open(path, O_WRONLY | O_CREAT | O_TRUNC | O_DIRECT);
+  if (descriptor < 0) {
+    error = refuses(errno) ? 0 : errno;
+    return 0;
+  }
+  size_t done = 0;
+  while (done < whole && done % kBlock == 0 && error == 0) {
+    const ssize_t written =
+        files.write(descriptor, bytes.data() + done, std::min(kMostAtOnce, whole - done));
+    if (written > 0) {
+      done += static_cast<size_t>(written);
+    } else if (written == 0) {
+      error = ENOSPC;
+    } else if (refuses(errno)) {
+      break;
+    } else if (errno != EINTR) {
+      error = errno;
+    }
+  }
+  if (files.close(descriptor) < 0 && error == 0) error = errno;
+  return done;
 }
 
 // Makes a rename or a creation in `folder` durable; 0 or errno.
@@ -103,11 +135,13 @@ void PendingFile::rename() {
   if (error != 0) fail(raise_, path_, "sync the folder", error);
 }
 
-void write_file_atomically(FileSystem& files, const std::filesystem::path& path,
-                           std::span<const std::span<const std::byte>> pieces, RaiseError raise) {
-  PendingFile pending(files, path, raise);
-  const int descriptor = files.open(pending.temporary().c_str(), O_WRONLY | O_CREAT | O_TRUNC);
-  if (descriptor < 0) fail(raise, path, "create", errno);
+namespace {
+
+// Writes the pieces behind what the temporary file holds already, syncs it and renames it.
+void write_and_rename(FileSystem& files, PendingFile& pending, int creation_flags,
+                      std::span<const std::span<const std::byte>> pieces, RaiseError raise) {
+  const int descriptor = files.open(pending.temporary().c_str(), O_WRONLY | creation_flags);
+  if (descriptor < 0) fail(raise, pending.path(), "create", errno);
 
   int error = 0;
   for (const auto piece : pieces) {
@@ -116,14 +150,38 @@ void write_file_atomically(FileSystem& files, const std::filesystem::path& path,
   if (error == 0 && files.sync(descriptor) < 0) error = errno;
   // A failed close may be the first sign of a full or broken disk.
   if (files.close(descriptor) < 0 && error == 0) error = errno;
-  if (error != 0) fail(raise, path, "write", error);
+  if (error != 0) fail(raise, pending.path(), "write", error);
   pending.rename();
+}
+
+}  // namespace
+
+void write_file_atomically(FileSystem& files, const std::filesystem::path& path,
+                           std::span<const std::span<const std::byte>> pieces, RaiseError raise) {
+  PendingFile pending(files, path, raise);
+  write_and_rename(files, pending, O_CREAT | O_TRUNC, pieces, raise);
 }
 
 void write_file_atomically(FileSystem& files, const std::filesystem::path& path,
                            std::span<const std::byte> bytes, RaiseError raise) {
   const std::array<std::span<const std::byte>, 1> pieces{bytes};
   write_file_atomically(files, path, pieces, raise);
+}
+
+void write_large_file_atomically(FileSystem& files, const std::filesystem::path& path,
+                                 std::span<const std::byte> bytes, RaiseError raise) {
+  constexpr size_t kWorthIt = size_t{1} << 20;
+  const bool is_aligned = reinterpret_cast<uintptr_t>(bytes.data()) % kDirectAlignment == 0;
+  if (!is_aligned || bytes.size() < kWorthIt) {
+    write_file_atomically(files, path, bytes, raise);
+    return;
+  }
+  PendingFile pending(files, path, raise);
+  int error = 0;
+  const size_t done = write_direct(files, pending.temporary().c_str(), bytes, error);
+  if (error != 0) fail(raise, path, "write", error);
+  const std::array<std::span<const std::byte>, 1> rest{bytes.subspan(done)};
+  write_and_rename(files, pending, done > 0 ? O_APPEND : O_CREAT | O_TRUNC, rest, raise);
 }
 
 void read_file_in_pieces(const std::filesystem::path& path, RaiseError raise,

@@ -55,6 +55,16 @@ void write_file_atomically(FileSystem& files, const std::filesystem::path& path,
 void write_file_atomically(FileSystem& files, const std::filesystem::path& path,
                            std::span<const std::byte> bytes, RaiseError raise);
 
+/// Memory whose start is a multiple of this can go to the disk without a copy.
+inline constexpr int64_t kDirectAlignment = 4096;
+
+/// The same for a large file that is not read again soon: where the file system allows it, whole
+/// blocks go to the disk past the page cache, which costs next to no processor time and leaves in
+/// the cache what is there. `bytes` starts at a multiple of kDirectAlignment, or goes through the
+/// cache.
+void write_large_file_atomically(FileSystem& files, const std::filesystem::path& path,
+                                 std::span<const std::byte> bytes, RaiseError raise);
+
 /// A file that somebody else writes piece by piece, under a temporary name beside its own:
 ///
 ///   PendingFile file(files, "trace.h5", raise_as<DataError>);

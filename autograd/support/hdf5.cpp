@@ -1,9 +1,14 @@
 #include "autograd/support/hdf5.h"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
+#include <cstdlib>
 #include <limits>
 #include <utility>
 
@@ -13,6 +18,33 @@
 namespace sluice::hdf5 {
 using namespace detail;
 
+namespace {
+
+/// A new file, open under `descriptor`, -1 when there is none; its name goes with this object. The
+/// library opens files by name only, and refuses names that are links. What is not written of such a
+/// file takes neither memory nor disk.
+struct TemporaryName {
+  explicit TemporaryName(int& descriptor) {
+    std::error_code error;
+    for (const std::filesystem::path& folder :
+         {std::filesystem::path("/dev/shm"), std::filesystem::temp_directory_path(error)}) {
+      path = (folder / "sluice-outline-XXXXXX").string();
+      descriptor = ::mkostemp(path.data(), O_CLOEXEC);
+      if (descriptor >= 0) return;
+    }
+    path.clear();
+  }
+  ~TemporaryName() {
+    if (!path.empty()) ::unlink(path.c_str());
+  }
+  TemporaryName(const TemporaryName&) = delete;
+  TemporaryName& operator=(const TemporaryName&) = delete;
+
+  std::string path;
+};
+
+}  // namespace
+
 int64_t DatasetInfo::numel() const { return product(dims); }
 
 struct File::State {
@@ -20,6 +52,9 @@ struct File::State {
   RaiseError raise;
   hid_t file = H5I_INVALID_HID;
   int64_t user_block_bytes = 0;
+  // Of an outline: the file behind it, and where reserved elements lie in it.
+  int outline = -1;
+  std::vector<std::pair<int64_t, int64_t>> reserved;  // begin, end
 
   State(std::string file_name, RaiseError raise_error)
       : name(std::move(file_name)), raise(raise_error) {}
@@ -29,9 +64,11 @@ struct File::State {
     return fmt::format("{}@{}", name, static_cast<const void*>(this));
   }
   ~State() {
-    if (file < 0) return;
-    const Library library;
-    H5Fclose(file);
+    if (file >= 0) {
+      const Library library;
+      H5Fclose(file);
+    }
+    if (outline >= 0) ::close(outline);
   }
 
   // `where` is a path in the file, or "" for the file itself.
@@ -207,6 +244,19 @@ File File::create_image(std::string name, RaiseError raise, ImageOptions options
   return File(std::move(state));
 }
 
+File File::create_outline(std::string name, RaiseError raise, int64_t user_block_bytes) {
+  auto state = std::make_unique<State>(std::move(name), raise);
+  const TemporaryName temporary(state->outline);
+  if (state->outline < 0) state->fail("", "no folder for temporary files takes one");
+  const std::string& path = temporary.path;
+  const Library library;
+  const Id access = access_properties();
+  const Id creation = creation_properties(user_block_bytes);
+  state->file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.get(), access.get());
+  state->check(state->file >= 0, "", "cannot create");
+  return File(std::move(state));
+}
+
 File File::create(const std::filesystem::path& path, RaiseError raise, const std::string& name) {
   auto state = std::make_unique<State>(name.empty() ? path.string() : name, raise);
   const Library library;
@@ -375,6 +425,47 @@ void File::read_rows(const std::string& path, ElementType type, int64_t first_ro
   state_->check(H5Dread(dataset.get(), ids_of(type).memory, rows.memory.get(), rows.stored.get(),
                         H5P_DEFAULT, bytes.data()) >= 0,
                 path, "cannot be read");
+}
+
+int64_t File::reserve(const std::string& path, ElementType type, std::span<const int64_t> dims) {
+  const Library library;
+  const Id creation = dataset_properties();
+  H5Pset_alloc_time(creation.get(), H5D_ALLOC_TIME_EARLY);
+  H5Pset_fill_time(creation.get(), H5D_FILL_TIME_NEVER);
+  const Id dataset = state_->create(path, ids_of(type).file, make_space(dims), creation);
+  const int64_t bytes = product(dims) * size_of(type);
+  if (bytes == 0) return -1;
+  const haddr_t offset = H5Dget_offset(dataset.get());
+  state_->check(offset != HADDR_UNDEF, path, "has no place");
+  const auto begin = static_cast<int64_t>(offset);
+  state_->reserved.emplace_back(begin, begin + bytes);
+  return begin;
+}
+
+int64_t File::finish() {
+  close();
+  struct stat status {};
+  if (::fstat(state_->outline, &status) != 0) state_->fail("", "its outline has no size");
+  std::sort(state_->reserved.begin(), state_->reserved.end());
+  return status.st_size;
+}
+
+void File::copy_to(std::span<std::byte> image) const {
+  int64_t at = 0;
+  const auto copy_until = [&](int64_t end) {
+    while (at < end) {
+      const ssize_t got = ::pread(state_->outline, image.data() + at, static_cast<size_t>(end - at),
+                                  static_cast<off_t>(at));
+      if (got < 0 && errno == EINTR) continue;
+      if (got <= 0) state_->fail("", "its outline cannot be read");
+      at += got;
+    }
+  };
+  for (const auto& [begin, end] : state_->reserved) {
+    copy_until(begin);
+    at = end;
+  }
+  copy_until(static_cast<int64_t>(image.size()));
 }
 
 void File::create_table(const std::string& path, ElementType type, int64_t width, int64_t rows_hint,

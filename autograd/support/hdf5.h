@@ -47,6 +47,16 @@ class File {
   /// A file in memory; see image().
   [[nodiscard]] static File create_image(std::string name, RaiseError raise,
                                          ImageOptions options = {});
+  /// A file in memory of which only what describes it takes memory: datasets get their place by
+  /// reserve(), and whoever assembles the file copies their elements there himself.
+  ///
+  ///   auto outline = hdf5::File::create_outline("c.h5", raise_as<CheckpointError>);
+  ///   const int64_t at = outline.reserve("/model/w", ElementType::f32, {8, 4});
+  ///   std::vector<std::byte> image(outline.finish());
+  ///   outline.copy_to(image);                       // all but the elements of reserved datasets
+  ///   std::memcpy(image.data() + at, w, 8 * 4 * 4);
+  [[nodiscard]] static File create_outline(std::string name, RaiseError raise,
+                                           int64_t user_block_bytes = 0);
   /// A file on disk, replaced if it exists. For outputs too large for memory; it is not atomic.
   /// `name` stands in messages, the path when it is empty.
   [[nodiscard]] static File create(const std::filesystem::path& path, RaiseError raise,
@@ -83,6 +93,16 @@ class File {
                   std::span<const std::byte> bytes);
   void read_rows(const std::string& path, ElementType type, int64_t first_row,
                  std::span<std::byte> bytes) const;
+
+  // Outlines.
+  /// A dataset whose elements the caller provides, little-endian: the offset in the file of the
+  /// first of them, -1 when there are none.
+  [[nodiscard]] int64_t reserve(const std::string& path, ElementType type,
+                                std::span<const int64_t> dims);
+  /// Closes the file, which takes only copy_to() from then on, and gives its size in bytes.
+  [[nodiscard]] int64_t finish();
+  /// Copies everything but reserved elements to the same place in `image`, of finish() bytes.
+  void copy_to(std::span<std::byte> image) const;
 
   // Tables that grow at their end: [rows, width], or [rows] for a width of 0. They lie in chunks of
   // `rows_hint` rows (fewer for wide rows), each with a checksum that every reader verifies. A later

@@ -105,8 +105,10 @@ int num_threads() {
 }
 
 void parallel_for(int64_t blocks, FunctionRef<void(int64_t)> body) {
-  const int threads = static_cast<int>(std::min<int64_t>(num_threads(), blocks));
-  if (threads <= 1 || inside_loop) {
+  // A loop of few blocks asks for as many threads as any other: OpenMP's runtime ends the threads
+  // that a smaller team does without, and would have to make them again.
+  const int threads = num_threads();
+  if (threads <= 1 || blocks <= 1 || inside_loop) {
     for (int64_t block = 0; block < blocks; ++block) body(block);
     return;
   }

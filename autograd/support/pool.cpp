@@ -79,6 +79,7 @@ class PoolState {
       }
       block->bytes = size;
       block->pool = this;
+      system_bytes_ += size;
     }
     block->next_free = nullptr;
     block->kind = kind;
@@ -126,6 +127,7 @@ class PoolState {
       while (head != nullptr) {
         Block* next = head->next_free;
         if (head->data != nullptr) system_free(head->data, head->bytes);
+        system_bytes_ -= head->bytes;
         delete head;
         head = next;
       }
@@ -145,6 +147,10 @@ class PoolState {
     const std::lock_guard lock(mutex_);
     return system_allocations_;
   }
+  [[nodiscard]] int64_t system_bytes() const {
+    const std::lock_guard lock(mutex_);
+    return system_bytes_;
+  }
   void reset_peak() {
     const std::lock_guard lock(mutex_);
     peak_ = in_use_;
@@ -161,6 +167,7 @@ class PoolState {
   int64_t peak_total_ = 0;
   int64_t outstanding_ = 0;
   int64_t system_allocations_ = 0;
+  int64_t system_bytes_ = 0;
   bool abandoned_ = false;
 };
 
@@ -180,6 +187,7 @@ MemoryUse Pool::in_use() const { return state_->in_use(); }
 MemoryUse Pool::peak() const { return state_->peak(); }
 void Pool::reset_peak() { state_->reset_peak(); }
 int64_t Pool::system_allocations() const { return state_->system_allocations(); }
+int64_t Pool::system_bytes() const { return state_->system_bytes(); }
 void Pool::trim() { state_->trim(); }
 
 }  // namespace sluice

@@ -67,6 +67,9 @@ class BlockRef {
   [[nodiscard]] int32_t use_count() const {
     return block_->references.load(std::memory_order_acquire);
   }
+  /// What tells blocks apart where they have no memory; null for none.
+  [[nodiscard]] const void* identity() const { return block_; }
+  [[nodiscard]] MemoryKind kind() const { return block_->kind; }
   friend bool operator==(const BlockRef&, const BlockRef&) = default;
 
  private:
@@ -99,6 +102,9 @@ class Pool {
   void reset_peak();
   /// Blocks handed out since construction that needed new memory from the system.
   [[nodiscard]] int64_t system_allocations() const;
+  /// Bytes of all blocks that there are, handed out or waiting: what the process holds. Counted on a
+  /// pool for shapes only as well.
+  [[nodiscard]] int64_t system_bytes() const;
   /// Returns unused cached memory to the system.
   void trim();
 

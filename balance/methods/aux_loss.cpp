@@ -48,10 +48,11 @@ class AuxLoss final : public Balancer {
 
   void add_losses(Tape& tape, const RouterInput& input, const Selection& selection,
                   const LayerLoad* /*global_load*/, std::vector<AuxiliaryLoss>& losses) override {
-    std::vector<int32_t> chosen = chosen_experts(config_.selection, input, selection);
-    if (config_.choices == Choices::first) keep_first_choices(input, chosen);
-    const auto counts = count_assignments(chosen, input, 0, input.layout.tokens());
-    std::vector<double> fractions = load_fractions(counts);
+    ArenaScope scratch(thread_arena());
+    std::span<const int32_t> chosen = chosen_.of(config_.selection, input, selection);
+    if (config_.choices == Choices::first) chosen = first_choices(scratch, input, chosen);
+    const auto counts = count_assignments(scratch, chosen, input, 0, input.layout.tokens());
+    const std::span<double> fractions = load_fractions(scratch, counts);
     if (config_.fractions == Fractions::tokens) {
       const auto tokens = static_cast<double>(std::max<int64_t>(1, input.layout.counted_tokens()));
       std::transform(counts.begin(), counts.end(), fractions.begin(),
@@ -63,15 +64,18 @@ class AuxLoss final : public Balancer {
   }
 
  private:
-  /// Leaves the first of every token's slots in `chosen` [N, k].
-  static void keep_first_choices(const RouterInput& input, std::vector<int32_t>& chosen) {
-    const size_t slots = chosen.size() / std::max<size_t>(1, input.layout.counted.size());
-    for (size_t i = 0; i < chosen.size(); ++i) {
-      if (i % slots != 0) chosen[i] = kNoExpert;
-    }
+  /// The first of every token's slots in `chosen` [N, k]: [N, 1].
+  static std::span<const int32_t> first_choices(ArenaScope& scratch, const RouterInput& input,
+                                                std::span<const int32_t> chosen) {
+    const size_t tokens = input.layout.counted.size();
+    const size_t slots = chosen.size() / std::max<size_t>(1, tokens);
+    const std::span<int32_t> first(scratch.allocate<int32_t>(static_cast<int64_t>(tokens)), tokens);
+    for (size_t t = 0; t < tokens; ++t) first[t] = chosen[t * slots];
+    return first;
   }
 
   AuxLossConfig config_;
+  ChosenExperts chosen_;
 };
 
 }  // namespace

@@ -48,18 +48,19 @@ class Base final : public Balancer {
   }
 
   void route(const RouterInput& input, Selection& selection) override {
+    ArenaScope scratch(thread_arena());
     const Tensor& z = input.router.logits;
     const std::vector<int64_t> tokens =
         input.training ? counted_tokens(input.layout) : std::vector<int64_t>();
     if (tokens.empty()) {
-      select_top_k(shifted_rows(z, {}), z.dim(0), z.dim(1), input.top_k, selection);
+      select_top_k(shifted_rows(scratch, z, {}), z.dim(0), z.dim(1), input.top_k, selection);
       return;
     }
     const BalancedAssignment assignment = assign_balanced(
         rows_of(z, tokens), static_cast<int64_t>(tokens.size()), z.dim(1), input.top_k);
     std::vector<double> shift;
     for (const double price : assignment.price) shift.push_back(-price);
-    select_top_k(shifted_rows(z, shift), z.dim(0), z.dim(1), input.top_k, selection);
+    select_top_k(shifted_rows(scratch, z, shift), z.dim(0), z.dim(1), input.top_k, selection);
     // The prices decide but for ties, which the assignment parts.
     for (size_t t = 0; t < tokens.size(); ++t) {
       std::copy_n(assignment.expert.begin() + static_cast<int64_t>(t) * input.top_k, input.top_k,

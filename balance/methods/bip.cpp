@@ -73,7 +73,8 @@ class Bip final : public Balancer {
       return;
     }
     if (input.training && config_.select == Select::after) update_prices(input);
-    std::vector<double> shift(prices_.size());
+    ArenaScope scratch(thread_arena());
+    const std::span<double> shift(scratch.allocate<double>(std::ssize(prices_)), prices_.size());
     std::transform(prices_.begin(), prices_.end(), shift.begin(), [](double q) { return -q; });
     input.choose(shift, selection);
     if (input.training && config_.select == Select::before) update_prices(input);
@@ -99,9 +100,9 @@ class Bip final : public Balancer {
 
  private:
   void update_prices(const RouterInput& input) {
-    const std::vector<int64_t> tokens = counted_tokens(input.layout);
-    if (tokens.empty()) return;
-    dispatch_float(input.router.scores.dtype(), [&]<class T>() { iterate<T>(input, tokens); });
+    counted_tokens(input.layout, counted_);
+    if (counted_.empty()) return;
+    dispatch_float(input.router.scores.dtype(), [&]<class T>() { iterate<T>(input, counted_); });
     recentre();
   }
 
@@ -143,7 +144,8 @@ class Bip final : public Balancer {
   }
 
   BipConfig config_;
-  std::vector<double> prices_;  // q [E], from 0 up
+  std::vector<double> prices_;    // q [E], from 0 up
+  std::vector<int64_t> counted_;  // tokens of the micro-batch that set prices
 };
 
 }  // namespace

@@ -195,7 +195,8 @@ class BipOnline final : public Balancer {
     const Tensor& s = input.router.scores;
     const size_t experts = prices_.size();
     const int64_t window = config_.window.value_or(input.layout.counted_tokens());
-    std::vector<double> values = shifted_rows(s, {});
+    ArenaScope scratch(thread_arena());
+    const std::span<double> values = shifted_rows(scratch, s, {});
     for (size_t t = 0; t * experts < values.size(); ++t) {
       const std::span<double> row(values.data() + t * experts, experts);
       if (input.layout.counted[t] != 0) offer(row, window, input.top_k);

@@ -60,12 +60,14 @@ struct DeviceAuxLossConfig final : Configurable {
   }
 };
 
-/// Counted tokens of [begin, end) with an expert in each group, [D].
-std::vector<int64_t> count_tokens(std::span<const int32_t> chosen, const RouterInput& input,
-                                  int64_t groups, int64_t begin, int64_t end) {
+/// Counted tokens of [begin, end) with an expert in each group, [D], in `scratch`.
+std::span<const int64_t> count_tokens(ArenaScope& scratch, std::span<const int32_t> chosen,
+                                      const RouterInput& input, int64_t groups, int64_t begin,
+                                      int64_t end) {
   const int64_t group_size = input.router.probabilities.dim(1) / groups;
-  std::vector<int64_t> tokens(static_cast<size_t>(groups), 0);
-  std::vector<uint8_t> reached(static_cast<size_t>(groups));
+  const std::span<int64_t> tokens(scratch.allocate<int64_t>(groups), static_cast<size_t>(groups));
+  const std::span<uint8_t> reached(scratch.allocate<uint8_t>(groups), static_cast<size_t>(groups));
+  std::ranges::fill(tokens, 0);
   // A selection may hold more slots per token than top_k.
   const auto slots =
       static_cast<int64_t>(chosen.size() / std::max<size_t>(1, input.layout.counted.size()));
@@ -98,7 +100,7 @@ class DeviceAuxLoss final : public Balancer {
     const Tensor& p = input.router.probabilities;
     const Tensor weights = tape.zeros(p.shape(), p.dtype());
     if (weights.has_memory()) {
-      fill(weights, input, chosen_experts(config_.selection, input, selection));
+      fill(weights, input, chosen_.of(config_.selection, input, selection));
     }
     losses.push_back({LossKind::balance, sum(tape, mul(tape, p, weights))});
   }
@@ -123,7 +125,9 @@ class DeviceAuxLoss final : public Balancer {
     const int64_t tokens =
         std::accumulate(counted.begin() + begin, counted.begin() + end, int64_t{0});
     if (tokens == 0) return;
-    const std::vector<double> of_group = group_weights(input, chosen, begin, end, tokens);
+    ArenaScope scratch(thread_arena());
+    const std::span<const double> of_group =
+        group_weights(scratch, input, {chosen, begin, end, tokens});
     const int64_t experts = weights.dim(1);
     const int64_t group_size = experts / config_.groups;
     dispatch_float(weights.dtype(), [&]<class T>() {
@@ -137,15 +141,24 @@ class DeviceAuxLoss final : public Balancer {
     });
   }
 
-  /// (alpha_2 f'_g + alpha_3 f''_g) over the number of sequences and of their tokens, [D]; the
-  /// range has `tokens` counted tokens.
-  [[nodiscard]] std::vector<double> group_weights(const RouterInput& input,
-                                                  std::span<const int32_t> chosen, int64_t begin,
-                                                  int64_t end, int64_t tokens) const {
+  /// Tokens [begin, end) of the micro-batch, whose slots went to `chosen` [N, k].
+  struct Range {
+    std::span<const int32_t> chosen;
+    int64_t begin;
+    int64_t end;
+    int64_t tokens;  // counted ones
+  };
+
+  /// (alpha_2 f'_g + alpha_3 f''_g) over the number of sequences and of their tokens, [D], in
+  /// `scratch`.
+  [[nodiscard]] std::span<const double> group_weights(ArenaScope& scratch, const RouterInput& input,
+                                                      const Range& range) const {
+    const auto& [chosen, begin, end, tokens] = range;
     const int64_t groups = config_.groups;
     const auto group_size = static_cast<size_t>(input.router.probabilities.dim(1) / groups);
-    const auto fractions = load_fractions(count_assignments(chosen, input, begin, end));
-    const auto reached = count_tokens(chosen, input, groups, begin, end);
+    const auto fractions =
+        load_fractions(scratch, count_assignments(scratch, chosen, input, begin, end));
+    const auto reached = count_tokens(scratch, chosen, input, groups, begin, end);
     const double device = config_.device_coefficient.at(input.progress);
     const double communication = config_.communication_coefficient.at(input.progress);
     const auto count = static_cast<double>(tokens);
@@ -155,7 +168,7 @@ class DeviceAuxLoss final : public Balancer {
     const double of_token = config_.scope == Scope::micro_batch
                                 ? 1.0 / static_cast<double>(input.valid_tokens)
                                 : 1.0 / (static_cast<double>(input.global_sequences) * count);
-    std::vector<double> weights(static_cast<size_t>(groups));
+    const std::span<double> weights(scratch.allocate<double>(groups), static_cast<size_t>(groups));
     for (size_t g = 0; g < weights.size(); ++g) {
       const auto first = fractions.begin() + static_cast<int64_t>(g * group_size);
       // f'_g: the fractions sum to 1 where the paper's f_i sum to E.
@@ -169,6 +182,7 @@ class DeviceAuxLoss final : public Balancer {
   }
 
   DeviceAuxLossConfig config_;
+  ChosenExperts chosen_;
 };
 
 }  // namespace

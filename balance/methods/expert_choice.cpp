@@ -231,7 +231,8 @@ class ExpertChoice final : public Balancer {
     const int64_t capacity =
         std::min(count, static_cast<int64_t>(std::floor(static_cast<double>(count) * factor /
                                                         static_cast<double>(experts))));
-    const std::vector<double> values = shifted_rows(ranked(input), {});
+    ArenaScope scratch(thread_arena());
+    const std::span<const double> values = shifted_rows(scratch, ranked(input), {});
     std::vector<double> next(static_cast<size_t>(experts));  // the value that an expert left
     std::vector<uint8_t> is_taken(values.size(), 0);         // [N, E]
     parallel_for(experts, [&](int64_t e) {
@@ -261,7 +262,7 @@ class ExpertChoice final : public Balancer {
     if (capacity > 0) learn(input, next);
   }
 
-  static void select_taken(const RouterInput& input, const std::vector<double>& values,
+  static void select_taken(const RouterInput& input, std::span<const double> values,
                            const std::vector<double>& next, const std::vector<uint8_t>& is_taken,
                            Selection& selection) {
     std::vector<double> positive(values.size(), 0.0);
@@ -277,7 +278,8 @@ class ExpertChoice final : public Balancer {
   }
 
   void select_past_thresholds(const RouterInput& input, Selection& selection) const {
-    std::vector<double> values = shifted_rows(ranked(input), {});
+    ArenaScope scratch(thread_arena());
+    const std::span<double> values = shifted_rows(scratch, ranked(input), {});
     for (size_t i = 0; i < values.size(); ++i) {
       values[i] = values[i] > thresholds_[i % thresholds_.size()] ? above_zero(values[i]) : 0.0;
     }
@@ -307,7 +309,8 @@ class ExpertChoice final : public Balancer {
 
   [[nodiscard]] static std::vector<double> log_partitions(const RouterInput& input) {
     const std::vector<double> greatest = greatest_logits(input);
-    const std::vector<double> rows = shifted_rows(input.router.logits, {});
+    ArenaScope scratch(thread_arena());
+    const std::span<const double> rows = shifted_rows(scratch, input.router.logits, {});
     std::vector<double> sums(greatest.size(), 0.0);
     for (size_t i = 0; i < rows.size(); ++i) {
       const size_t e = i % greatest.size();

@@ -57,19 +57,27 @@ class GlobalAuxLoss final : public Balancer {
             .needs_running_counts = config_.counts == Counts::running};
   }
 
-  void count_unbiased(const RouterInput& input, Selection& selection) const override {
+  void count_unbiased(const RouterInput& input, Selection& selection) override {
     if (config_.selection == LoadSource::executed) return;
-    selection.unbiased_load = count_assignments(chosen_experts(config_.selection, input, selection),
-                                                input, 0, input.layout.tokens());
+    ArenaScope scratch(thread_arena());
+    const auto counts = count_assignments(scratch, chosen_.of(config_.selection, input, selection),
+                                          input, 0, input.layout.tokens());
+    selection.unbiased_load.assign(counts.begin(), counts.end());
   }
 
   void add_losses(Tape& tape, const RouterInput& input, const Selection& selection,
                   const LayerLoad* global_load, std::vector<AuxiliaryLoss>& losses) override {
-    std::vector<double> fractions = global_fractions(tape, input, selection, global_load);
+    ArenaScope scratch(thread_arena());
+    const std::span<double> fractions =
+        load_fractions(scratch, counts_seen(tape.shapes_only(), input, selection, global_load));
+    // Before the first step's load is known every expert is taken to have had its share.
+    if (config_.counts == Counts::previous && total(previous_) == 0) {
+      std::ranges::fill(fractions, 1.0 / static_cast<double>(fractions.size()));
+    }
     const double micro = config_.micro.at(input.progress);
     if (micro > 0.0) {
       // Both losses are linear in P: one sum with the fractions added up does for both.
-      const std::vector<double> own = load_fractions(counts_of(selection));
+      const std::span<const double> own = load_fractions(scratch, counts_of(selection));
       for (size_t e = 0; e < fractions.size(); ++e) fractions[e] += micro * own[e];
     }
     losses.push_back(
@@ -106,24 +114,23 @@ class GlobalAuxLoss final : public Balancer {
     return is_unbiased ? load.unbiased : load.counts;
   }
 
-  [[nodiscard]] std::vector<double> global_fractions(const Tape& tape, const RouterInput& input,
-                                                     const Selection& selection,
-                                                     const LayerLoad* global_load) const {
-    if (config_.counts == Counts::previous) {
-      if (total(previous_) > 0) return load_fractions(previous_);
-      return std::vector<double>(previous_.size(), 1.0 / static_cast<double>(previous_.size()));
-    }
+  /// The load [E] that `counts:` asks for.
+  [[nodiscard]] const std::vector<int64_t>& counts_seen(bool shapes_only, const RouterInput& input,
+                                                        const Selection& selection,
+                                                        const LayerLoad* global_load) const {
+    if (config_.counts == Counts::previous) return previous_;
     if (config_.counts == Counts::running) {
       const LayerLoad* so_far = input.step_load;
-      return load_fractions(so_far == nullptr ? counts_of(selection) : counts_of(*so_far));
+      return so_far == nullptr ? counts_of(selection) : counts_of(*so_far);
     }
     // On shapes alone there is no load to know.
-    if (tape.shapes_only()) return load_fractions(counts_of(selection));
+    if (shapes_only) return counts_of(selection);
     SLUICE_INTERNAL_CHECK(global_load != nullptr, "global_aux_loss without the global load");
-    return load_fractions(counts_of(*global_load));
+    return counts_of(*global_load);
   }
 
   GlobalAuxLossConfig config_;
+  ChosenExperts chosen_;
   std::vector<int64_t> previous_;  // [E]; zeros before the first applied step
 };
 

@@ -103,7 +103,8 @@ class LossFreeBias final : public Balancer {
 
   void route(const RouterInput& input, Selection& selection) override {
     if (is_factor_) {
-      input.choose(shift_to_products(input.router.scores), selection);
+      ArenaScope scratch(thread_arena());
+      input.choose(shift_to_products(scratch, input.router.scores), selection);
     } else {
       input.choose(bias_, selection);
     }
@@ -145,8 +146,9 @@ class LossFreeBias final : public Balancer {
  private:
   /// s b - s, [N, E]: s plus this ranks as s b does, to the last digits of a double (exactly, where
   /// b is from 1/2 to 2).
-  [[nodiscard]] std::vector<double> shift_to_products(const Tensor& scores) const {
-    std::vector<double> shift = shifted_rows(scores, {});
+  [[nodiscard]] std::span<const double> shift_to_products(ArenaScope& scratch,
+                                                          const Tensor& scores) const {
+    const std::span<double> shift = shifted_rows(scratch, scores, {});
     const size_t experts = bias_.size();
     parallel_for_ranges(scores.dim(0), kTokenBlock, [&](int64_t begin, int64_t end) {
       for (size_t i = static_cast<size_t>(begin) * experts; i < static_cast<size_t>(end) * experts;

@@ -46,9 +46,10 @@ class NullExpertLoss final : public Balancer {
   void add_losses(Tape& tape, const RouterInput& input, const Selection& selection,
                   const LayerLoad* /*global_load*/, std::vector<AuxiliaryLoss>& losses) override {
     const double coefficient = config_.coefficient.at(input.progress);
+    ArenaScope scratch(thread_arena());
     const Tensor& null_scores = input.router.null_scores;
     if (!null_scores.defined()) {
-      const auto fractions = load_fractions(selection.load);
+      const auto fractions = load_fractions(scratch, selection.load);
       losses.push_back(
           {LossKind::balance, load_balancing_loss(tape, input, fractions, coefficient)});
       return;
@@ -56,7 +57,8 @@ class NullExpertLoss final : public Balancer {
     const auto nulls = static_cast<size_t>(null_scores.dim(1));
     std::vector<int64_t> counts = selection.load;
     counts.push_back(null_choices(selection, input.layout));
-    std::vector<double> fractions = load_fractions(counts);
+    const std::span<const double> shares = load_fractions(scratch, counts);
+    std::vector<double> fractions(shares.begin(), shares.end());
     const double of_each = fractions.back() / static_cast<double>(nulls);
     fractions.pop_back();
     fractions.resize(fractions.size() + nulls, of_each);

@@ -65,10 +65,13 @@ class PoolAuxLoss final : public Balancer {
   }
 
   void end_micro_batch(std::span<const Selection* const> layers) override {
-    std::vector<double> sum(fractions_.size(), 0.0);
+    ArenaScope scratch(thread_arena());
+    const std::span<double> sum(scratch.allocate<double>(std::ssize(fractions_)),
+                                fractions_.size());
+    std::ranges::fill(sum, 0.0);
     double loaded = 0.0;
     for (const Selection* selection : layers) {
-      const std::vector<double> of_layer = load_fractions(selection->load);
+      const std::span<const double> of_layer = load_fractions(scratch, selection->load);
       SLUICE_CHECK(ConfigError, of_layer.size() == sum.size(),
                    "balance: pool_aux_loss pools the experts of all layers by their index, found "
                    "layers of {} and {} experts; allowed the same number in every layer",

@@ -114,7 +114,9 @@ class QuantileDynamic final : public Balancer {
       input.choose({}, selection);
       return;
     }
-    std::vector<double> surplus = shifted_rows(input.router.logits, negative_thresholds());
+    ArenaScope scratch(thread_arena());
+    const std::span<double> surplus =
+        shifted_rows(scratch, input.router.logits, negative_thresholds());
     if (max_experts_ < experts) leave_best(surplus);
     select_positive(surplus, input.layout.tokens(), experts, input.top_k, selection);
     if (input.training) learn(input);
@@ -157,7 +159,7 @@ class QuantileDynamic final : public Balancer {
 
   /// Leaves of every token's positive surpluses [N, E] the max_experts best, ties to the lower
   /// index.
-  void leave_best(std::vector<double>& surplus) const {
+  void leave_best(std::span<double> surplus) const {
     const size_t experts = thresholds_.size();
     std::vector<size_t> past;
     for (size_t row = 0; row < surplus.size(); row += experts) {

@@ -124,8 +124,8 @@ class SelectiveSinkhorn final : public Balancer {
   }
 
   /// The cost of all tokens, [N, E].
-  [[nodiscard]] std::vector<double> costs(const RouterInput& input) const {
-    std::vector<double> cost = shifted_rows(input.router.logits, {});
+  [[nodiscard]] std::span<double> costs(ArenaScope& scratch, const RouterInput& input) const {
+    const std::span<double> cost = shifted_rows(scratch, input.router.logits, {});
     if (config_.cost == Cost::linear) return cost;
     const auto experts = static_cast<size_t>(input.router.logits.dim(1));
     for (size_t first = 0; first < cost.size(); first += experts) {
@@ -145,7 +145,8 @@ class SelectiveSinkhorn final : public Balancer {
       return;
     }
     const int64_t experts = input.router.logits.dim(1);
-    std::vector<double> cost = costs(input);
+    ArenaScope scratch(thread_arena());
+    const std::span<double> cost = costs(scratch, input);
     std::vector<double> counted;
     counted.reserve(tokens.size() * static_cast<size_t>(experts));
     for (const int64_t t : tokens) {
@@ -169,7 +170,8 @@ class SelectiveSinkhorn final : public Balancer {
     }
     const Tensor& z = input.router.logits;
     const int64_t experts = z.dim(1);
-    std::vector<double> noisy = shifted_rows(z, {});
+    ArenaScope scratch(thread_arena());
+    const std::span<double> noisy = shifted_rows(scratch, z, {});
     const RandomKey noise = key(RandomPurpose::transport_noise, input.progress);
     const SequenceLayout& layout = input.layout;
     parallel_for(layout.sequences(), [&](int64_t sequence) {

@@ -32,7 +32,7 @@ class SequenceAuxLoss final : public Balancer {
 
   void add_losses(Tape& tape, const RouterInput& input, const Selection& selection,
                   const LayerLoad* /*global_load*/, std::vector<AuxiliaryLoss>& losses) override {
-    const auto chosen = chosen_experts(config_.selection, input, selection);
+    const auto chosen = chosen_.of(config_.selection, input, selection);
     losses.push_back(
         {LossKind::balance,
          sequence_balancing_loss(tape, input, chosen, config_.coefficient.at(input.progress))});
@@ -40,6 +40,7 @@ class SequenceAuxLoss final : public Balancer {
 
  private:
   SequenceAuxLossConfig config_;
+  ChosenExperts chosen_;
 };
 
 }  // namespace

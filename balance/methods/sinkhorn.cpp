@@ -59,8 +59,9 @@ class Sinkhorn final : public Balancer {
                                {config_.tolerance, config_.max_iterations});
       }
     }
+    ArenaScope scratch(thread_arena());
     // Rows of the plan rank as z + log d1: the scaling of the token moves all its experts alike.
-    select_top_k(shifted_rows(z, shift), z.dim(0), z.dim(1), input.top_k, selection);
+    select_top_k(shifted_rows(scratch, z, shift), z.dim(0), z.dim(1), input.top_k, selection);
   }
 
   [[nodiscard]] Tensor combine_weights(Tape& tape, const RouterInput& input,

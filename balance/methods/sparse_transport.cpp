@@ -84,7 +84,8 @@ class SparseTransport final : public Balancer {
     selection.plan.clear();
     const std::vector<int64_t> tokens =
         input.training ? counted_tokens(input.layout) : std::vector<int64_t>();
-    const std::vector<double> z = shifted_rows(input.router.logits, {});
+    ArenaScope scratch(thread_arena());
+    const std::span<const double> z = shifted_rows(scratch, input.router.logits, {});
     const bool is_finite = std::ranges::all_of(z, [](double x) { return std::isfinite(x); });
     if (tokens.empty() || !is_finite) {
       input.choose({}, selection);
@@ -127,7 +128,7 @@ class SparseTransport final : public Balancer {
   }
 
   /// The plan of all tokens, [N, E].
-  [[nodiscard]] std::vector<double> plan_of(const RouterInput& input, const std::vector<double>& z,
+  [[nodiscard]] std::vector<double> plan_of(const RouterInput& input, std::span<const double> z,
                                             const std::vector<int64_t>& tokens) const {
     const int64_t experts = input.router.logits.dim(1);
     const auto count = static_cast<int64_t>(tokens.size());

@@ -106,12 +106,14 @@ int64_t ExpertsConfig::rounded_top_k(double k) const {
 
 namespace {
 
-/// f32 or f64 values as doubles; empty on a pool for shapes only.
-std::vector<double> as_doubles(const Tensor& tensor) {
+/// f32 or f64 values as doubles, in `scratch`; empty on a pool for shapes only.
+std::span<const double> as_doubles(ArenaScope& scratch, const Tensor& tensor) {
   if (!tensor.has_memory()) return {};
-  return dispatch_float(tensor.dtype(), [&]<class T>() {
+  return dispatch_float(tensor.dtype(), [&]<class T>() -> std::span<const double> {
     const auto values = tensor.span<T>();
-    return std::vector<double>(values.begin(), values.end());
+    double* copy = scratch.allocate<double>(tensor.numel());
+    std::ranges::copy(values, copy);
+    return {copy, values.size()};
   });
 }
 
@@ -213,7 +215,7 @@ class MoeFeedForward final : public FeedForward {
     if (attention_ != nullptr) context.attention = &attention;
     DispatchPlan plan;
     Tensor weights;
-    Tensor rows;
+    Tensor expert_input;
     {
       const TimedPhaseScope phase(tape, Phase::routing);
       const RouterScores scores = router_->score(context, x);
@@ -241,16 +243,12 @@ class MoeFeedForward final : public FeedForward {
       plan = make_dispatch_plan(
           tape.pool(), selection.dispatched.empty() ? selection.expert : selection.dispatched,
           selection.tokens, selection.top_k, selection.experts);
-      rows = dispatch(tape, router_->expert_input(context, x), plan);
-    }
-    {
-      const PhaseScope phase(tape, Phase::experts);
-      rows = experts_->forward(context, rows, plan.offsets);
+      expert_input = router_->expert_input(context, x);
     }
     Tensor y;
     {
-      const PhaseScope phase(tape, Phase::routing);
-      y = combine(tape, rows, weights, plan);
+      const PhaseScope phase(tape, Phase::experts);
+      y = experts_->forward(context, expert_input, weights, plan);
     }
     return with_shared_experts(context, x, y);
   }
@@ -308,16 +306,17 @@ class MoeFeedForward final : public FeedForward {
                        });
     if (context.training && !session.counting()) {
       const TimedPhaseScope phase(tape, Phase::balancing);
-      std::vector<AuxiliaryLoss> losses;
+      std::vector<AuxiliaryLoss>& losses = session.empty_losses();
       session.balancer(layer_).add_losses(tape, input, selection, session.global_load(layer_),
                                           losses);
       for (const AuxiliaryLoss& loss : losses) state.add_loss(tape, loss);
+      losses.clear();  // so that their tensors go
     }
     return selection;
   }
 
   static void count_unbiased(const ForwardContext& context, const RouterInput& input,
-                             const Balancer& balancer, Selection& made) {
+                             Balancer& balancer, Selection& made) {
     if (!context.training || context.tape.shapes_only()) return;
     const TimedPhaseScope phase(context.tape, Phase::balancing);
     balancer.count_unbiased(input, made);
@@ -379,9 +378,10 @@ class MoeFeedForward final : public FeedForward {
     if (!config_.capacity_factor) return;
     const DropPolicy policy =
         config_.drop_policy == "weight" ? DropPolicy::weight : DropPolicy::position;
-    std::vector<double> weights;
+    ArenaScope scratch(thread_arena());
+    std::span<const double> weights;
     if (policy == DropPolicy::weight)
-      weights = as_doubles(combine_weights(context, input, selection));
+      weights = as_doubles(scratch, combine_weights(context, input, selection));
     const int64_t capacity = expert_capacity(config_.capacity_factor->at(context.progress),
                                              selection.tokens, input.top_k, selection.experts);
     apply_capacity(selection, capacity, weights.empty() ? DropPolicy::position : policy, weights,

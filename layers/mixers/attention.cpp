@@ -151,14 +151,18 @@ class Attention final : public Mixer, public AttentionSource {
 
   Tensor forward(const ForwardContext& context, const Tensor& x, BlockState& state) const override {
     const PhaseScope phase(context.tape, Phase::attention);
-    const Projections p = project(context, x);
+    // Attention turns queries and keys itself as it reads them, unless somebody else reads them too.
+    const bool turns_early = is_shared_;
+    const Projections p = project(context, x, turns_early);
     if (is_shared_) {
       state.side[kSharedQueries] = p.q;
       state.side[kSharedKeys] = p.k;
     }
-    const Tensor mixed = causal_attention(context.tape, p.q, p.k, p.v,
-                                          {context.layout.document_offsets, scale(), window_});
-    return output(context, mixed);
+    CausalAttentionOptions options{context.layout.document_offsets, scale(), window_};
+    if (table_.cos.defined() && !turns_early) {
+      options.rope = AttentionRope{context.layout.positions, table_, layout_};
+    }
+    return output(context, causal_attention(context.tape, p.q, p.k, p.v, options));
   }
 
   std::unique_ptr<MixerState> make_state(Pool& pool, DType dtype, int64_t capacity) const override {
@@ -169,7 +173,7 @@ class Attention final : public Mixer, public AttentionSource {
                 MixerState& state) const override {
     const PhaseScope phase(context.tape, Phase::attention);
     auto& cache = dynamic_cast<KeyValueCache&>(state);
-    const Projections p = project(context, x);
+    const Projections p = project(context, x, true);
     cache.keys.append(p.k);
     cache.values.append(p.v);
     if (is_shared_) {
@@ -196,9 +200,10 @@ class Attention final : public Mixer, public AttentionSource {
 
   [[nodiscard]] double scale() const { return 1.0 / std::sqrt(static_cast<double>(head_dim_)); }
 
-  [[nodiscard]] Projections project(const ForwardContext& context, const Tensor& x) const {
-    return {prepare(context, q_->forward(context, x), heads_, q_norm_),
-            prepare(context, k_->forward(context, x), kv_heads_, k_norm_),
+  [[nodiscard]] Projections project(const ForwardContext& context, const Tensor& x,
+                                    bool turns) const {
+    return {prepare(context, q_->forward(context, x), heads_, q_norm_, turns),
+            prepare(context, k_->forward(context, x), kv_heads_, k_norm_, turns),
             split_heads(context, v_->forward(context, x), kv_heads_)};
   }
 
@@ -207,14 +212,15 @@ class Attention final : public Mixer, public AttentionSource {
     return reshape(context.tape, x, {x.dim(0), heads, head_dim_});
   }
 
-  /// QK-norm, then rotation: [N, heads * P] -> [N, heads, P].
+  /// QK-norm, then, when it `turns` here, rotation: [N, heads * P] -> [N, heads, P].
   [[nodiscard]] Tensor prepare(const ForwardContext& context, Tensor x, int64_t heads,
-                               Parameter* norm) const {
+                               Parameter* norm, bool turns) const {
     Tape& tape = context.tape;
     if (norm != nullptr && full_norm_) x = rms_norm(tape, x, tape.use(*norm), norm_eps_);
     x = split_heads(context, x, heads);
     if (norm != nullptr && !full_norm_) x = rms_norm(tape, x, tape.use(*norm), norm_eps_);
-    return table_.cos.defined() ? rope(tape, x, context.layout.positions, table_, layout_) : x;
+    if (!turns || !table_.cos.defined()) return x;
+    return rope(tape, x, context.layout.positions, table_, layout_);
   }
 
   [[nodiscard]] Tensor output(const ForwardContext& context, const Tensor& mixed) const {

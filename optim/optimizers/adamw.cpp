@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "autograd/kernels/adamw_update.h"
+#include "autograd/support/arena.h"
 #include "optim/groups.h"
 #include "optim/optimizers/types.h"
 
@@ -46,19 +47,15 @@ class AdamW final : public Optimizer {
 
   void step(const Progress& progress, double gradient_scale) override {
     ++steps_;
-    kernels::AdamWStep update{.t = steps_,
-                              .learning_rate = learning_rate(progress),
-                              .beta1 = config_->betas[0],
-                              .beta2 = config_->betas[1],
-                              .epsilon = config_->eps,
-                              .weight_decay = 0.0,
-                              .gradient_scale = gradient_scale};
-    const double decay = weight_decay(progress);
-    for (Moments& moments : moments_) {
-      if (!moments.parameter->value.has_memory()) continue;
-      update.weight_decay = moments.decays ? decay : 0.0;
-      apply(update, moments);
-    }
+    const kernels::AdamWStep update{.t = steps_,
+                                    .learning_rate = learning_rate(progress),
+                                    .beta1 = config_->betas[0],
+                                    .beta2 = config_->betas[1],
+                                    .epsilon = config_->eps,
+                                    .weight_decay = weight_decay(progress),
+                                    .gradient_scale = gradient_scale};
+    apply<float>(update);
+    apply<double>(update);
   }
 
   [[nodiscard]] double step_bytes() const override {
@@ -91,14 +88,23 @@ class AdamW final : public Optimizer {
                          MemoryKind::optimizer);
   }
 
-  static void apply(const kernels::AdamWStep& update, Moments& moments) {
-    Parameter& parameter = *moments.parameter;
-    parameter.materialise_grad();
-    dispatch_float(parameter.value.dtype(), [&]<class T>() {
-      kernels::adamw_update<T>(
-          parameter.value.numel(), update, parameter.grad.data<T>(),
-          {parameter.value.data<T>(), moments.first.data<T>(), moments.second.data<T>()});
-    });
+  /// All parameters in T. A gradient that nothing reached is zero without being written or read.
+  template <class T>
+  void apply(const kernels::AdamWStep& update) {
+    ArenaScope scratch(thread_arena());
+    auto* parts = scratch.allocate<kernels::AdamWPart<T>>(std::ssize(moments_));
+    size_t used = 0;
+    for (Moments& moments : moments_) {
+      Parameter& parameter = *moments.parameter;
+      if (parameter.value.dtype() != dtype_of<T> || !parameter.value.has_memory()) continue;
+      const bool has_grad = parameter.grad.defined() && !parameter.grad_is_zero;
+      parts[used++] = {
+          .n = parameter.value.numel(),
+          .grad = has_grad ? parameter.grad.data<T>() : nullptr,
+          .state = {parameter.value.data<T>(), moments.first.data<T>(), moments.second.data<T>()},
+          .decays = moments.decays};
+    }
+    kernels::adamw_update<T>(update, std::span<const kernels::AdamWPart<T>>(parts, used));
   }
 
   std::shared_ptr<const AdamWConfig> config_;

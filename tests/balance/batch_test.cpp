@@ -1,5 +1,6 @@
 #include "balance/batch.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -9,6 +10,7 @@
 namespace sluice {
 namespace {
 
+using ::testing::ElementsAre;
 using testing::layout_of;
 
 TEST(Batch, TakesTheRowsOfCountedTokens) {
@@ -19,9 +21,10 @@ TEST(Batch, TakesTheRowsOfCountedTokens) {
   Pool pool;
   const Tensor x = Tensor::of<float>(pool, {4, 2}, {1, 2, 3, 4, 5, 6, 7, 8});
   EXPECT_EQ(rows_of(x, tokens), (std::vector<double>{1, 2, 7, 8}));
-  EXPECT_EQ(shifted_rows(x, std::vector<double>{10, 0}),
-            (std::vector<double>{11, 2, 13, 4, 15, 6, 17, 8}));
-  EXPECT_EQ(shifted_rows(x, {}), (std::vector<double>{1, 2, 3, 4, 5, 6, 7, 8}));
+  ArenaScope scratch(thread_arena());
+  EXPECT_THAT(shifted_rows(scratch, x, std::vector<double>{10, 0}),
+              ElementsAre(11, 2, 13, 4, 15, 6, 17, 8));
+  EXPECT_THAT(shifted_rows(scratch, x, {}), ElementsAre(1, 2, 3, 4, 5, 6, 7, 8));
 }
 
 TEST(Batch, SelectsTheTopKOfItsValues) {

@@ -2,6 +2,7 @@
 
 #include "balance/losses.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -12,6 +13,8 @@
 namespace sluice {
 namespace {
 
+using ::testing::ElementsAre;
+using ::testing::ElementsAreArray;
 using testing::f1_logits;
 using testing::layout_of;
 using testing::RoutedBatch;
@@ -76,8 +79,10 @@ void expect_row(const std::vector<double>& grad, size_t row, const std::vector<d
 }
 
 TEST_F(LossesTest, FractionsSumToOneAndAreZeroForNothing) {
-  EXPECT_EQ(load_fractions(std::vector<int64_t>{3, 2, 2, 1}), kF1Fractions);
-  EXPECT_EQ(load_fractions(std::vector<int64_t>{0, 0}), (std::vector<double>{0.0, 0.0}));
+  ArenaScope scratch(thread_arena());
+  EXPECT_THAT(load_fractions(scratch, std::vector<int64_t>{3, 2, 2, 1}),
+              ElementsAreArray(kF1Fractions));
+  EXPECT_THAT(load_fractions(scratch, std::vector<int64_t>{0, 0}), ElementsAre(0.0, 0.0));
 }
 
 TEST_F(LossesTest, LoadBalancingLossAgreesWithTheWorkedExample) {
@@ -268,11 +273,16 @@ TEST_F(LossesTest, UnbiasedLoadIgnoresTheExecutedSelection) {
   Selection shifted = batch.route(*balancer);
   const std::vector<int32_t> own_choice = shifted.expert;
   shifted.expert.assign(8, 3);
-  EXPECT_EQ(chosen_experts(LoadSource::executed, batch.input(), shifted), shifted.expert);
-  EXPECT_EQ(chosen_experts(LoadSource::unbiased, batch.input(), shifted), own_choice);
-  EXPECT_EQ(chosen_experts(LoadSource::automatic, batch.input(), shifted), shifted.expert);
+  ChosenExperts chosen;
+  EXPECT_THAT(chosen.of(LoadSource::executed, batch.input(), shifted),
+              ElementsAreArray(shifted.expert));
+  EXPECT_THAT(chosen.of(LoadSource::unbiased, batch.input(), shifted),
+              ElementsAreArray(own_choice));
+  EXPECT_THAT(chosen.of(LoadSource::automatic, batch.input(), shifted),
+              ElementsAreArray(shifted.expert));
   shifted.shifted = true;
-  EXPECT_EQ(chosen_experts(LoadSource::automatic, batch.input(), shifted), own_choice);
+  EXPECT_THAT(chosen.of(LoadSource::automatic, batch.input(), shifted),
+              ElementsAreArray(own_choice));
 }
 
 TEST_F(LossesTest, UnbiasedLoadGivesATokenAsManyExpertsAsItsRouter) {
@@ -292,8 +302,9 @@ TEST_F(LossesTest, UnbiasedLoadGivesATokenAsManyExpertsAsItsRouter) {
   Selection shifted;
   choose(std::vector<double>{0.0, 0.0, 0.0, 9.0}, shifted);
   shifted.shifted = true;
-  EXPECT_EQ(chosen_experts(LoadSource::automatic, input, shifted),
-            (std::vector<int32_t>{-1, -1, -1, 1, -1, -1, 0, 2, -1, 2, 3, 0}));
+  ChosenExperts chosen;
+  EXPECT_THAT(chosen.of(LoadSource::automatic, input, shifted),
+              ElementsAre(-1, -1, -1, 1, -1, -1, 0, 2, -1, 2, 3, 0));
 }
 
 }  // namespace

@@ -4,11 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <ostream>
-
 #include "autograd/support/file.h"
-#include "balance/make.h"
-#include "layers/router.h"
+#include "tests/support/method_runs.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tiny_run.h"
 #include "tests/support/tiny_trained.h"
@@ -19,51 +16,9 @@ namespace {
 
 using testing::differing_arrays;
 using ::testing::IsEmpty;
+using testing::MethodInARun;
+using testing::methods_in_runs;
 using testing::state_of;
-
-struct MethodInARun {
-  std::string name;
-  std::string changes;  // on top of tiny_recipe()
-  friend void PrintTo(const MethodInARun& method, std::ostream* out) { *out << method.name; }
-};
-
-/// Sequences of 32 tokens with documents of uneven length, in two micro-batches.
-std::string changes_of(const std::string& router, int64_t top_k, const std::string& balance) {
-  return fmt::format(
-      "model: {{experts: {{top_k: {}, router: {}}}}}\nbalance: {}\n"
-      "train: {{micro_batch: 64 tokens}}\n",
-      top_k, router, balance);
-}
-
-std::vector<MethodInARun> methods() {
-  std::vector<MethodInARun> result;
-  for (const Choice& choice : balance_choices()) {
-    const std::string name(choice.name);
-    const std::string router = name == "load_loss"          ? "{type: noisy_top_k}"
-                               : name == "null_expert_loss" ? "{type: null_experts}"
-                                                            : "{type: top_k}";
-    const std::string options = name == "device_aux_loss" ? ", groups: 2" : "";
-    result.push_back(
-        {"balance_" + name, changes_of(router, 2, fmt::format("{{type: {}{}}}", name, options))});
-  }
-  for (const Choice& choice : router_choices()) {
-    const std::string name(choice.name);
-    const auto config = choice.make_config();
-    const auto& router = dynamic_cast<const RouterConfig&>(*config);
-    const bool takes_two = router.check_against(4, 2).empty();
-    const std::string balance = router.is_fixed() ? "{type: none}" : "{type: loss_free_bias}";
-    // As many domains as the made-up text has, and no more experts.
-    const std::string router_yaml = name == "mixer" ? "{type: mixer, domains: 2}, num_experts: 2"
-                                                    : fmt::format("{{type: {}}}", name);
-    result.push_back({"router_" + name, changes_of(router_yaml, takes_two ? 2 : 1, balance)});
-  }
-  result.push_back({"balance_loss_free_bias_multiplicative",
-                    changes_of("{type: null_experts}", 2,
-                               "{type: loss_free_bias, form: multiplicative, recentre: true}")});
-  result.push_back(
-      {"router_thor_average", changes_of("{type: thor, evaluation: average}", 1, "{type: none}")});
-  return result;
-}
 
 class EveryMethodInARun : public ::testing::TestWithParam<MethodInARun> {
  protected:
@@ -127,7 +82,7 @@ TEST_P(EveryMethodInARun, ShowsNoTokenALaterOneInEvaluation) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(DefLists, EveryMethodInARun, ::testing::ValuesIn(methods()),
+INSTANTIATE_TEST_SUITE_P(DefLists, EveryMethodInARun, ::testing::ValuesIn(methods_in_runs()),
                          [](const auto& test) { return test.param.name; });
 
 }  // namespace

@@ -58,7 +58,7 @@ struct Bench {
         optimizer(build_optimizer(recipe, *model, pool)),
         step({pool, *model, *routing, *optimizer, communicator},
              {.micro_batch_tokens = micro_batch_tokens,
-              .recompute = recipe.train.recompute,
+              .recompute = recipe.train.recompute.value_or(Recompute::none),
               .head_z_loss = recipe.train.head_z_loss,
               .seed = 11,
               .consistency = recipe.train.consistency_coefficient(),

@@ -3,13 +3,21 @@
 
 #include "train/plan.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "tests/support/error_of.h"
 #include "tests/support/tiny_run.h"
 
 namespace sluice {
 namespace {
 
+using ::testing::AllOf;
+using ::testing::Contains;
+using testing::error_of;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
 using testing::tiny_recipe;
 
 constexpr int64_t kVocab = 257;
@@ -117,6 +125,116 @@ TEST(Plan, OfADenseModelHasNoActivity) {
   const Plan plan = make_plan(testing::tiny_dense_recipe(), kVocab, 0);
   EXPECT_FALSE(plan.activity.has_value());
   EXPECT_EQ(plan.mean_flops_per_token(), plan.flops_per_token());
+}
+
+// --- memory --------------------------------------------------------------------------------------
+
+int64_t saved_by(const Plan& plan, Phase phase, std::string_view op) {
+  for (const SavedMemory::Entry& entry : plan.saved.entries) {
+    if (entry.phase == phase && entry.op == op) return entry.bytes;
+  }
+  return 0;
+}
+
+TEST(PlannedMemory, ListsWhatTheTapeKeeps) {
+  // 4 sequences of 32 tokens in one micro-batch, hidden size 16, two blocks, f32.
+  const Plan plan = plan_of("");
+  constexpr int64_t kRow = 16 * 4;
+  constexpr int64_t kTokens = 128;
+  // Per block: q [N, 2, 8], k and v [N, 1, 8], the output, and a log-sum-exp per head.
+  EXPECT_EQ(saved_by(plan, Phase::attention, "causal_attention"),
+            2 * kTokens * (3 * kRow + 2 * int64_t{sizeof(float)}));
+  // Per layer: gathered rows [2 N, D] for the gate and up products, and hidden rows [2 N, 12].
+  EXPECT_GE(saved_by(plan, Phase::experts, "grouped_matmul"), 2 * 2 * kTokens * (16 + 12) * 4);
+  EXPECT_GT(plan.saved.bytes(), 0);
+  EXPECT_LT(plan.saved.bytes(), plan.peak[MemoryKind::activations]);
+}
+
+TEST(PlannedMemory, OfRecomputedBlocksIsTheirInputs) {
+  const Plan plan = plan_of("train: {recompute: all}");
+  // The hidden state before each of 4 blocks; the losses are a number each.
+  const int64_t hidden = 4 * 128 * 16 * 4;
+  int64_t of_blocks = 0;
+  for (const SavedMemory::Entry& entry : plan.saved.entries) {
+    if (entry.op == "recompute") of_blocks += entry.bytes;
+  }
+  EXPECT_EQ(of_blocks, hidden);
+  EXPECT_LT(plan.saved.bytes(), plan_of("train: {recompute: experts}").saved.bytes());
+  EXPECT_LT(plan_of("train: {recompute: experts}").saved.bytes(), plan_of("").saved.bytes());
+}
+
+TEST(PlannedMemory, OfSeveralMicroBatchesIsThatOfTheLargest) {
+  const Plan one = plan_of("");
+  const Plan four = plan_of("train: {micro_batch: 32 tokens}");
+  EXPECT_LT(four.saved.bytes(), one.saved.bytes() / 3);
+}
+
+// --- train.recompute: auto -----------------------------------------------------------------------
+
+/// The peak with one way of recomputing, in bytes.
+int64_t peak_of(std::string_view recompute) {
+  return plan_of(fmt::format("train: {{recompute: {}}}", recompute)).peak.total();
+}
+
+Plan plan_within(int64_t bytes) {
+  return plan_of(
+      fmt::format("train: {{recompute: auto, memory_budget: {} KiB}}", (bytes + 1023) / 1024));
+}
+
+TEST(AutomaticRecompute, TakesTheCheapestThatFits) {
+  const struct {
+    std::string word;
+    Recompute recompute;
+  } cases[] = {{"none", Recompute::none}, {"experts", Recompute::experts}, {"all", Recompute::all}};
+  for (const auto& [word, recompute] : cases) {
+    const Plan plan = plan_within(peak_of(word));
+    EXPECT_EQ(plan.sizes.recompute, recompute) << word;
+    EXPECT_EQ(plan.peak.total(), peak_of(word)) << word;
+    EXPECT_THAT(plan.sizes.choices,
+                Contains(StartsWith(fmt::format("train.recompute: {}, ", word))))
+        << word;
+  }
+}
+
+TEST(AutomaticRecompute, SaysWhatTheOthersWouldTake) {
+  const Plan plan = plan_within(peak_of("all"));
+  EXPECT_THAT(plan.sizes.choices,
+              Contains(AllOf(HasSubstr("none takes"), HasSubstr("experts takes"))));
+}
+
+TEST(AutomaticRecompute, PassesOverExpertsWhereThereAreNone) {
+  const auto dense = [](std::string_view changes) {
+    return make_plan(testing::tiny_dense_recipe(changes), kVocab, 0);
+  };
+  const int64_t least = dense("train: {recompute: all}").peak.total();
+  const Plan plan = dense(
+      fmt::format("train: {{recompute: auto, memory_budget: {} KiB}}", (least + 1023) / 1024));
+  EXPECT_EQ(plan.sizes.recompute, Recompute::all);
+  EXPECT_THAT(plan.sizes.choices, Contains(Not(HasSubstr("experts takes"))));
+}
+
+TEST(AutomaticRecompute, RefusesABudgetThatNothingFits) {
+  EXPECT_THAT(error_of<ConfigError>(
+                  [] { (void)plan_of("train: {recompute: auto, memory_budget: 10 KiB}"); }),
+              AllOf(HasSubstr("train.memory_budget: found 10 KiB, allowed at least "),
+                    HasSubstr("with train.recompute: all; raise it, or give a smaller "
+                              "train.micro_batch (now 128 tokens)")));
+}
+
+TEST(MemoryBudget, HoldsForEveryRun) {
+  EXPECT_THAT(
+      error_of<ConfigError>([] { (void)plan_of("train: {memory_budget: 10 KiB}"); }),
+      HasSubstr("with train.recompute: none; raise it, say train.recompute: auto, or give"));
+  const Plan plan = plan_of("train: {memory_budget: 1 GiB}");
+  EXPECT_EQ(plan.sizes.recompute, Recompute::none);
+  EXPECT_EQ(plan.peak.total(), plan_of("").peak.total());
+}
+
+TEST(RunSizes, AreThoseOfThePlan) {
+  const Recipe recipe = tiny_recipe("train: {recompute: auto, memory_budget: 1 GiB}");
+  const RunSizes sizes = run_sizes(recipe, kVocab, 0);
+  EXPECT_EQ(sizes.recompute, Recompute::none);
+  EXPECT_EQ(sizes.choices, make_plan(recipe, kVocab, 0).sizes.choices);
 }
 
 }  // namespace

@@ -197,7 +197,8 @@ TEST(Recipe, LoadsFilesAndOverrides) {
 TEST(RefusedChanges, LeaveOutWhatMayChange) {
   const Recipe before = tiny_recipe();
   const Recipe after = tiny_recipe(
-      "threads: 2\ntrain: {steps: 99, max_time: 2 h, evaluate: {every: never}}\n"
+      "threads: 2\ntrain: {steps: 99, max_time: 2 h, recompute: all, memory_budget: 2 GiB, "
+      "evaluate: {every: never}}\n"
       "checkpoint: {keep: 7}\nlog: {every: 5}");
   EXPECT_THAT(refused_changes(before, after), IsEmpty());
 }
@@ -217,6 +218,24 @@ TEST(WallTime, ReadsSecondsMinutesAndHours) {
   for (const std::string wrong : {"", "5", "-1 h", "0 s", "1 d", "h", "1 h 3", "nan s"}) {
     EXPECT_THROW((void)parse_wall_time(wrong), ConfigError) << wrong;
   }
+}
+
+TEST(MemoryBudget, ReadsBinaryAndDecimalUnits) {
+  EXPECT_EQ(parse_memory("800 MiB"), int64_t{800} << 20);
+  EXPECT_EQ(parse_memory("2GiB"), int64_t{2} << 30);
+  EXPECT_EQ(parse_memory("1.5 GB"), 1500000000);
+  for (const char* text : {"2", "2 G", "-1 GiB", "0 MiB", "much", "1e30 GiB"}) {
+    EXPECT_THROW((void)parse_memory(text), ConfigError) << text;
+  }
+  EXPECT_THAT(error_of_changes("train: {memory_budget: 2G}"),
+              HasSubstr("found \"2G\", allowed none or a size such as 800 MiB or 2 GiB"));
+}
+
+TEST(MemoryBudget, IsWantedByAutomaticRecomputation) {
+  EXPECT_THAT(error_of_changes("train: {recompute: auto}"),
+              HasSubstr("recompute: found auto without a memory_budget; give one, as in 2 GiB"));
+  EXPECT_EQ(tiny_recipe("train: {recompute: auto, memory_budget: 2 GiB}").train.recompute,
+            std::nullopt);
 }
 
 }  // namespace

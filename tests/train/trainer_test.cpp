@@ -147,7 +147,7 @@ TEST_F(TrainerTest, ProfilesTheCallsOfEveryStepButTheFirst) {
   EXPECT_GT(summary.profile->triad_peak, 0.0);
   EXPECT_GT(summary.profile->unaccounted(), 0.0);
   const auto& entries = summary.profile->entries;
-  for (const char* name : {"grouped_matmul", "causal_attention", "linear_cross_entropy",
+  for (const char* name : {"swiglu_experts", "causal_attention", "linear_cross_entropy",
                            "gradient_norm", "optimizer_step"}) {
     const auto entry = std::find_if(entries.begin(), entries.end(),
                                     [&](const ProfileEntry& e) { return e.name == name; });

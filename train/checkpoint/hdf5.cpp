@@ -1,11 +1,11 @@
 // Checkpoints as HDF5 files: the layout inside, written and read.
 #include "autograd/support/hdf5.h"
 
-#include <array>
 #include <string_view>
 
 #include "autograd/support/error.h"
-#include "train/checkpoint/checkpoint.h"
+#include "train/checkpoint/image.h"
+#include "train/checkpoint/layout.h"
 #include "train/checkpoint/user_block.h"
 
 namespace sluice {
@@ -15,33 +15,6 @@ constexpr const char* kRecipe = "/meta/recipe";
 constexpr const char* kTokenizer = "/meta/tokenizer";
 constexpr std::string_view kMetaPrefix = "/meta/";
 constexpr RaiseError kRaise = raise_as<CheckpointError>;
-
-// An upper estimate of the image, so that its memory is taken once: contents, and what HDF5 adds
-// per dataset.
-int64_t image_bytes(const Checkpoint& checkpoint) {
-  constexpr int64_t kPerDataset = 1024;
-  constexpr int64_t kPerFile = 1 << 16;
-  int64_t bytes = kPerFile + static_cast<int64_t>(checkpoint.meta.recipe.size() +
-                                                  checkpoint.meta.tokenizer.size());
-  for (const auto& [path, array] : checkpoint.state) {
-    bytes += static_cast<int64_t>(array.bytes.size() + path.size()) + kPerDataset;
-  }
-  return bytes;
-}
-
-void write_meta(hdf5::File& file, const CheckpointMeta& meta) {
-  file.set_attribute("/", "format_version", kCheckpointFormatVersion);
-  file.set_attribute("/", "step", meta.step);
-  file.set_attribute("/", "tokens", meta.tokens);
-  if (meta.train_tokens > 0) file.set_attribute("/", "train_tokens", meta.train_tokens);
-  if (meta.eval_loss) file.set_attribute("/", "eval_loss", *meta.eval_loss);
-  file.set_attribute("/", "build", meta.build);
-  file.write_text(kRecipe, meta.recipe);
-  const auto tokenizer =
-      std::span(reinterpret_cast<const uint8_t*>(meta.tokenizer.data()), meta.tokenizer.size());
-  file.write<uint8_t>(kTokenizer, {static_cast<int64_t>(tokenizer.size())}, tokenizer);
-  file.set_attribute(kTokenizer, "kind", meta.tokenizer_kind);
-}
 
 CheckpointMeta read_meta(const hdf5::File& file) {
   CheckpointMeta meta;
@@ -76,19 +49,25 @@ hdf5::File open_verified(const std::filesystem::path& path) {
 
 }  // namespace
 
+void write_meta(hdf5::File& file, const CheckpointMeta& meta) {
+  file.set_attribute("/", "format_version", kCheckpointFormatVersion);
+  file.set_attribute("/", "step", meta.step);
+  file.set_attribute("/", "tokens", meta.tokens);
+  if (meta.train_tokens > 0) file.set_attribute("/", "train_tokens", meta.train_tokens);
+  if (meta.eval_loss) file.set_attribute("/", "eval_loss", *meta.eval_loss);
+  file.set_attribute("/", "build", meta.build);
+  file.write_text(kRecipe, meta.recipe);
+  const auto tokenizer =
+      std::span(reinterpret_cast<const uint8_t*>(meta.tokenizer.data()), meta.tokenizer.size());
+  file.write<uint8_t>(kTokenizer, {static_cast<int64_t>(tokenizer.size())}, tokenizer);
+  file.set_attribute(kTokenizer, "kind", meta.tokenizer_kind);
+}
+
 void write_checkpoint(FileSystem& files, const std::filesystem::path& path,
                       const Checkpoint& checkpoint) {
-  auto file = hdf5::File::create_image(
-      path.string(), kRaise,
-      {.user_block_bytes = kUserBlockBytes, .expected_bytes = image_bytes(checkpoint)});
-  write_meta(file, checkpoint.meta);
-  for (const auto& [name, array] : checkpoint.state) {
-    file.write("/" + name, array.type, array.dims, array.bytes);
-  }
-  const auto contents = file.image().subspan(kUserBlockBytes);
-  const UserBlock block = make_user_block(contents);
-  const std::array<std::span<const std::byte>, 2> pieces{block, contents};
-  write_file_atomically(files, path, pieces, kRaise);
+  CheckpointImage image;
+  image.fill(path.string(), checkpoint);
+  write_checkpoint(files, path, image);
 }
 
 Checkpoint read_checkpoint(const std::filesystem::path& path) {

@@ -1,6 +1,7 @@
 #include "train/checkpoint/store.h"
 
 #include <fmt/format.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <charconv>
@@ -26,6 +27,14 @@ std::optional<int64_t> step_of(std::string_view name) {
   const auto [end, error] = std::from_chars(name.data(), name.data() + name.size(), step);
   if (error != std::errc() || end != name.data() + name.size()) return std::nullopt;
   return step;
+}
+
+/// The calling thread gives way to all others. A writer that the system does not let do so only
+/// costs more.
+void step_back() {
+  constexpr int kLowest = 19;
+  // On Linux this is the thread's own priority.
+  (void)setpriority(PRIO_PROCESS, 0, kLowest);
 }
 
 }  // namespace
@@ -70,12 +79,28 @@ void CheckpointStore::open_for_writing() {
   (void)remove_stale_temporaries(files_, folder_);
 }
 
-void CheckpointStore::save(Checkpoint checkpoint) {
+void CheckpointStore::reserve(int64_t state_bytes) { image_.reserve(state_bytes); }
+
+template <class Fill>
+void CheckpointStore::save_filled(const CheckpointMeta& meta, Fill&& fill) {
   finish();
-  const auto policy = options_.asynchronous ? std::launch::async : std::launch::deferred;
-  in_flight_ = std::async(
-      policy, [this, checkpoint = std::move(checkpoint)] { write_and_expire(checkpoint); });
+  fill(path_of(meta.step).string());
+  const auto write = [this, step = meta.step, loss = meta.eval_loss] {
+    if (options_.asynchronous) step_back();
+    write_and_expire(step, loss);
+  };
+  in_flight_ =
+      std::async(options_.asynchronous ? std::launch::async : std::launch::deferred, write);
   if (!options_.asynchronous) finish();
+}
+
+void CheckpointStore::save(const CheckpointMeta& meta,
+                           FunctionRef<void(StateVisitor&)> visit_state) {
+  save_filled(meta, [&](const std::string& name) { image_.fill(name, meta, visit_state); });
+}
+
+void CheckpointStore::save(const Checkpoint& checkpoint) {
+  save_filled(checkpoint.meta, [&](const std::string& name) { image_.fill(name, checkpoint); });
 }
 
 void CheckpointStore::check() {
@@ -97,11 +122,10 @@ void CheckpointStore::warn(std::string warning) {
   warnings_.push_back(std::move(warning));
 }
 
-void CheckpointStore::write_and_expire(const Checkpoint& checkpoint) {
-  const int64_t step = checkpoint.meta.step;
-  write_checkpoint(files_, path_of(step), checkpoint);
+void CheckpointStore::write_and_expire(int64_t step, std::optional<double> eval_loss) {
+  write_checkpoint(files_, path_of(step), image_);
   learn_losses_of_earlier_files();
-  eval_loss_of_[step] = checkpoint.meta.eval_loss;
+  eval_loss_of_[step] = eval_loss;
   for (const int64_t old : expired_checkpoints(eval_loss_of_, options_.keep, options_.keep_best)) {
     // After a resume from an older file, newer ones of the abandoned run may still be here.
     if (old == step) continue;

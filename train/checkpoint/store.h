@@ -3,13 +3,14 @@
 //
 //   CheckpointStore store(folder, {.keep = 3, .keep_best = true, .asynchronous = true});
 //   store.open_for_writing();
-//   store.save(std::move(checkpoint));    // returns once the previous save is done and this one
-//   has begun store.check();                        // at each step boundary: throws what went
-//   wrong in the background store.finish();                       // before the end: waits, throws
+//   store.save(meta, [&](StateVisitor& v) { run.visit_state(v); });    // training waits for a copy
+//   store.check();      // at each step boundary: throws what went wrong in the background
+//   store.finish();     // before the end: waits, throws
 //
-// The caller copies the state (SaveVisitor), which is the only part that training waits for. One
-// thread writes, one save at a time. Files are named step_00000200.h5 and appear whole or not at
-// all.
+// The state is copied on all threads into an image of the file, which is the only part that
+// training waits for. One thread writes, one save at a time, at the lowest priority: it takes what
+// the threads that train leave, and a percent or two of what they do not. Files are named
+// step_00000200.h5 and appear whole or not at all.
 
 #include <filesystem>
 #include <future>
@@ -21,7 +22,7 @@
 
 #include "autograd/support/fields.h"
 #include "autograd/support/scheduled.h"
-#include "train/checkpoint/checkpoint.h"
+#include "train/checkpoint/image.h"
 
 namespace sluice {
 
@@ -63,10 +64,16 @@ class CheckpointStore {
   /// the run's lock.
   void open_for_writing();
 
+  /// Takes memory for the image of a state of that size, so that the first save need not; kept, as
+  /// is that of any save, as long as the store.
+  void reserve(int64_t state_bytes);
+  [[nodiscard]] int64_t image_bytes() const { return image_.memory_bytes(); }
+
   /// Writes the checkpoint under its step's name, replacing one that is there, then deletes the
   /// expired ones. Waits for the save before and throws its error; a synchronous store throws its
-  /// own as well. CheckpointError.
-  void save(Checkpoint checkpoint);
+  /// own as well. `visit_state` as in CheckpointImage::fill. CheckpointError.
+  void save(const CheckpointMeta& meta, FunctionRef<void(StateVisitor&)> visit_state);
+  void save(const Checkpoint& checkpoint);
   /// Throws the error of a save that has ended, once; never waits.
   void check();
   /// Waits for the save in flight and throws its error.
@@ -87,13 +94,16 @@ class CheckpointStore {
   [[nodiscard]] std::filesystem::path path_of(int64_t step) const;
 
  private:
-  void write_and_expire(const Checkpoint& checkpoint);
+  template <class Fill>
+  void save_filled(const CheckpointMeta& meta, Fill&& fill);
+  void write_and_expire(int64_t step, std::optional<double> eval_loss);
   void learn_losses_of_earlier_files();
   void warn(std::string warning);
 
   std::filesystem::path folder_;
   StoreOptions options_;
   FileSystem& files_;
+  CheckpointImage image_;  // the writer's while a save is in flight
   std::future<void> in_flight_;
 
   // Touched by the writer alone; a save begins after the one before has been waited for.

@@ -84,13 +84,26 @@ void print_activity(const PlannedActivities& activity) {
   row("mean of the run", activity.mean);
 }
 
-void print_memory(const MemoryUse& peak) {
+void print_saved(const SavedMemory& saved) {
+  fmt::print("activations that the tape keeps for the backward pass of a micro-batch\n");
+  for (const SavedMemory::Entry& entry : saved.entries) {
+    fmt::print("  {:<22}{:>16}  {}, {}\n", name_of(entry.phase),
+               in_bytes(static_cast<double>(entry.bytes)), entry.op,
+               counted(entry.tensors, "tensor"));
+  }
+  fmt::print("  {:<22}{:>16}\n", "total", in_bytes(static_cast<double>(saved.bytes())));
+}
+
+void print_memory(const Plan& plan) {
+  const MemoryUse& peak = plan.peak;
   fmt::print("memory of tensors at the peak of a step\n");
   for (int i = 0; i < kMemoryKinds; ++i) {
     const auto kind = static_cast<MemoryKind>(i);
     fmt::print("  {:<22}{:>16}\n", name_of(kind), in_bytes(static_cast<double>(peak[kind])));
   }
   fmt::print("  {:<22}{:>16}\n", "total", in_bytes(static_cast<double>(peak.total())));
+  fmt::print("  {:<22}{:>16}  beside it, while training goes on\n", "copy for a checkpoint",
+             in_bytes(static_cast<double>(plan.checkpoint_bytes)));
 }
 
 int print_plan(const Recipe& recipe) {
@@ -99,7 +112,8 @@ int print_plan(const Recipe& recipe) {
   print_parameters(plan.parameters);
   print_flops(plan);
   if (plan.activity) print_activity(*plan.activity);
-  print_memory(plan.peak);
+  print_saved(plan.saved);
+  print_memory(plan);
   const double tokens =
       static_cast<double>(plan.sizes.steps) * static_cast<double>(plan.sizes.tokens_per_step);
   use_threads(recipe);

@@ -55,14 +55,15 @@ std::string check_tokenizer(const Dataset& data) {
 
 std::string check_memory(const Plan& plan) {
   const Machine machine = describe_machine();
+  const auto copy = static_cast<double>(plan.checkpoint_bytes);
   const auto needed = static_cast<double>(plan.peak.total());
   const auto there = static_cast<double>(machine.memory_bytes);
-  SLUICE_CHECK(ConfigError, machine.memory_bytes == 0 || needed < there,
-               "a step needs {} of tensors, the machine has {}; try train.micro_batch or "
-               "train.recompute: all",
-               in_bytes(needed), in_bytes(there));
-  return fmt::format("a step needs {} of tensors, the machine has {}", in_bytes(needed),
-                     in_bytes(there));
+  SLUICE_CHECK(ConfigError, machine.memory_bytes == 0 || needed + copy < there,
+               "a step needs {} of tensors and a checkpoint a copy of {}, the machine has {}; try "
+               "train.micro_batch or train.recompute: all",
+               in_bytes(needed), in_bytes(copy), in_bytes(there));
+  return fmt::format("a step needs {} of tensors and a checkpoint a copy of {}, the machine has {}",
+                     in_bytes(needed), in_bytes(copy), in_bytes(there));
 }
 
 /// As the run will do it: with the checkpoint's own tokenizer.

@@ -1,13 +1,16 @@
 #pragma once
 // The matrix product as plain loops.
 
+#include <utility>
+
 #include "autograd/kernels/gemm.h"
 
 namespace sluice::kernels::reference {
 
 template <class T>
 T element(const GemmOperand<T>& x, int64_t row, int64_t col) {
-  return x.transposed ? x.data[col * x.stride + row] : x.data[row * x.stride + col];
+  if (x.transposed) std::swap(row, col);
+  return x.data[(x.index == nullptr ? row : x.index[row]) * x.stride + col];
 }
 
 template <class T>

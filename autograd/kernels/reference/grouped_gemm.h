@@ -5,6 +5,12 @@
 
 namespace sluice::kernels::reference {
 
+/// Row r of rows of `width` elements.
+template <class T>
+const T* row(const ExpertRows<T>& rows, int64_t r, int64_t width) {
+  return rows.data + (rows.index == nullptr ? r : rows.index[r]) * width;
+}
+
 /// body(e, r) for every row r of every expert e.
 template <class Body>
 void for_each_row(const Groups& groups, Body&& body) {
@@ -41,15 +47,15 @@ void grouped_gemm_grad_x(const Groups& groups, const T* grad_y, const T* weight,
 }
 
 template <class T>
-void grouped_gemm_grad_weight(const Groups& groups, const T* grad_y, const T* x,
-                              const Gradient<T>& grad_weight) {
+void grouped_gemm_grad_weight(const Groups& groups, const ExpertRows<T>& grad_y,
+                              const ExpertRows<T>& x, const Gradient<T>& grad_weight) {
   const int64_t I = groups.I;
   const int64_t O = groups.O;
   for (int64_t e = 0; e < groups.E; ++e) {
     put_gradient(grad_weight.from(e * O * I), O * I, [&](int64_t at) {
       T sum = 0;
       for (int64_t r = groups.offsets[e]; r < groups.offsets[e + 1]; ++r) {
-        sum += grad_y[r * O + at / I] * x[r * I + at % I];
+        sum += row(grad_y, r, O)[at / I] * row(x, r, I)[at % I];
       }
       return sum;
     });

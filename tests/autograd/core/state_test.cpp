@@ -167,5 +167,61 @@ TEST(State, RefusesANameVisitedTwice) {
   EXPECT_THROW(visitor.integer("step", value), InternalError);
 }
 
+// --- snapshots -----------------------------------------------------------------------------------
+
+TEST(StateSnapshot, GivesBackEverythingAgainAndAgain) {
+  Component component;
+  const StateDict before = saved(component);
+  StateSnapshot snapshot;
+  snapshot.begin_saving();
+  component.visit_state(snapshot);
+  for (int round = 0; round < 2; ++round) {
+    change(component);
+    ASSERT_NE(saved(component), before);
+    snapshot.begin_restoring();
+    component.visit_state(snapshot);
+    snapshot.finish_restoring();
+    EXPECT_EQ(saved(component), before);
+  }
+}
+
+TEST(StateSnapshot, ForgetsTheCopyBefore) {
+  Component component;
+  StateSnapshot snapshot;
+  snapshot.begin_saving();
+  component.visit_state(snapshot);
+  change(component);
+  const StateDict changed = saved(component);
+  snapshot.begin_saving();
+  component.visit_state(snapshot);
+  component.step = 77;
+  snapshot.begin_restoring();
+  component.visit_state(snapshot);
+  EXPECT_EQ(saved(component), changed);
+}
+
+TEST(StateSnapshot, RefusesMoreAndLessThanWasSaved) {
+  Component component;
+  StateSnapshot snapshot;
+  snapshot.begin_saving();
+  component.visit_state(snapshot);
+  snapshot.begin_restoring();
+  EXPECT_THROW(snapshot.finish_restoring(), InternalError);
+  component.visit_state(snapshot);
+  EXPECT_NO_THROW(snapshot.finish_restoring());
+  EXPECT_THROW(snapshot.integer("step", component.step), InternalError);
+}
+
+TEST(StateSnapshot, RefusesAnotherSize) {
+  int64_t number = 1;
+  std::vector<int64_t> two = {1, 2};
+  StateSnapshot snapshot;
+  snapshot.begin_saving();
+  snapshot.integer("number", number);
+  snapshot.begin_restoring();
+  const int64_t size = 2;
+  EXPECT_THROW(snapshot.array<int64_t>("number", two, std::span(&size, 1)), InternalError);
+}
+
 }  // namespace
 }  // namespace sluice

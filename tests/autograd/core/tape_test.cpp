@@ -163,7 +163,7 @@ TEST_F(TapeTest, RecomputationGivesTheSameGradientsAndKeepsLess) {
   const auto chain = [](Tape& t, std::span<const Tensor> x) {
     Tensor y = x[0];
     for (int i = 0; i < 4; ++i) y = toy_square(t, y);
-    return std::vector<Tensor>{toy_add(t, y, x[0])};
+    return TensorList{toy_add(t, y, x[0])};
   };
   std::vector<double> plain;
   std::vector<int64_t> nodes;
@@ -230,6 +230,48 @@ TEST(Gradcheck, FailsABackwardThatIsWrongByPartsInAMillion) {
   const GradcheckReport report = gradcheck(pool, toy_sample(pool, 2.0 * (1.0 + 2.5e-6)));
   EXPECT_FALSE(report.passed);
   EXPECT_THAT(report.message, testing::HasSubstr("input 0 element"));
+}
+
+TEST_F(TapeTest, SaysWhatItKeepsCountingEveryBlockOnce) {
+  Tape tape(pool_);
+  const Tensor x = tape.input(vector({1.0, 2.0, 3.0}));
+  const Tensor y = toy_square(tape, x);  // saves x
+  (void)toy_square(tape, x);             // saves it again
+  {
+    const PhaseScope phase(tape, Phase::attention);
+    (void)toy_square(tape, toy_add(tape, y, x));  // saves the sum
+  }
+  const SavedMemory saved = tape.saved_memory();
+  ASSERT_EQ(saved.entries.size(), 2U);
+  EXPECT_EQ(saved.entries[0].phase, Phase::other);
+  EXPECT_EQ(saved.entries[0].op, "toy");
+  EXPECT_EQ(saved.entries[0].tensors, 1);
+  EXPECT_EQ(saved.entries[0].bytes, 24);
+  EXPECT_EQ(saved.entries[1].phase, Phase::attention);
+  EXPECT_EQ(saved.bytes(), 48);
+  tape.reset();
+  EXPECT_EQ(tape.saved_memory().bytes(), 0);
+}
+
+TEST_F(TapeTest, KeepsNoWeightsAmongItsActivations) {
+  Parameter parameter{.name = "w"};
+  parameter.value = Tensor::zeros(pool_, {4}, DType::f64, MemoryKind::parameters);
+  parameter.zero_grad(pool_);
+  Tape tape(pool_);
+  (void)toy_square(tape, tape.use(parameter));
+  EXPECT_EQ(tape.num_nodes(), 1);
+  EXPECT_EQ(tape.saved_memory().bytes(), 0);
+}
+
+TEST(TensorList, HoldsAFewTensorsInOrder) {
+  Pool pool;
+  TensorList list = {Tensor::zeros(pool, {1}, DType::f32), Tensor()};
+  EXPECT_EQ(list.size(), 2U);
+  EXPECT_TRUE(list[0].defined());
+  EXPECT_FALSE(list[1].defined());
+  for (size_t i = list.size(); i < TensorList::kMaxSize; ++i) list.push_back(Tensor());
+  EXPECT_EQ(std::distance(list.begin(), list.end()), 16);
+  EXPECT_THROW(list.push_back(Tensor()), InternalError);
 }
 
 }  // namespace

@@ -55,6 +55,13 @@ TEST(Tensor, RefusesAWrongDTypeShapeOrCount) {
   EXPECT_THROW(other.copy_from(x), DTypeError);
 }
 
+TEST(Shape, TakesAnotherSizeInOneDimension) {
+  const Shape shape{2, 3, 4};
+  EXPECT_EQ(shape.resized(-1, 7), (Shape{2, 3, 7}));
+  EXPECT_EQ(shape.resized(0, 0), (Shape{0, 3, 4}));
+  EXPECT_THROW((void)shape.resized(1, -1), ShapeError);
+}
+
 TEST(Tensor, MayHaveNoElements) {
   Pool pool;
   Tensor x = Tensor::zeros(pool, {0, 8}, DType::f32);
@@ -82,6 +89,16 @@ TEST(Pool, KeepsTheHighWaterMarkWithItsSplit) {
   EXPECT_EQ(pool.peak()[MemoryKind::parameters], 4096);
   pool.reset_peak();
   EXPECT_EQ(pool.peak().total(), 4096);
+}
+
+TEST(Pool, CountsTheBlocksThatItHolds) {
+  Pool pool;
+  { const Tensor x = Tensor::empty(pool, {1024}, DType::f32); }
+  const Tensor y = Tensor::empty(pool, {4096}, DType::f32);
+  EXPECT_EQ(pool.in_use().total(), 16384);
+  EXPECT_EQ(pool.system_bytes(), 16384 + 4096);
+  pool.trim();
+  EXPECT_EQ(pool.system_bytes(), 16384);
 }
 
 TEST(Pool, CountsWithoutMemoryWhenOnlyShapesAreWanted) {

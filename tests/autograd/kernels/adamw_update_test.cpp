@@ -63,6 +63,50 @@ TYPED_TEST(AdamWKernel, EqualsTheReferenceBitForBit) {
   }
 }
 
+TYPED_TEST(AdamWKernel, ManyParametersAtOnceEqualOneByOne) {
+  using T = TypeParam;
+  AdamWStep step{.t = 7, .learning_rate = 3e-3, .weight_decay = 0.1, .gradient_scale = 0.7};
+  std::vector<Parameter<T>> together;
+  std::vector<Parameter<T>> alone;
+  std::vector<Array<T>> grads;
+  for (const int64_t n : kLengths) {
+    together.emplace_back(n);
+    alone.emplace_back(n);
+    grads.push_back(Array<T>::uniform(n, 4));
+  }
+  std::vector<AdamWPart<T>> parts;
+  for (size_t i = 0; i < grads.size(); ++i) {
+    parts.push_back({.n = grads[i].size(),
+                     .grad = grads[i].data(),
+                     .state = together[i].state(),
+                     .decays = i % 3 != 0});
+  }
+  adamw_update<T>(step, parts);
+  for (size_t i = 0; i < grads.size(); ++i) {
+    step.weight_decay = parts[i].decays ? 0.1 : 0.0;
+    adamw_update<T>(grads[i].size(), step, grads[i].data(), alone[i].state());
+    EXPECT_TRUE(together[i].value.same_bits(alone[i].value)) << i;
+    EXPECT_TRUE(together[i].m.same_bits(alone[i].m)) << i;
+    EXPECT_TRUE(together[i].v.same_bits(alone[i].v)) << i;
+    EXPECT_TRUE(together[i].value.guards_intact());
+  }
+}
+
+TYPED_TEST(AdamWKernel, AGradientThatIsNotThereIsZero) {
+  using T = TypeParam;
+  const AdamWStep step{.t = 7, .weight_decay = 0.1, .gradient_scale = 0.7};
+  for (const int64_t n : kLengths) {
+    Parameter<T> without(n);
+    Parameter<T> zeros(n);
+    const Array<T> grad(n);
+    adamw_update<T>(n, step, nullptr, without.state());
+    adamw_update<T>(n, step, grad.data(), zeros.state());
+    EXPECT_TRUE(without.value.same_bits(zeros.value)) << n;
+    EXPECT_TRUE(without.m.same_bits(zeros.m)) << n;
+    EXPECT_TRUE(without.v.same_bits(zeros.v)) << n;
+  }
+}
+
 TEST(AdamWUpdate, FollowsTheWorkedTrajectory) {
   Scalar<double> parameter;
   AdamWStep step{

@@ -109,6 +109,68 @@ TYPED_TEST(Attention, EqualsTheReferenceForwardAndBackward) {
   }
 }
 
+TYPED_TEST(Attention, TurnsQueriesAndKeysAsRopeDoesBeforehand) {
+  using T = TypeParam;
+  const AttentionShape shape{4, 2, 10, 0.4, 200};
+  const Case c{shape, {{0, 37, 0, 37}, {37, 337, 37, 337}}};
+  const Arrays<T> a = arrays_for<T>(c);
+  std::vector<int32_t> position;
+  for (int32_t n = 0; n < 337; ++n) position.push_back(n < 37 ? n : n - 37);
+  for (const RopeLayout layout : {RopeLayout::half_split, RopeLayout::interleaved}) {
+    const RopeFrequencies frequencies = rope_frequencies({.rotary_dim = 8});
+    Array<T> cos(300 * 4), sin(300 * 4);
+    rope_table<T>(frequencies, 300, cos.data(), sin.data());
+    const auto rope_of = [&](int64_t heads) {
+      return Rope<T>{heads, shape.P, 4, layout, position.data(), cos.data(), sin.data()};
+    };
+    const Rope<T> of_q = rope_of(shape.H);
+    const Rope<T> of_k = rope_of(shape.K);
+    Array<T> q(a.q.size()), k(a.k.size());
+    rope<T>(337, of_q, a.q.data(), q.data());
+    rope<T>(337, of_k, a.k.data(), k.data());
+
+    Array<T> early(a.q.size()), early_lse(337 * 4), o(a.q.size()), lse(337 * 4);
+    causal_attention<T>(shape, c.segments,
+                        {q.data(), k.data(), a.v.data(), early.data(), early_lse.data()});
+    causal_attention<T>(shape, c.segments,
+                        {a.q.data(), a.k.data(), a.v.data(), o.data(), lse.data(), &of_q});
+    EXPECT_TRUE(o.same_bits(early));
+    EXPECT_TRUE(lse.same_bits(early_lse));
+    for (const bool accumulate : {false, true}) {
+      Array<T> turned_q(a.q.size()), turned_k(a.k.size()), early_v(a.k.size(), T(0.5));
+      causal_attention_backward<T>(shape, c.segments,
+                                   {q.data(),
+                                    k.data(),
+                                    a.v.data(),
+                                    o.data(),
+                                    lse.data(),
+                                    a.grad_o.data(),
+                                    {turned_q.data(), false},
+                                    {turned_k.data(), false},
+                                    {early_v.data(), accumulate}});
+      Array<T> early_q(a.q.size(), T(0.5)), early_k(a.k.size(), T(0.5));
+      rope_backward<T>(337, of_q, turned_q.data(), {early_q.data(), accumulate});
+      rope_backward<T>(337, of_k, turned_k.data(), {early_k.data(), accumulate});
+
+      Array<T> grad_q(a.q.size(), T(0.5)), grad_k(a.k.size(), T(0.5)), grad_v(a.k.size(), T(0.5));
+      causal_attention_backward<T>(shape, c.segments,
+                                   {a.q.data(),
+                                    a.k.data(),
+                                    a.v.data(),
+                                    o.data(),
+                                    lse.data(),
+                                    a.grad_o.data(),
+                                    {grad_q.data(), accumulate},
+                                    {grad_k.data(), accumulate},
+                                    {grad_v.data(), accumulate},
+                                    &of_q});
+      EXPECT_TRUE(grad_q.same_bits(early_q));
+      EXPECT_TRUE(grad_k.same_bits(early_k));
+      EXPECT_TRUE(grad_v.same_bits(early_v));
+    }
+  }
+}
+
 TYPED_TEST(Attention, OfAPackedDocumentEqualsThatOfTheDocumentAloneBitForBit) {
   using T = TypeParam;
   const AttentionShape shape{2, 1, 8, 0.4, 140};

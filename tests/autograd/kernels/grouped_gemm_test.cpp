@@ -59,12 +59,33 @@ TYPED_TEST(GroupedGemm, EqualsTheReferenceForwardAndBackward) {
       reference::grouped_gemm_grad_x<double>(groups, g64.data(), w64.data(),
                                              {grad_x64.data(), accumulate});
       expect_close(grad_x, grad_x64, kCoefficient);
-      grouped_gemm_grad_weight<T>(groups, g.data(), x.data(), {grad_w.data(), accumulate});
-      reference::grouped_gemm_grad_weight<double>(groups, g64.data(), x64.data(),
+      grouped_gemm_grad_weight<T>(groups, {g.data()}, {x.data()}, {grad_w.data(), accumulate});
+      reference::grouped_gemm_grad_weight<double>(groups, {g64.data()}, {x64.data()},
                                                   {grad_w64.data(), accumulate});
       expect_close(grad_w, grad_w64, kCoefficient);
     }
   }
+}
+
+TYPED_TEST(GroupedGemm, GathersRowsAsIfTheyHadBeenCopied) {
+  using T = TypeParam;
+  constexpr int64_t R = 60, I = 21, O = 35, kTokens = 30;
+  const std::vector<int32_t> offsets = {0, 17, 17, R};
+  const Groups groups{3, offsets.data(), I, O};
+  const auto x = Array<T>::uniform(kTokens * I, 1);
+  const auto g = Array<T>::uniform(kTokens * O, 2);
+  std::vector<int32_t> index;
+  Array<T> x_rows(R * I), g_rows(R * O);
+  for (int32_t r = 0; r < R; ++r) {
+    index.push_back(static_cast<int32_t>(r * 7 % kTokens));
+    std::copy_n(x.data() + index.back() * I, I, x_rows.data() + r * I);
+    std::copy_n(g.data() + index.back() * O, O, g_rows.data() + r * O);
+  }
+  Array<T> copied(3 * O * I), gathered(3 * O * I);
+  grouped_gemm_grad_weight<T>(groups, {g_rows.data()}, {x_rows.data()}, {copied.data(), false});
+  grouped_gemm_grad_weight<T>(groups, {g.data(), index.data()}, {x.data(), index.data()},
+                              {gathered.data(), false});
+  EXPECT_TRUE(gathered.same_bits(copied));
 }
 
 TYPED_TEST(GroupedGemm, GivesARowTheSameBitsWhateverItsNeighbours) {
@@ -103,7 +124,7 @@ TYPED_TEST(GroupedGemm, GivesTheSameBitsOnAnyNumberOfThreads) {
   });
   testing::expect_same_bits_on_any_threads([&] {
     Array<T> grad_w(3 * O * I);
-    grouped_gemm_grad_weight<T>(groups, g.data(), x.data(), {grad_w.data(), false});
+    grouped_gemm_grad_weight<T>(groups, {g.data()}, {x.data()}, {grad_w.data(), false});
     return grad_w;
   });
 }

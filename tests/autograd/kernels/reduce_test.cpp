@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "autograd/kernels/reference/reduce.h"
+#include "autograd/kernels/rows.h"
 #include "tests/support/arrays.h"
 
 namespace sluice::kernels {
@@ -31,6 +32,37 @@ TYPED_TEST(Reduce, SumsEverythingInDouble) {
     EXPECT_NEAR(sum(n, x.data()), reference::sum(n, x.data()), tolerance);
     EXPECT_NEAR(sum_of_squares(n, x.data()), reference::sum_of_squares(n, x.data()), tolerance);
   }
+}
+
+TYPED_TEST(Reduce, SquaresOfManyArraysAreThoseOfEachOneBitForBit) {
+  using T = TypeParam;
+  // Blocks that are summed side by side belong to one array, to several, or are cut short.
+  constexpr int64_t kBlock = kElementBlock;
+  std::vector<Array<T>> arrays;
+  std::vector<std::span<const T>> spans;
+  for (const int64_t n :
+       {int64_t{5}, 3 * kBlock, kBlock, int64_t{0}, 9 * kBlock + 17, 4 * kBlock}) {
+    arrays.push_back(Array<T>::uniform(n, 1 + arrays.size()));
+  }
+  for (const Array<T>& array : arrays) {
+    spans.emplace_back(array.data(), static_cast<size_t>(array.size()));
+  }
+  std::vector<double> sums(spans.size());
+  const int before = num_threads();
+  for (const int threads : {1, 3}) {
+    set_num_threads(threads);
+    sums_of_squares<T>(spans, sums);
+    for (size_t i = 0; i < spans.size(); ++i) {
+      EXPECT_EQ(sums[i], sum_of_squares(arrays[i].size(), arrays[i].data())) << i;
+      double by_block = 0.0;
+      for (int64_t begin = 0; begin < arrays[i].size(); begin += kBlock) {
+        by_block +=
+            sum_of_squares(std::min(kBlock, arrays[i].size() - begin), arrays[i].data() + begin);
+      }
+      EXPECT_EQ(sums[i], by_block) << i;
+    }
+  }
+  set_num_threads(before);
 }
 
 TEST(ReduceInSingle, DoesNotLoseASmallTermBesideALargeOne) {

@@ -49,6 +49,27 @@ TYPED_TEST(VectorMath, ExpIsWithinOneAndAHalfUlpFromDenormalsToOverflow) {
   }
 }
 
+/// exp_of_negative, number by number.
+template <class T>
+T exp_of_negative_at(T x) {
+  return exp_of_negative(broadcast(x)).v[0];
+}
+
+TYPED_TEST(VectorMath, ExpOfNegativeIsExpWithoutDenormalResults) {
+  using T = TypeParam;
+  constexpr bool kIsFloat = sizeof(T) == 4;
+  for (const T x : points<T>(kIsFloat ? -87.0 : -708.0, 1.0, 20001)) {
+    T whole;
+    exp_array(1, &x, &whole);
+    ASSERT_EQ(exp_of_negative_at(x), whole) << x;
+  }
+  for (const T x : points<T>(kIsFloat ? -120.0 : -800.0, kIsFloat ? -87.001 : -708.001, 2001)) {
+    ASSERT_EQ(exp_of_negative_at(x), T{0}) << x;
+  }
+  EXPECT_EQ(exp_of_negative_at(-std::numeric_limits<T>::infinity()), T{0});
+  EXPECT_TRUE(std::isnan(exp_of_negative_at(std::numeric_limits<T>::quiet_NaN())));
+}
+
 TYPED_TEST(VectorMath, ExpKeepsTheLimitsOfTheExponential) {
   using T = TypeParam;
   constexpr T kInfinity = std::numeric_limits<T>::infinity();

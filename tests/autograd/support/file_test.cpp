@@ -1,5 +1,6 @@
 #include "autograd/support/file.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -104,6 +105,119 @@ TEST(WriteFileAtomically, SurvivesAPowerCutAfterEveryCall) {
       // Whatever the cut left behind is swept up by the next run.
       (void)remove_stale_temporaries(real_file_system(), folder.path());
       EXPECT_EQ(files_in(folder.path()), 1u) << call;
+    }
+  }
+}
+
+/// A megabyte and a bit, from a place that may go to the disk directly.
+class LargeFile : public ::testing::Test {
+ protected:
+  static constexpr size_t kBytes = (size_t{1} << 20) + 3 * 4096 + 17;
+  LargeFile() : storage_(kBytes + 2 * kDirectAlignment) {
+    const auto start = reinterpret_cast<uintptr_t>(storage_.data());
+    const size_t gap = kDirectAlignment - start % kDirectAlignment;
+    contents_ = std::span(storage_).subspan(gap, kBytes);
+    for (size_t i = 0; i < kBytes; ++i) contents_[i] = static_cast<std::byte>(i * 7 + i / 4096);
+  }
+  [[nodiscard]] bool is_in(const std::filesystem::path& path) const {
+    return read_file(path, kRaise) ==
+           std::string_view(reinterpret_cast<const char*>(contents_.data()), kBytes);
+  }
+  std::vector<std::byte> storage_;
+  std::span<std::byte> contents_;
+  ScratchFolder folder_;
+};
+
+TEST_F(LargeFile, IsWrittenWholeWhateverItsSizeAndPlace) {
+  for (const size_t bytes : {kBytes, kBytes - 17, size_t{4096}, size_t{5}, size_t{0}}) {
+    for (const size_t offset : {size_t{0}, size_t{1}}) {
+      const auto part = contents_.subspan(offset, std::min(bytes, kBytes - offset));
+      write_large_file_atomically(real_file_system(), folder_ / "a", part, kRaise);
+      EXPECT_EQ(read_file(folder_ / "a", kRaise),
+                std::string_view(reinterpret_cast<const char*>(part.data()), part.size()));
+    }
+  }
+  EXPECT_EQ(files_in(folder_.path()), 1u);
+}
+
+TEST_F(LargeFile, IsWrittenThroughTheCacheWhereThatIsTheOnlyWay) {
+  class Refusing : public FileSystem {
+   public:
+    explicit Refusing(bool opens) : opens_(opens) {}
+    int open(const char* path, int flags) override {
+      if ((flags & O_DIRECT) != 0 && !opens_) {
+        errno = EINVAL;
+        return -1;
+      }
+      direct_ = (flags & O_DIRECT) != 0;
+      return FileSystem::open(path, flags);
+    }
+    ssize_t write(int descriptor, const void* data, size_t bytes) override {
+      if (direct_ && accepted_++ > 0) {
+        errno = EINVAL;
+        return -1;
+      }
+      return FileSystem::write(descriptor, data, std::min<size_t>(bytes, 8192));
+    }
+
+   private:
+    bool opens_;
+    bool direct_ = false;
+    int accepted_ = 0;
+  };
+  for (const bool opens : {false, true}) {
+    Refusing files(opens);
+    write_large_file_atomically(files, folder_ / "a", contents_, kRaise);
+    EXPECT_TRUE(is_in(folder_ / "a")) << opens;
+  }
+}
+
+TEST_F(LargeFile, ReportsAFailureOfEverySingleCallAndAFullDisk) {
+  write_file_atomically(real_file_system(), folder_ / "a", bytes_of(kOld), kRaise);
+  FailingCall none(-1);
+  {
+    const ScratchFolder elsewhere;
+    write_large_file_atomically(none, elsewhere / "a", contents_, kRaise);
+  }
+  const auto message = [&](FileSystem& files) -> std::string {
+    try {
+      write_large_file_atomically(files, folder_ / "a", contents_, kRaise);
+    } catch (const CheckpointError& error) {
+      return error.what();
+    }
+    return "";
+  };
+  for (const int64_t capacity : {int64_t{0}, int64_t{5000}, int64_t{kBytes} - 1}) {
+    FullDisk disk(capacity);
+    EXPECT_THAT(message(disk), HasSubstr("cannot write: No space left on device"));
+    EXPECT_EQ(read_file(folder_ / "a", kRaise), kOld);
+  }
+  for (int64_t call = 0; call < none.calls(); ++call) {
+    FailingCall failing(call);
+    EXPECT_THAT(message(failing), HasSubstr("Input/output error")) << call;
+    EXPECT_TRUE(read_file(folder_ / "a", kRaise) == kOld || is_in(folder_ / "a")) << call;
+    EXPECT_EQ(files_in(folder_.path()), 1u) << call;
+  }
+}
+
+TEST_F(LargeFile, SurvivesAPowerCutAfterEveryCall) {
+  FailingCall none(-1);
+  write_large_file_atomically(none, folder_ / "a", contents_, kRaise);
+  for (int64_t call = 0; call <= none.calls(); ++call) {
+    for (const bool undo_renames : {true, false}) {
+      const ScratchFolder folder;
+      write_file_atomically(real_file_system(), folder / "a", bytes_of(kOld), kRaise);
+      CutPower files(call);
+      bool finished = false;
+      try {
+        write_large_file_atomically(files, folder / "a", contents_, kRaise);
+        finished = true;
+      } catch (const PowerCut&) {
+      }
+      EXPECT_EQ(finished, call == none.calls());
+      files.lose_unsynced(undo_renames);
+      const bool is_new = is_in(folder / "a");
+      EXPECT_TRUE(is_new || (!finished && read_file(folder / "a", kRaise) == kOld)) << call;
     }
   }
 }

@@ -51,6 +51,38 @@ TYPED_TEST(Hdf5Elements, RoundTripBitForBit) {
   EXPECT_EQ(file.read<TypeParam>("/deep/group/x"), values);
 }
 
+TEST(Hdf5, AnOutlineIsTheFileButForTheElements) {
+  constexpr int64_t kUserBlock = 512;
+  const std::vector<float> large(100'000, 1.25f);
+  const std::vector<double> small{1.5, -2.5};
+  File outline = File::create_outline("test", kRaise, kUserBlock);
+  outline.set_attribute("/", "step", int64_t{7});
+  const std::array<int64_t, 2> dims{1000, 100};
+  const std::array<int64_t, 1> two{2};
+  const std::array<int64_t, 1> none{0};
+  const int64_t at_large = outline.reserve("/deep/large", ElementType::f32, dims);
+  outline.write_text("/text", "what it is");
+  const int64_t at_small = outline.reserve("/small", ElementType::f64, two);
+  const int64_t at_scalar = outline.reserve("/scalar", ElementType::f64, {});
+  EXPECT_EQ(outline.reserve("/empty", ElementType::f32, none), -1);
+
+  std::vector<std::byte> image(static_cast<size_t>(outline.finish()));
+  EXPECT_LT(image.size(), large.size() * 4 + 20'000);
+  outline.copy_to(image);
+  std::memcpy(image.data() + at_large, large.data(), large.size() * sizeof(float));
+  std::memcpy(image.data() + at_small, small.data(), 2 * sizeof(double));
+  std::memcpy(image.data() + at_scalar, small.data(), sizeof(double));
+
+  const File file = File::open_image(image, "test", kRaise);
+  EXPECT_EQ(file.integer_attribute("/", "step"), 7);
+  EXPECT_EQ(file.read_text("/text"), "what it is");
+  EXPECT_EQ(file.read<float>("/deep/large"), large);
+  EXPECT_THAT(file.info("/deep/large").dims, ElementsAre(1000, 100));
+  EXPECT_EQ(file.read<double>("/small"), small);
+  EXPECT_THAT(file.read<double>("/scalar"), ElementsAre(1.5));
+  EXPECT_THAT(file.read<float>("/empty"), IsEmpty());
+}
+
 TEST(Hdf5, KeepsScalarsAndEmptyArrays) {
   const std::vector<double> one{2.5};
   const auto image = image_of([&](File& f) {

@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <fstream>
 #include <future>
@@ -13,6 +14,7 @@
 namespace sluice {
 namespace {
 
+using ::testing::Each;
 using ::testing::ElementsAre;
 using testing::FailingCall;
 using testing::FullDisk;
@@ -217,6 +219,47 @@ TEST(CheckpointStore, AsyncAndSyncWriteTheSameBytes) {
     contents.push_back(read_file(store.path_of(5), raise_as<CheckpointError>));
   }
   EXPECT_EQ(contents[0], contents[1]);
+}
+
+TEST(CheckpointStore, OnlyTheWriterInTheBackgroundGivesWayToOtherThreads) {
+  class Watching : public FileSystem {
+   public:
+    ssize_t write(int descriptor, const void* data, size_t bytes) override {
+      priority_ = getpriority(PRIO_PROCESS, 0);
+      return FileSystem::write(descriptor, data, bytes);
+    }
+    int priority_ = 0;
+  };
+  const ScratchFolder folder;
+  const int own = getpriority(PRIO_PROCESS, 0);
+  for (const bool asynchronous : {true, false}) {
+    Watching files;
+    CheckpointStore store(folder.path(), {.asynchronous = asynchronous}, files);
+    store.open_for_writing();
+    store.save(at_step(1));
+    store.finish();
+    EXPECT_EQ(files.priority_, asynchronous ? 19 : own);
+    EXPECT_EQ(getpriority(PRIO_PROCESS, 0), own);
+  }
+}
+
+TEST(CheckpointStore, MemoryOnceReservedServesEverySave) {
+  const ScratchFolder folder;
+  CheckpointStore store(folder.path());
+  store.open_for_writing();
+  std::vector<double> weights(300'000, 1.0);
+  store.reserve(static_cast<int64_t>(weights.size() * sizeof(double)));
+  const int64_t reserved = store.image_bytes();
+  for (const int64_t step : {1, 2, 3}) {
+    weights.assign(weights.size(), static_cast<double>(step));
+    store.save({.step = step}, [&](StateVisitor& v) { v.list("model/w", weights); });
+  }
+  store.finish();
+  EXPECT_EQ(store.image_bytes(), reserved);
+  for (const int64_t step : {1, 2, 3}) {
+    const Checkpoint back = read_checkpoint(store.path_of(step));
+    EXPECT_THAT(back.state.at("model/w").values<double>(), Each(static_cast<double>(step)));
+  }
 }
 
 TEST(CheckpointStore, TheDestructorWaits) {
