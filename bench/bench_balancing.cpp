@@ -89,10 +89,7 @@ void add(const Method& method) {
   };
   const std::string name =
       fmt::format("balancing/{}/micro_batches:{}", method.name, method.micro_batches);
-  with_quartiles(benchmark::RegisterBenchmark(name.c_str(), run))
-      ->Iterations(1)
-      ->UseManualTime()
-      ->Unit(benchmark::kMillisecond);
+  add_rounds(name, 1, run);
 }
 
 }  // namespace

@@ -127,14 +127,10 @@ class StallBench {
 };
 
 void add(const std::string& recipe, int64_t saves) {
-  benchmark::RegisterBenchmark(("checkpoint_stall/" + recipe).c_str(),
-                               [=](benchmark::State& state) {
-                                 set_num_threads(num_processors());
-                                 StallBench(recipe).measure(state);
-                               })
-      ->Iterations(saves)
-      ->UseManualTime()
-      ->Unit(benchmark::kMillisecond);
+  add_rounds("checkpoint_stall/" + recipe, saves, [=](benchmark::State& state) {
+    set_num_threads(num_processors());
+    StallBench(recipe).measure(state);
+  });
 }
 
 }  // namespace

@@ -76,11 +76,7 @@ void add(const Gate& gate) {
       state.counters["MFLOP_per_token"] = meter.useful_flops() / steps / tokens / 1e6;
       state.counters["experts_ms"] = 1e3 * meter.phase_total(Phase::experts).seconds / steps;
     };
-    with_quartiles(benchmark::RegisterBenchmark(
-                       fmt::format("dense_to_sparse/{}/step:{}", gate.name, step).c_str(), run))
-        ->Iterations(2)
-        ->UseManualTime()
-        ->Unit(benchmark::kMillisecond);
+    add_rounds(fmt::format("dense_to_sparse/{}/step:{}", gate.name, step), 2, run);
   }
 }
 

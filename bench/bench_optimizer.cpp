@@ -119,18 +119,12 @@ class OptimizerBench {
 void add(const std::string& recipe, int64_t steps) {
   const auto made = std::make_shared<std::unique_ptr<OptimizerBench>>();
   for (const int threads : {1, num_processors()}) {
-    benchmark::RegisterBenchmark(
-        fmt::format("optimizer_step/{}/threads:{}", recipe, threads).c_str(),
-        [=](benchmark::State& state) {
-          set_num_threads(threads);
-          if (!*made) *made = std::make_unique<OptimizerBench>(recipe);
-          (*made)->measure(state);
-        })
-        ->Iterations(steps)
-        ->Repetitions(kRepetitions)
-        ->ReportAggregatesOnly(true)
-        ->UseManualTime()
-        ->Unit(benchmark::kMillisecond);
+    add_rounds(fmt::format("optimizer_step/{}/threads:{}", recipe, threads), steps,
+               [=](benchmark::State& state) {
+                 set_num_threads(threads);
+                 if (!*made) *made = std::make_unique<OptimizerBench>(recipe);
+                 (*made)->measure(state);
+               });
     if (num_processors() == 1) break;
   }
 }

@@ -1,6 +1,7 @@
 // What recomputation costs and saves: steps of the sizes S and M with experts or all blocks computed
-// a second time, in turns with steps of the same model that keep everything. `time` and `activations`
-// are ratios to those; the peak of the activations is the plan's, which is a run's to the byte.
+// a second time, in turns with steps of the same model that keep everything. `time_over_plain` and
+// `activations_over_plain` are ratios to those; the peak of the activations is the plan's, which is a
+// run's to the byte.
 
 #include <memory>
 #include <string>
@@ -39,28 +40,21 @@ struct Pair {
 
 void add(const std::string& size, const std::string& recompute) {
   const auto made = std::make_shared<std::unique_ptr<Pair>>();
-  benchmark::RegisterBenchmark(fmt::format("recompute/{}/{}", size, recompute).c_str(),
-                               [=](benchmark::State& state) {
-                                 if (!*made) *made = std::make_unique<Pair>(size, recompute);
-                                 double plain = 0.0;
-                                 double recomputed = 0.0;
-                                 int64_t step = 0;
-                                 for (auto _ : state) {
-                                   plain += (*made)->plain.run(step).seconds;
-                                   const double seconds = (*made)->recomputed.run(step++).seconds;
-                                   recomputed += seconds;
-                                   state.SetIterationTime(seconds);
-                                 }
-                                 state.counters["time"] = recomputed / plain;
-                                 state.counters["activations"] =
-                                     planned_activations((*made)->recipe) /
-                                     planned_activations((*made)->plain_recipe);
-                               })
-      ->Iterations(2)
-      ->Repetitions(kRepetitions)
-      ->ReportAggregatesOnly(true)
-      ->UseManualTime()
-      ->Unit(benchmark::kMillisecond);
+  add_rounds(fmt::format("recompute/{}/{}", size, recompute), 2, [=](benchmark::State& state) {
+    if (!*made) *made = std::make_unique<Pair>(size, recompute);
+    double plain = 0.0;
+    double recomputed = 0.0;
+    int64_t step = 0;
+    for (auto _ : state) {
+      plain += (*made)->plain.run(step).seconds;
+      const double seconds = (*made)->recomputed.run(step++).seconds;
+      recomputed += seconds;
+      state.SetIterationTime(seconds);
+    }
+    state.counters["time_over_plain"] = recomputed / plain;
+    state.counters["activations_over_plain"] =
+        planned_activations((*made)->recipe) / planned_activations((*made)->plain_recipe);
+  });
 }
 
 }  // namespace

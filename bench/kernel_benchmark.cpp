@@ -32,15 +32,18 @@ void multiply_add_in_registers(int64_t rounds) {
   benchmark::DoNotOptimize(result);
 }
 
-/// FLOP per second of the loop above on all threads in use, over about half a millisecond.
+/// FLOP per second of the loop above on all threads in use, over about a millisecond. A short loop
+/// before wakes the threads; many blocks let a thread that comes late do fewer.
 double measure_multiply_add_peak() {
-  constexpr int64_t kRounds = 40000;
+  constexpr int64_t kRounds = 10000;
+  constexpr int kBlocks = 16;  // a thread
   const int threads = num_threads();
-  const double start = working_seconds();
   parallel_for(threads, [](int64_t) { multiply_add_in_registers(kRounds); });
+  const double start = working_seconds();
+  parallel_for(int64_t{kBlocks} * threads, [](int64_t) { multiply_add_in_registers(kRounds); });
   const double seconds = working_seconds() - start;
-  return threads * 2.0 * kChains * static_cast<double>(kernels::Vec<float>::kWidth) * kRounds /
-         seconds;
+  return threads * kBlocks * 2.0 * kChains * static_cast<double>(kernels::Vec<float>::kWidth) *
+         kRounds / seconds;
 }
 
 /// a[i] = b[i] + s c[i] over `bytes` bytes in all.
@@ -70,11 +73,12 @@ class Triad {
 
  private:
   static constexpr int64_t kSmallest = int64_t{1} << 10;
+  static constexpr int64_t kSmallestRange = int64_t{1} << 14;  // less is not worth a thread
   static constexpr int64_t kLargest = int64_t{1} << 24;
   static constexpr float kScale = 0.5F;
 
   void pass() {
-    const int64_t range = std::max(kSmallest, ceil_div(n_, int64_t{4} * num_threads()));
+    const int64_t range = std::max(kSmallestRange, ceil_div(n_, int64_t{4} * num_threads()));
     float* a = a_.data();
     const float* b = b_.data();
     const float* c = c_.data();

@@ -10,8 +10,8 @@
 //   return run_benchmarks(argc, argv);
 //
 // Counters: FLOP/s or bytes/s of the kernel, peak_FLOP/s or peak_bytes/s (the limit's) and of_peak,
-// their ratio. A kernel that reads more than it writes can pass the triad, whose writes most
-// processors read first.
+// their ratio. Most processors read what the triad writes before they write it, which is not counted: a
+// kernel that reads more than it writes, or writes in place, can pass it.
 
 #include <fmt/format.h>
 

@@ -37,6 +37,14 @@ benchmark::internal::Benchmark* with_quartiles(benchmark::internal::Benchmark* m
       ->ComputeStatistics("q3", [](const std::vector<double>& v) { return quantile(v, 0.75); });
 }
 
+void add_rounds(const std::string& name, int64_t rounds,
+                const std::function<void(benchmark::State&)>& run) {
+  with_quartiles(benchmark::RegisterBenchmark(name.c_str(), run))
+      ->Iterations(rounds)
+      ->UseManualTime()
+      ->Unit(benchmark::kMillisecond);
+}
+
 int run_benchmarks(int argc, char** argv, int repetitions) {
   return run_with(defaults_of(repetitions), argc, argv);
 }

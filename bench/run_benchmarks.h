@@ -4,6 +4,9 @@
 
 #include <benchmark/benchmark.h>
 
+#include <functional>
+#include <string>
+
 namespace sluice::bench {
 
 inline constexpr int kRepetitions = 5;
@@ -11,6 +14,10 @@ inline constexpr int kRepetitions = 5;
 /// The two quartiles beside the statistics that Google Benchmark reports anyway (mean, median, standard
 /// deviation, and their ratio).
 benchmark::internal::Benchmark* with_quartiles(benchmark::internal::Benchmark* made);
+
+/// A benchmark of `rounds` rounds a repetition, each of which sets its time by itself.
+void add_rounds(const std::string& name, int64_t rounds,
+                const std::function<void(benchmark::State&)>& run);
 
 /// --benchmark_repetitions=REPETITIONS --benchmark_report_aggregates_only=true
 /// --benchmark_min_time=0.2 (seconds a repetition), then `argv`. Returns the exit status.

@@ -125,13 +125,4 @@ class Figures {
   std::map<std::string, std::vector<double>> values_;
 };
 
-/// A benchmark of `rounds` rounds a repetition, each of which sets its time by itself.
-inline void add_rounds(const std::string& name, int64_t rounds,
-                       const std::function<void(benchmark::State&)>& run) {
-  with_quartiles(benchmark::RegisterBenchmark(name.c_str(), run))
-      ->Iterations(rounds)
-      ->UseManualTime()
-      ->Unit(benchmark::kMillisecond);
-}
-
 }  // namespace sluice::bench

@@ -50,6 +50,7 @@ FigureMap figures_of(const json& entry) {
   FigureMap figures;
   for (const auto& [key, value] : entry.items()) {
     if (!value.is_number() || std::count(kNoCounters.begin(), kNoCounters.end(), key) > 0) continue;
+    SLUICE_CHECK(DataError, key != kTime, "a counter named \"{}\" would hide the time", kTime);
     figures[key] = value.get<double>();
   }
   figures[kTime] =

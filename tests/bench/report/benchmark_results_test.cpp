@@ -68,6 +68,13 @@ TEST(BenchmarkResults, RefuseWhatIsNoOutputOfABenchmark) {
                 (void)parse_results(R"({"context": {}, "benchmarks": [{"name": "a"}]})", "x.json");
               }),
               HasSubstr("x.json: unexpected content"));
+  EXPECT_THAT(
+      testing::error_of<DataError>([] {
+        (void)parse_results(
+            R"({"context": {}, "benchmarks": [{"run_name": "a", "real_time": 1.0, "time": 2.0}]})",
+            "x.json");
+      }),
+      HasSubstr("a counter named \"time\" would hide the time"));
   EXPECT_THAT(testing::error_of<DataError>([] { (void)read_results("no_such_file.json"); }),
               HasSubstr("no_such_file.json"));
 }
