@@ -251,6 +251,9 @@ File File::create_outline(std::string name, RaiseError raise, int64_t user_block
   const std::string& path = temporary.path;
   const Library library;
   const Id access = access_properties();
+  constexpr hsize_t kLarge = 1 << 16;
+  constexpr hsize_t kCacheLine = 64;
+  H5Pset_alignment(access.get(), kLarge, kCacheLine);
   const Id creation = creation_properties(user_block_bytes);
   state->file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, creation.get(), access.get());
   state->check(state->file >= 0, "", "cannot create");

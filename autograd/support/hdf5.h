@@ -96,7 +96,7 @@ class File {
 
   // Outlines.
   /// A dataset whose elements the caller provides, little-endian: the offset in the file of the
-  /// first of them, -1 when there are none.
+  /// first of them, -1 when there are none. Those of 64 KiB and more start at a multiple of 64.
   [[nodiscard]] int64_t reserve(const std::string& path, ElementType type,
                                 std::span<const int64_t> dims);
   /// Closes the file, which takes only copy_to() from then on, and gives its size in bytes.

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "autograd/support/copy.h"
 #include "autograd/support/error.h"
 #include "autograd/support/parallel.h"
 #include "train/checkpoint/layout.h"
@@ -25,19 +26,6 @@ class FieldVisitor final : public StateVisitor {
  private:
   FunctionRef<void(const StateField&)> body_;
 };
-
-/// body(target + begin, begin, end) over ranges of a large array, on all threads.
-template <class Body>
-void in_ranges(size_t bytes, Body&& body) {
-  constexpr int64_t kRange = int64_t{1} << 20;
-  parallel_for_ranges(static_cast<int64_t>(bytes), kRange, body);
-}
-
-void copy(std::span<const std::byte> from, std::byte* to) {
-  in_ranges(from.size(), [&](int64_t begin, int64_t end) {
-    std::memcpy(to + begin, from.data() + begin, static_cast<size_t>(end - begin));
-  });
-}
 
 }  // namespace
 
@@ -64,7 +52,8 @@ void CheckpointImage::take_memory(int64_t bytes) {
 
 void CheckpointImage::reserve(int64_t state_bytes) {
   take_memory(state_bytes + kLayoutBytes);
-  in_ranges(static_cast<size_t>(memory_bytes_), [&](int64_t begin, int64_t end) {
+  constexpr int64_t kRange = int64_t{1} << 20;
+  parallel_for_ranges(memory_bytes_, kRange, [&](int64_t begin, int64_t end) {
     std::memset(memory_.data() + begin, 0, static_cast<size_t>(end - begin));
   });
 }
@@ -100,7 +89,7 @@ void CheckpointImage::fill(const std::string& name, const CheckpointMeta& meta,
                          std::ranges::equal(found->dims, field.dims) && !found->copied;
     SLUICE_INTERNAL_CHECK(is_same, "{} changed while it was saved", field.path);
     found->copied = true;
-    if (found->offset >= 0) copy(field.bytes, bytes().data() + found->offset);
+    if (found->offset >= 0) copy_streaming(field.bytes, bytes().data() + found->offset);
   };
   FieldVisitor placing(place);
   visit_state(placing);
@@ -116,7 +105,7 @@ void CheckpointImage::fill(const std::string& name, const Checkpoint& checkpoint
   lay_out(name, checkpoint.meta, fields);
   for (const Field& field : fields) {
     if (field.offset < 0) continue;
-    copy(checkpoint.state.find(field.path)->second.bytes, bytes().data() + field.offset);
+    copy_streaming(checkpoint.state.find(field.path)->second.bytes, bytes().data() + field.offset);
   }
 }
 
