@@ -73,7 +73,7 @@ class Triad {
 
  private:
   static constexpr int64_t kSmallest = int64_t{1} << 10;
-  static constexpr int64_t kSmallestRange = int64_t{1} << 14;  // less is not worth a thread
+  static constexpr int64_t kSmallestRange = int64_t{1} << 16;  // less is not worth a thread
   static constexpr int64_t kLargest = int64_t{1} << 24;
   static constexpr float kScale = 0.5F;
 

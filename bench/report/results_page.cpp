@@ -23,7 +23,21 @@ constexpr size_t kWidestRow = 5;
 
 using Row = std::vector<std::string>;
 
-std::string line(const Row& cells) { return fmt::format("| {} |\n", fmt::join(cells, " | ")); }
+/// A bar inside a cell would end it.
+std::string escaped(const std::string& cell) {
+  std::string text;
+  for (const char c : cell) {
+    if (c == '|') text += '\\';
+    text += c;
+  }
+  return text;
+}
+
+std::string line(const Row& cells) {
+  Row escaped_cells;
+  for (const std::string& cell : cells) escaped_cells.push_back(escaped(cell));
+  return fmt::format("| {} |\n", fmt::join(escaped_cells, " | "));
+}
 
 std::string table(const Row& heading, const std::vector<Row>& rows) {
   std::string text = line(heading) + line(Row(heading.size(), "---"));

@@ -60,6 +60,12 @@ TEST(ResultsPage, TurnsManyFiguresIntoLines) {
   EXPECT_THAT(text, HasSubstr("| moe_over | 1.10 | 1.10 |\n"));
 }
 
+TEST(ResultsPage, KeepsABarInsideItsCell) {
+  ResultsPage page = page_of({});
+  page.facts = {{"command", "bench --programs a|b"}};
+  EXPECT_THAT(results_page_text(page), HasSubstr("| command | bench --programs a\\|b |\n"));
+}
+
 TEST(ResultsPage, StartsATableWhereTheFiguresChange) {
   const std::string text = results_page_text(
       page_of({{"bench_x", {one_value("a", {{kTime, 1.0}}), one_value("b", {{"other", 1.0}})}}}));
