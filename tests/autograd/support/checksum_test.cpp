@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <vector>
 
 #include "autograd/support/file.h"
 
@@ -18,6 +19,19 @@ TEST(Xxh64, OfPiecesEqualsTheWhole) {
   pieces.update({});
   pieces.update(bytes_of(text).subspan(7));
   EXPECT_EQ(pieces.digest(), xxh64(bytes_of(text)));
+}
+
+TEST(Xxh64, OfALargeBlockEqualsThatOfItsStream) {
+  constexpr size_t kLarge = size_t{4} << 20;
+  std::vector<std::byte> bytes(kLarge + 70'000);
+  for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * 7 + i / 4096);
+  for (const size_t size : {kLarge - 1, kLarge, kLarge + 1, kLarge + 16'384, kLarge + 16'383,
+                            kLarge + 49'999, bytes.size()}) {
+    const auto part = std::span<const std::byte>(bytes).first(size);
+    Xxh64 stream;
+    stream.update(part);
+    EXPECT_EQ(xxh64(part), stream.digest()) << size;
+  }
 }
 
 TEST(Xxh64, DependsOnEveryByte) {
