@@ -70,7 +70,10 @@ kernels::Rope<T> rotation(const Shape& x, RopeLayout layout, const Tensor& posit
 RopeTable rope_table(Pool& pool, DType dtype, const RopeConfig& config, int64_t positions) {
   const kernels::RopeFrequencies frequencies = kernels::rope_frequencies(config);
   const Shape shape{positions, static_cast<int64_t>(frequencies.omega.size())};
-  RopeTable table{Tensor::empty(pool, shape, dtype), Tensor::empty(pool, shape, dtype)};
+  // Counted with the weights, as long-lived as they are.
+  constexpr MemoryKind kKind = MemoryKind::parameters;
+  RopeTable table{Tensor::empty(pool, shape, dtype, kKind),
+                  Tensor::empty(pool, shape, dtype, kKind)};
   if (!table.cos.has_memory()) return table;
   dispatch_float(dtype, [&]<class T>() {
     kernels::rope_table<T>(frequencies, positions, table.cos.data<T>(), table.sin.data<T>());
