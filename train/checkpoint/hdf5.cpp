@@ -103,7 +103,7 @@ void write_checkpoint(FileSystem& files, const std::filesystem::path& path,
 void write_checkpoint(FileSystem& files, const std::filesystem::path& path,
                       Checkpoint&& checkpoint) {
   write_file(files, path, image_bytes(checkpoint), checkpoint.meta, checkpoint.state,
-             [](StateArray& array) { array.bytes = {}; });
+             [](StateArray& array) { std::vector<std::byte>().swap(array.bytes); });
   checkpoint.state.clear();
 }
 
