@@ -236,7 +236,7 @@ std::string_view name_of(Recompute recompute) {
 
 /// In whole MiB, rounded up: a budget that a recipe can name.
 std::string in_mebibytes(int64_t bytes) {
-  return fmt::format("{} MiB", with_commas(ceil_div(bytes, int64_t{1} << 20)));
+  return fmt::format("{} MiB", ceil_div(bytes, int64_t{1} << 20));
 }
 
 Plan plan_within(int64_t budget, const Recipe& recipe, int64_t vocab_size, const RunSizes& sizes) {
