@@ -66,61 +66,61 @@ inline void store_tile_vector(T* c, Vec<T> acc, int64_t count, T alpha, T beta) 
   store_first(c, value, count);
 }
 
-template <class T, class Rows, int64_t kRows>
+/// kVectors registers wide: one where C has no more columns than that.
+template <class T, class Rows, int64_t kVectors, int64_t kRows>
 void multiply_tile(int64_t K, const T* a, const T* b, const TileResult<T>& c) {
   constexpr int64_t kWidth = Vec<T>::kWidth;
-  Vec<T> acc[kRows][2];
+  Vec<T> acc[kRows][kVectors];
 #pragma GCC unroll 16
   for (int64_t i = 0; i < kRows; ++i) {
-    acc[i][0] = zeros<T>();
-    acc[i][1] = zeros<T>();
+    for (int64_t v = 0; v < kVectors; ++v) acc[i][v] = zeros<T>();
   }
   const auto advance = [&](int64_t k) {
     if constexpr (Rows::kRowStep == 1) __builtin_prefetch(a + (k + kAhead) * kTileRows);
-    const Vec<T> b0 = load(b + k * kTileColumns<T>);
-    const Vec<T> b1 = load(b + k * kTileColumns<T> + kWidth);
+    Vec<T> right[kVectors];
+    for (int64_t v = 0; v < kVectors; ++v) right[v] = load(b + k * kTileColumns<T> + v * kWidth);
 #pragma GCC unroll 16
     for (int64_t i = 0; i < kRows; ++i) {
       const Vec<T> x = broadcast(a[i * Rows::kRowStep + k * Rows::kDepthStep]);
-      acc[i][0] = fma(x, b0, acc[i][0]);
-      acc[i][1] = fma(x, b1, acc[i][1]);
+      for (int64_t v = 0; v < kVectors; ++v) acc[i][v] = fma(x, right[v], acc[i][v]);
     }
   };
   // C is fetched row by row while the sums run: all rows at once would hold up the loads of A and B.
   int64_t k = 0;
   for (int64_t i = 0; i < kRows; ++i) {
-    __builtin_prefetch(c.data + i * c.stride, 1);
-    __builtin_prefetch(c.data + i * c.stride + kWidth, 1);
+    for (int64_t v = 0; v < kVectors; ++v) {
+      __builtin_prefetch(c.data + i * c.stride + v * kWidth, 1);
+    }
     for (const int64_t end = k + K / kRows; k < end; ++k) advance(k);
   }
   for (; k < K; ++k) advance(k);
-  if (c.columns == kTileColumns<T> && c.alpha == T{1} && (c.beta == T{0} || c.beta == T{1})) {
+  if (c.columns == kVectors * kWidth && c.alpha == T{1} && (c.beta == T{0} || c.beta == T{1})) {
 #pragma GCC unroll 16
     for (int64_t i = 0; i < kRows; ++i) {
       T* row = c.data + i * c.stride;
-      if (c.beta != T{0}) {
-        acc[i][0] = load(row) + acc[i][0];
-        acc[i][1] = load(row + kWidth) + acc[i][1];
+      for (int64_t v = 0; v < kVectors; ++v) {
+        if (c.beta != T{0}) acc[i][v] = load(row + v * kWidth) + acc[i][v];
+        store(row + v * kWidth, acc[i][v]);
       }
-      store(row, acc[i][0]);
-      store(row + kWidth, acc[i][1]);
     }
     return;
   }
 #pragma GCC unroll 16
   for (int64_t i = 0; i < kRows; ++i) {
     T* row = c.data + i * c.stride;
-    store_tile_vector(row, acc[i][0], std::min(c.columns, kWidth), c.alpha, c.beta);
-    store_tile_vector(row + kWidth, acc[i][1], c.columns - kWidth, c.alpha, c.beta);
+    for (int64_t v = 0; v < kVectors; ++v) {
+      store_tile_vector(row + v * kWidth, acc[i][v], std::min(c.columns - v * kWidth, kWidth),
+                        c.alpha, c.beta);
+    }
   }
 }
 
-template <class T, class Rows, int64_t kRows>
+template <class T, class Rows, int64_t kVectors, int64_t kRows>
 inline void multiply_rows(int64_t rows, int64_t K, const T* a, const T* b, const TileResult<T>& c) {
   if (rows == kRows) {
-    multiply_tile<T, Rows, kRows>(K, a, b, c);
+    multiply_tile<T, Rows, kVectors, kRows>(K, a, b, c);
   } else if constexpr (kRows > 1) {
-    multiply_rows<T, Rows, kRows - 1>(rows, K, a, b, c);
+    multiply_rows<T, Rows, kVectors, kRows - 1>(rows, K, a, b, c);
   }
 }
 
@@ -129,7 +129,11 @@ inline void multiply_rows(int64_t rows, int64_t K, const T* a, const T* b, const
 /// One register tile: `rows` (1 .. kTileRows) rows of a panel of A times a panel of B, over K.
 template <class T, class Rows = PackedRows>
 inline void multiply_tile(int64_t rows, int64_t K, const T* a, const T* b, const TileResult<T>& c) {
-  detail::multiply_rows<T, Rows, kTileRows>(rows, K, a, b, c);
+  if (c.columns <= Vec<T>::kWidth) {
+    detail::multiply_rows<T, Rows, 1, kTileRows>(rows, K, a, b, c);
+  } else {
+    detail::multiply_rows<T, Rows, 2, kTileRows>(rows, K, a, b, c);
+  }
 }
 
 /// The rows of a matrix in memory: `stride` apart, or, gathered, in the order of an index.

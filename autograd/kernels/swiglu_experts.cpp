@@ -75,11 +75,13 @@ void for_each_block(const ExpertsShape& shape, Body&& body) {
 struct LanePanel {
   int64_t first;
   int64_t count;
+  int64_t lanes;  // that are computed: whole registers; those beyond hold anything
 };
 template <class T>
 LanePanel panel_of(const Block& block, int64_t index) {
   const int64_t first = index * kLanes<T>;
-  return {block.first + first, std::min(kLanes<T>, block.rows - first)};
+  const int64_t count = std::min(kLanes<T>, block.rows - first);
+  return {block.first + first, count, ceil_div(count, Vec<T>::kWidth) * Vec<T>::kWidth};
 }
 
 /// Tiles packed at a time: whole lines of memory are read where a tile's part of a row is less.
@@ -104,14 +106,15 @@ struct PackedWeight {
     pack_copying<T, kTileRows>(results, depth, {weight, stride}, data);
   }
   /// tile[i, lane] = or += sum_k weight(first + i, k) lanes[k, lane] for i < results, no more than a
-  /// tile has; `first` is a multiple of kTileRows.
-  void multiply(int64_t first, int64_t results, const T* lanes, bool add, T* tile) const {
+  /// tile has, and lane < count; `first` is a multiple of kTileRows.
+  void multiply(int64_t first, int64_t results, int64_t count, const T* lanes, bool add,
+                T* tile) const {
     const T* packed = data + first * depth;
     const int64_t step = depth_block(depth);
     for (int64_t k = 0; k < depth; k += step) {
       multiply_tile<T>(results, std::min(step, depth - k), packed + k * kTileRows,
                        lanes + k * kLanes<T>,
-                       {tile, kLanes<T>, kLanes<T>, T{1}, add || k > 0 ? T{1} : T{0}});
+                       {tile, kLanes<T>, count, T{1}, add || k > 0 ? T{1} : T{0}});
     }
   }
 
@@ -178,16 +181,16 @@ void forward_block(const ExpertsShape& shape, const ExpertWeights<T>& weights, c
     for_each_tile(width, load_gate_and_up, [&](int64_t f, int64_t first, int64_t results) {
       for (int64_t p = 0; p < panels; ++p) {
         const LanePanel panel = panel_of<T>(block, p);
-        w_gate.multiply(first, results, in + p * D * kLanes<T>, false, gate);
-        w_up.multiply(first, results, in + p * D * kLanes<T>, false, up);
+        w_gate.multiply(first, results, panel.lanes, in + p * D * kLanes<T>, false, gate);
+        w_up.multiply(first, results, panel.lanes, in + p * D * kLanes<T>, false, up);
         T* h_tile = h + p * parts.lanes() + f * kLanes<T>;
         for (int64_t i = 0; i < results; ++i) {
           const int64_t kept = panel.first * F + (part + f + i) * panel.count;
-          for (int64_t lane = 0; lane < kLanes<T>; lane += kWidth) {
+          for (int64_t lane = 0; lane < panel.lanes; lane += kWidth) {
             const Vec<T> g = load(gate + i * kLanes<T> + lane);
             const Vec<T> u = load(up + i * kLanes<T> + lane);
             store(h_tile + i * kLanes<T> + lane, g * sigmoid(g) * u);
-            if (hidden.gate == nullptr || lane >= panel.count) continue;
+            if (hidden.gate == nullptr) continue;
             const int64_t present = std::min(kWidth, panel.count - lane);
             store_first(hidden.gate + kept + lane, g, present);
             store_first(hidden.up + kept + lane, u, present);
@@ -200,8 +203,8 @@ void forward_block(const ExpertsShape& shape, const ExpertWeights<T>& weights, c
     };
     for_each_tile(D, load_down, [&](int64_t d, int64_t first, int64_t results) {
       for (int64_t p = 0; p < panels; ++p) {
-        w_down.multiply(first, results, h + p * parts.lanes(), part > 0,
-                        out + (p * D + d) * kLanes<T>);
+        w_down.multiply(first, results, panel_of<T>(block, p).lanes, h + p * parts.lanes(),
+                        part > 0, out + (p * D + d) * kLanes<T>);
       }
     });
   });
@@ -227,8 +230,8 @@ void differentiate_hidden(int64_t results, const LanePanel& panel, const T* grad
                           const T* up, const HiddenGradient<T>& to) {
   constexpr int64_t kWidth = Vec<T>::kWidth;
   const Vec<T> one = broadcast(T{1});
-  for (int64_t lane = 0; lane < kLanes<T>; lane += kWidth) {
-    const int64_t present = std::clamp<int64_t>(panel.count - lane, 0, kWidth);
+  for (int64_t lane = 0; lane < panel.lanes; lane += kWidth) {
+    const int64_t present = std::min(kWidth, panel.count - lane);
     const Vec<T> weight = load(to.weight + lane);
     Vec<T> dot = load(to.dots + lane);
     for (int64_t i = 0; i < results; ++i) {
@@ -294,7 +297,7 @@ void backward_block(const ExpertsShape& shape, const ExpertWeights<T>& weights,
     for_each_tile(width, load_down, [&](int64_t f, int64_t first, int64_t results) {
       for (int64_t p = 0; p < panels; ++p) {
         const LanePanel panel = panel_of<T>(block, p);
-        w_down.multiply(first, results, in + p * D * kLanes<T>, false, grad_h);
+        w_down.multiply(first, results, panel.lanes, in + p * D * kLanes<T>, false, grad_h);
         const int64_t kept = panel.first * F + (part + f) * panel.count;
         const int64_t tile = p * parts.lanes() + f * kLanes<T>;
         differentiate_hidden<T>(results, panel, grad_h, args.hidden.gate + kept,
@@ -324,8 +327,9 @@ void backward_block(const ExpertsShape& shape, const ExpertWeights<T>& weights,
     for_each_tile(D, load_gate_and_up, [&](int64_t d, int64_t first, int64_t results) {
       for (int64_t p = 0; p < panels; ++p) {
         T* tile = out + (p * D + d) * kLanes<T>;
-        w_gate.multiply(first, results, grad_gate + p * parts.lanes(), part > 0, tile);
-        w_up.multiply(first, results, grad_up + p * parts.lanes(), true, tile);
+        const int64_t lanes = panel_of<T>(block, p).lanes;
+        w_gate.multiply(first, results, lanes, grad_gate + p * parts.lanes(), part > 0, tile);
+        w_up.multiply(first, results, lanes, grad_up + p * parts.lanes(), true, tile);
       }
     });
   });
