@@ -94,13 +94,20 @@ void print_saved(const SavedMemory& saved) {
   fmt::print("  {:<22}{:>16}\n", "total", in_bytes(static_cast<double>(saved.bytes())));
 }
 
-void print_memory(const MemoryUse& peak) {
+void print_memory(const Plan& plan) {
+  const MemoryUse& peak = plan.peak;
   fmt::print("memory of tensors at the peak of a step\n");
   for (int i = 0; i < kMemoryKinds; ++i) {
     const auto kind = static_cast<MemoryKind>(i);
     fmt::print("  {:<22}{:>16}\n", name_of(kind), in_bytes(static_cast<double>(peak[kind])));
   }
-  fmt::print("  {:<22}{:>16}\n", "total", in_bytes(static_cast<double>(peak.total())));
+  const auto total = static_cast<double>(peak.total());
+  const double held = total - static_cast<double>(peak[MemoryKind::activations]) +
+                      static_cast<double>(plan.saved.bytes());
+  fmt::print(
+      "  {:<22}{:>16}  {:.3f} times what must be held: weights, gradients, optimizer and "
+      "kept activations\n",
+      "total", in_bytes(total), total / held);
 }
 
 int print_plan(const Recipe& recipe) {
@@ -110,7 +117,7 @@ int print_plan(const Recipe& recipe) {
   print_flops(plan);
   if (plan.activity) print_activity(*plan.activity);
   print_saved(plan.saved);
-  print_memory(plan.peak);
+  print_memory(plan);
   const double tokens =
       static_cast<double>(plan.sizes.steps) * static_cast<double>(plan.sizes.tokens_per_step);
   use_threads(recipe);
