@@ -169,6 +169,29 @@ TEST(PlannedMemory, OfSeveralMicroBatchesIsThatOfTheLargest) {
   EXPECT_LT(four.saved.bytes(), one.saved.bytes() / 3);
 }
 
+Plan plan_of_size(const std::string& name, const std::string& recompute) {
+  return make_plan(load_recipe({{fmt::format("{}/recipes/sizes/{}.yaml", SLUICE_SOURCE_DIR, name)},
+                                {"train.recompute=" + recompute}}),
+                   kVocab, 0);
+}
+
+TEST(PlannedMemory, IsLittleMoreThanWhatMustBeHeld) {
+  for (const std::string name : {"s_moe", "m_moe", "l_moe", "l_dense"}) {
+    const Plan plan = plan_of_size(name, "none");
+    const int64_t held =
+        plan.peak.total() - plan.peak[MemoryKind::activations] + plan.saved.bytes();
+    EXPECT_LE(static_cast<double>(plan.peak.total()), 1.15 * static_cast<double>(held)) << name;
+  }
+}
+
+TEST(PlannedMemory, OfActivationsIsAQuarterWhereAllIsRecomputed) {
+  for (const std::string name : {"m_moe", "l_moe"}) {
+    EXPECT_LE(4 * plan_of_size(name, "all").peak[MemoryKind::activations],
+              plan_of_size(name, "none").peak[MemoryKind::activations])
+        << name;
+  }
+}
+
 // --- train.recompute: auto -----------------------------------------------------------------------
 
 /// The peak with one way of recomputing, in bytes.

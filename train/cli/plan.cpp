@@ -101,7 +101,13 @@ void print_memory(const Plan& plan) {
     const auto kind = static_cast<MemoryKind>(i);
     fmt::print("  {:<22}{:>16}\n", name_of(kind), in_bytes(static_cast<double>(peak[kind])));
   }
-  fmt::print("  {:<22}{:>16}\n", "total", in_bytes(static_cast<double>(peak.total())));
+  const auto total = static_cast<double>(peak.total());
+  const double held = total - static_cast<double>(peak[MemoryKind::activations]) +
+                      static_cast<double>(plan.saved.bytes());
+  fmt::print(
+      "  {:<22}{:>16}  {:.3f} times what must be held: weights, gradients, optimizer and "
+      "kept activations\n",
+      "total", in_bytes(total), total / held);
   fmt::print("  {:<22}{:>16}  beside it, while training goes on\n", "copy for a checkpoint",
              in_bytes(static_cast<double>(plan.checkpoint_bytes)));
 }
