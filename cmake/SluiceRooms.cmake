@@ -78,6 +78,35 @@ function(sluice_program main)
   target_compile_definitions(sluice_train PRIVATE
     "SLUICE_RECIPE_DIRS=\"../share/sluice/recipes:${PROJECT_SOURCE_DIR}/recipes\""
     "SLUICE_VERSION=\"${PROJECT_VERSION}\"")
+  if(SLUICE_PROGRAM_LIBRARY)
+    sluice_program_library("${main}")
+    return()
+  endif()
   add_executable(sluice "${main}")
   target_link_libraries(sluice PRIVATE sluice_train)
+endfunction()
+
+# The program as a library of all rooms, built for SLUICE_MARCH, and an executable that only calls it. Whole
+# programs are what differs between instruction sets, never parts of one: an inline function that two rooms share is
+# compiled once, for one register width. Installed where the dynamic loader (glibc 2.33 and later) looks for this
+# instruction set: it takes the first of x86-64-v4, v3, v2 and the plain folder that the processor can run and that
+# there is.
+function(sluice_program_library main)
+  include(GNUInstallDirs)
+  set(folder "${CMAKE_INSTALL_LIBDIR}/sluice")
+  add_library(sluice_program SHARED "${main}")
+  target_compile_definitions(sluice_program PRIVATE main=sluice_main)
+  target_link_libraries(sluice_program PRIVATE sluice_train)
+  # What it defines is its own: nothing of it may be bound to a copy elsewhere, for another register width.
+  target_link_options(sluice_program PRIVATE -Wl,--exclude-libs,ALL -Wl,-Bsymbolic)
+
+  file(CONFIGURE OUTPUT "${PROJECT_BINARY_DIR}/program.cpp" CONTENT
+    "int sluice_main(int argc, char** argv);\nint main(int argc, char** argv) { return sluice_main(argc, argv); }\n")
+  add_executable(sluice "${PROJECT_BINARY_DIR}/program.cpp")
+  target_link_libraries(sluice PRIVATE sluice_program)
+  set_target_properties(sluice PROPERTIES INSTALL_RPATH "$ORIGIN/../${folder}")
+  if(SLUICE_MARCH MATCHES "^x86-64-v[234]$")
+    string(APPEND folder "/glibc-hwcaps/${SLUICE_MARCH}")
+  endif()
+  install(TARGETS sluice_program LIBRARY DESTINATION "${folder}" COMPONENT program)
 endfunction()

@@ -10,6 +10,10 @@ set(CMAKE_CXX_FLAGS_RELEASE "-O3 -DNDEBUG")
 # -O0 makes the numeric tests slow; -O1 keeps a usable backtrace.
 set(CMAKE_CXX_FLAGS_DEBUG "-O1 -g")
 
+if(SLUICE_PROGRAM_LIBRARY)
+  set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+endif()
+
 find_program(CCACHE ccache)
 if(CCACHE)
   # ccache only caches a file that uses a precompiled header when told that __TIME__ and the macros of
