@@ -133,8 +133,8 @@ Tensor causal_attention(Tape& tape, const Tensor& q, const Tensor& k, const Tens
   const int64_t end = documents.empty() ? 0 : documents.back();
   SLUICE_CHECK(ShapeError, end == q.dim(0), "{}: documents end at token {}, q has {} tokens", kOp,
                end, q.dim(0));
-  const AttentionRope rope = options.rope.value_or(AttentionRope{});
-  if (options.rope) check_rope(kOp, q, rope.positions, rope.table);
+  const AttentionRope& rope = options.rope;
+  if (rope.positions.defined()) check_rope(kOp, q, rope.positions, rope.table);
   ArenaScope scratch(thread_arena());
   const auto segments = segments_of(scratch, documents);
   const auto shape = shape_of(q, k, options.scale, options.window);

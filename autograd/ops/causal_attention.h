@@ -24,8 +24,8 @@ struct CausalAttentionOptions {
   double scale = 1.0;
   /// How many tokens back a token sees, itself included; all when absent.
   std::optional<int64_t> window;
-  /// Without it q and k are used as they are.
-  std::optional<AttentionRope> rope = std::nullopt;
+  /// Without positions q and k are used as they are.
+  AttentionRope rope = {};
 };
 
 /// o[n, h] = sum_j softmax_j(scale q[n, h] . k[j, h / (H / K)]) v[j, ...] over allowed j <= n. q

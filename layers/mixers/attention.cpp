@@ -160,7 +160,7 @@ class Attention final : public Mixer, public AttentionSource {
     }
     CausalAttentionOptions options{context.layout.document_offsets, scale(), window_};
     if (table_.cos.defined() && !turns_early) {
-      options.rope = AttentionRope{context.layout.positions, table_, layout_};
+      options.rope = {context.layout.positions, table_, layout_};
     }
     return output(context, causal_attention(context.tape, p.q, p.k, p.v, options));
   }
