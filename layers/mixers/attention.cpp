@@ -202,9 +202,9 @@ class Attention final : public Mixer, public AttentionSource {
 
   [[nodiscard]] Projections project(const ForwardContext& context, const Tensor& x,
                                     bool turns) const {
-    return {prepare(context, q_->forward(context, x), heads_, q_norm_, turns),
-            prepare(context, k_->forward(context, x), kv_heads_, k_norm_, turns),
-            split_heads(context, v_->forward(context, x), kv_heads_)};
+    const auto [q, k, v] = Linear::forward_joint<3>(context, x, {q_, k_, v_});
+    return {prepare(context, q, heads_, q_norm_, turns),
+            prepare(context, k, kv_heads_, k_norm_, turns), split_heads(context, v, kv_heads_)};
   }
 
   [[nodiscard]] Tensor split_heads(const ForwardContext& context, const Tensor& x,
