@@ -24,6 +24,8 @@
 #include <cstdint>
 #include <span>
 
+#include "autograd/kernels/stored.h"
+
 namespace sluice::kernels {
 
 /// C is [M, N], the sum runs over K. Any of them may be 0; K = 0 leaves C = beta * C.
@@ -35,10 +37,11 @@ struct GemmSize {
 
 /// An operand as it lies in memory: [rows, cols] of op(X) when not transposed, [cols, rows] when
 /// transposed. With an index, row i of the matrix in memory is row index[i] of data: rows are
-/// gathered while they are packed.
+/// gathered while they are packed. Elements stored in bf16 are widened then: the product is that of the
+/// widened matrix, bit for bit.
 template <class T>
 struct GemmOperand {
-  const T* data;
+  Stored<T> data;
   int64_t stride;
   bool transposed = false;
   const int32_t* index = nullptr;
