@@ -8,7 +8,7 @@
 #include "autograd/support/parallel.h"
 #include "balance/make.h"
 #include "layers/ffns/moe.h"
-#include "train/cli/format.h"
+#include "train/format.h"
 
 namespace sluice {
 namespace {

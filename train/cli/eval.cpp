@@ -11,7 +11,7 @@
 #include "balance/metrics.h"
 #include "train/cli/checkpoint_flags.h"
 #include "train/cli/command.h"
-#include "train/cli/format.h"
+#include "train/format.h"
 #include "train/dump_logits.h"
 #include "train/evaluate_checkpoint.h"
 
