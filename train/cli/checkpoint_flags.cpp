@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <map>
 
 namespace sluice {
 
@@ -17,6 +18,17 @@ CheckpointStore::Found CheckpointFlags::find() const {
   auto found = find_checkpoint(path, choice(), notes);
   for (const std::string& note : notes) print_note(note);
   return found;
+}
+
+void declare_weights(CLI::App& app, WeightStorage& weights) {
+  static const std::map<std::string, WeightStorage> kStorage = {{"f32", WeightStorage::f32},
+                                                                {"bf16", WeightStorage::bf16}};
+  app.add_option("--weights", weights,
+                 "how to hold the weight matrices: f32, or bf16 in half the memory (rounded to "
+                 "nearest; sums, norms and routers stay f32)")
+      ->type_name("f32|bf16")
+      ->transform(CLI::CheckedTransformer(kStorage).description(""))
+      ->default_str("f32");
 }
 
 void print_note(const std::string& sentence) {
