@@ -2,7 +2,6 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <map>
 
 namespace sluice {
 
@@ -21,13 +20,14 @@ CheckpointStore::Found CheckpointFlags::find() const {
 }
 
 void declare_weights(CLI::App& app, WeightStorage& weights) {
-  static const std::map<std::string, WeightStorage> kStorage = {{"f32", WeightStorage::f32},
-                                                                {"bf16", WeightStorage::bf16}};
-  app.add_option("--weights", weights,
-                 "how to hold the weight matrices: f32, or bf16 in half the memory (rounded to "
-                 "nearest; sums, norms and routers stay f32)")
-      ->type_name("f32|bf16")
-      ->transform(CLI::CheckedTransformer(kStorage).description(""))
+  app.add_option_function<std::string>(
+         "--weights",
+         [&weights](const std::string& word) {
+           weights = word == "bf16" ? WeightStorage::bf16 : WeightStorage::f32;
+         },
+         "how to hold the weight matrices: f32, or bf16 in half the memory (rounded to nearest; "
+         "sums, norms and routers stay f32)")
+      ->check(CLI::IsMember({"f32", "bf16"}))
       ->default_str("f32");
 }
 
