@@ -1,6 +1,7 @@
 #pragma once
 // The memory's recurrence token by token, and its backward, as plain loops.
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
