@@ -89,6 +89,22 @@ void add_bias(int64_t rows, int64_t cols, const T* x, const T* bias, T* y);
 /// gradient[row, col] = value[col]
 template <class T>
 void put_columns(int64_t rows, int64_t cols, const T* value, const Gradient<T>& gradient);
+/// y[row, col] = x[row, col] * factor[col]
+template <class T>
+void mul_columns(int64_t rows, int64_t cols, const T* x, const T* factor, T* y);
+
+template <class T>
+struct MulColumnsBackward {
+  const T* x;               // [rows, cols]
+  const T* factor;          // [cols]
+  const T* grad_y;          // [rows, cols]
+  Gradient<T> grad_x;       // [rows, cols] = grad_y[row, col] factor[col]
+  Gradient<T> grad_factor;  // [cols] = sum_row grad_y[row, col] x[row, col]
+};
+
+template <class T>
+void mul_columns_backward(int64_t rows, int64_t cols, const MulColumnsBackward<T>& args);
+
 /// y[row, col] = x[row, col] * factor[row]
 template <class T>
 void mul_rows(int64_t rows, int64_t cols, const T* x, const T* factor, T* y);

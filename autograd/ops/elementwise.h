@@ -17,6 +17,8 @@ namespace sluice {
 [[nodiscard]] Tensor add_constant(Tape& tape, const Tensor& x, double constant);
 /// x[..., D] + bias[D]
 [[nodiscard]] Tensor add_bias(Tape& tape, const Tensor& x, const Tensor& bias);
+/// x[..., D] * factor[D]
+[[nodiscard]] Tensor mul_columns(Tape& tape, const Tensor& x, const Tensor& factor);
 /// x[n, d] * row[n]: x [N, D], row [N]
 [[nodiscard]] Tensor mul_rows(Tape& tape, const Tensor& x, const Tensor& row);
 
