@@ -2,6 +2,7 @@
 // The two kinds of sublayer that a pattern string spells, and the tables that name them.
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -91,6 +92,8 @@ struct MixerEntry {
   std::unique_ptr<Mixer> (*make)(const Builder&, const ModelConfig&, const Configurable&,
                                  SublayerPlace);
   bool attends = false;  // has an attention_source()
+  /// The longest document it can take under this section, none for any; null: any.
+  std::optional<int64_t> (*max_context)(const Configurable&) = nullptr;
 };
 
 struct FeedForwardEntry {

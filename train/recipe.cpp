@@ -4,12 +4,10 @@
 #include <array>
 #include <charconv>
 #include <cmath>
-#include <limits>
 
 #include "balance/make.h"
 #include "balance/method.h"
 #include "layers/ffns/moe.h"
-#include "layers/mixers/attention.h"
 #include "layers/router.h"
 #include "layers/sublayer.h"
 #include "optim/optimizer.h"
@@ -242,11 +240,13 @@ bool Recipe::has_experts() const {
 
 std::optional<int64_t> max_context(const ModelConfig& config) {
   std::optional<int64_t> longest = config.learned_positions;
-  if (config.expanded_pattern().find('A') == std::string::npos) return longest;
-  const auto& attention = dynamic_cast<const AttentionConfig&>(config.section("attention"));
-  if (!attention.rope_theta) return longest;
-  return std::min(longest.value_or(std::numeric_limits<int64_t>::max()),
-                  attention.max_position_embeddings);
+  const std::string symbols = config.expanded_pattern();
+  for (const MixerEntry* entry : mixer_table()) {
+    if (entry->max_context == nullptr || symbols.find(entry->symbol) == std::string::npos) continue;
+    const std::optional<int64_t> own = entry->max_context(config.section(entry->section));
+    if (own) longest = std::min(longest.value_or(*own), *own);
+  }
+  return longest;
 }
 
 std::string Recipe::check() const {
@@ -260,7 +260,7 @@ std::string Recipe::check() const {
   if (const auto longest = max_context(model); longest && data.sequence_length > *longest) {
     return fmt::format(
         "data.sequence_length: found {}, allowed 1 to {} (model.learned_positions, "
-        "model.attention.max_position_embeddings)",
+        "max_position_embeddings of the mixers)",
         data.sequence_length, *longest);
   }
   if (train.global_batch.count < static_cast<double>(data.sequence_length)) {
