@@ -8,6 +8,7 @@
 #include "autograd/kernels/simd.h"
 #include "autograd/support/parallel.h"
 #include "bench/clock.h"
+#include "bench/statistics.h"
 
 namespace sluice::bench {
 namespace {
@@ -163,6 +164,29 @@ void add_bytes_benchmark(const std::string& name, double bytes, const std::funct
 void add_reference_benchmark(const std::string& name, double bytes,
                              const std::function<void()>& body) {
   add_bytes_benchmark(name + "/reference", bytes, {1}, body);
+}
+
+void add_turns_benchmark(const std::string& name, const std::vector<int>& thread_counts,
+                         const std::function<void()>& body, const OtherWay& other) {
+  const auto seconds_of_call = [](const std::function<void()>& call) {
+    const double start = working_seconds();
+    call();
+    benchmark::ClobberMemory();
+    return working_seconds() - start;
+  };
+  for (const int threads : thread_counts) {
+    add(name, threads, [=](benchmark::State& state) {
+      set_num_threads(threads);
+      std::vector<double> own;
+      std::vector<double> others;
+      for (auto _ : state) {
+        others.push_back(seconds_of_call(other.body));
+        own.push_back(seconds_of_call(body));
+        state.SetIterationTime(own.back());
+      }
+      state.counters[std::string("over_") + other.name] = median(own) / median(others);
+    });
+  }
 }
 
 std::vector<int> one_and_all_threads() {

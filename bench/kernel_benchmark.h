@@ -38,6 +38,15 @@ void add_bytes_benchmark(const std::string& name, double bytes, const std::funct
 void add_reference_benchmark(const std::string& name, double bytes,
                              const std::function<void()>& body);
 
+/// `body` and `other`, which do the same work, in turns on each of `thread_counts`: the time is
+/// body's, the counter over_<other> the ratio of the two medians (below 1: body is faster).
+struct OtherWay {
+  const char* name;
+  std::function<void()> body;
+};
+void add_turns_benchmark(const std::string& name, const std::vector<int>& thread_counts,
+                         const std::function<void()>& body, const OtherWay& other);
+
 /// One thread, and every processor.
 [[nodiscard]] std::vector<int> one_and_all_threads();
 

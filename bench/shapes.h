@@ -33,6 +33,12 @@ inline constexpr ProductShape kProducts[] = {
     {"projection_small", 2048, 256, 256},  {"expert_64_rows", 64, 512, 512},
     {"grad_weight_small", 768, 256, 4096}, {"head_chunk", 512, 4096, 256}};
 
+/// Queries, keys and values: three products of x [M, K] with weights [N, K].
+inline constexpr ProductShape kProjections[] = {{"qkv_s", 4096, 128, 128},
+                                                {"qkv_m", 4096, 256, 256},
+                                                {"qkv_l", 4096, 512, 512},
+                                                {"qkv_decode_1", 1, 512, 512}};
+
 /// Decoding: a few tokens against one weight.
 inline constexpr ProductShape kDecoding[] = {
     {"decode_1", 1, 2048, 512}, {"decode_4", 4, 2048, 512}, {"decode_8", 8, 2048, 512}};

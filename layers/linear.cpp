@@ -1,7 +1,5 @@
 #include "layers/linear.h"
 
-#include "autograd/ops/matmul.h"
-
 namespace sluice {
 
 Linear::Linear(const Builder& b, const LinearSpec& spec)
@@ -12,9 +10,13 @@ Linear::Linear(const Builder& b, const LinearSpec& spec)
   }
 }
 
+LinearWeights Linear::weights(Tape& tape) const {
+  return {tape.use(weight_), bias_ != nullptr ? tape.use(*bias_) : Tensor()};
+}
+
 Tensor Linear::forward(const ForwardContext& context, const Tensor& x) const {
-  Tape& tape = context.tape;
-  return linear(tape, x, tape.use(weight_), bias_ != nullptr ? tape.use(*bias_) : Tensor());
+  const LinearWeights own = weights(context.tape);
+  return linear(context.tape, x, own.weight, own.bias);
 }
 
 }  // namespace sluice

@@ -1,8 +1,10 @@
 #pragma once
 // Linear map.
 
+#include <array>
 #include <string>
 
+#include "autograd/ops/matmul.h"
 #include "layers/context.h"
 #include "layers/module.h"
 
@@ -24,10 +26,21 @@ class Linear : public Module {
   Linear(const Builder& b, const LinearSpec& spec);
   /// x [N, in] -> [N, out]. Throws ShapeError.
   [[nodiscard]] Tensor forward(const ForwardContext& context, const Tensor& x) const;
+  /// x [N, in] by each of several, as one product: y_j [N, out_j], the bits of forward(). Throws
+  /// ShapeError.
+  template <size_t n>
+  [[nodiscard]] static std::array<Tensor, n> forward_joint(
+      const ForwardContext& context, const Tensor& x, const std::array<const Linear*, n>& linears) {
+    std::array<LinearWeights, n> weights;
+    for (size_t j = 0; j < n; ++j) weights[j] = linears[j]->weights(context.tape);
+    return joint_linear(context.tape, x, weights);
+  }
   /// The matrix w [out, in] on `tape`, for ops that multiply by several at once.
   [[nodiscard]] Tensor weight(Tape& tape) const { return tape.use(weight_); }
 
  private:
+  [[nodiscard]] LinearWeights weights(Tape& tape) const;
+
   Parameter& weight_;
   Parameter* bias_ = nullptr;
 };

@@ -11,6 +11,7 @@
 #include "autograd/ops/linear_cross_entropy.h"
 #include "autograd/ops/matmul.h"
 #include "autograd/support/parallel.h"
+#include "layers/routed_layer.h"
 
 namespace sluice {
 namespace {
@@ -72,24 +73,25 @@ struct StateKeys {
 struct Model::Sublayer final : public Module {
   std::string path;
   int64_t index = 0;
-  char symbol = '?';
   bool routes = false;
   Norm* norm = nullptr;
   Mixer* mixer = nullptr;
   FeedForward* feed_forward = nullptr;
 
-  Sublayer(const Builder& b, const ModelConfig& config, char symbol_, SublayerPlace place)
-      : path(b.path()), index(place.index), symbol(symbol_) {
+  Sublayer(const Builder& b, const ModelConfig& config, const SublayerSpec& spec,
+           const SublayerPlace& place)
+      : path(b.path()), index(place.index), routes(spec.routing() != nullptr) {
     norm = &child(std::make_unique<Norm>(b.child("norm"), config.norm, config.hidden_size));
-    for (const MixerEntry* entry : mixer_table()) {
-      if (entry->symbol == symbol)
-        mixer = &child(entry->make(b, config, config.section(entry->section), place));
+    if (spec.mixer != nullptr) {
+      mixer = &child(spec.mixer->make(b, config, *spec.config, place));
+    } else {
+      feed_forward = &child(spec.feed_forward->make(b, config, *spec.config, place));
     }
-    for (const FeedForwardEntry* entry : feed_forward_table()) {
-      if (entry->symbol != symbol) continue;
-      feed_forward = &child(entry->make(b, config, config.section(entry->section), place));
-      routes = entry->routes;
-    }
+  }
+
+  [[nodiscard]] SublayerBody& body() const {
+    if (mixer != nullptr) return *mixer;
+    return *feed_forward;
   }
 };
 
@@ -108,18 +110,22 @@ Model::Model(Pool& pool, const ModelConfig& config, uint64_t seed)
                             ParameterKind::embedding);
   }
   SublayerPlace place{0, 0};
-  for (const char symbol : pattern_) {
+  for (const SublayerSpec& spec : config.sublayers()) {
     auto& sublayer = child(std::make_unique<Sublayer>(
-        b.child(fmt::format("layers.{}", place.index)), config, symbol, place));
+        b.child(fmt::format("layers.{}", place.index)), config, spec, place));
     sublayers_.push_back(&sublayer);
     ++place.index;
-    place.expert_layer += sublayer.routes ? 1 : 0;
+    for (RoutedLayer* routed : sublayer.body().routed_layers()) {
+      SLUICE_INTERNAL_CHECK(routed->layer() == place.routed_layer,
+                            "{}: routed layer {} is number {}", sublayer.path, routed->layer(),
+                            place.routed_layer);
+      ++place.routed_layer;
+      routed_.push_back({routed, &sublayer});
+      if (place.first_router == nullptr) place.first_router = &routed->router();
+    }
     AttentionSource* attention =
         sublayer.mixer != nullptr ? sublayer.mixer->attention_source() : nullptr;
     if (attention != nullptr) place.attention = attention;
-    if (place.first_router == nullptr && sublayer.feed_forward != nullptr) {
-      place.first_router = sublayer.feed_forward->router();
-    }
   }
   final_norm_ =
       &child(std::make_unique<Norm>(b.child("final_norm"), config.norm, config.hidden_size));
@@ -132,9 +138,15 @@ Model::~Model() = default;
 
 std::vector<int64_t> Model::experts_per_layer() const {
   std::vector<int64_t> result;
-  for (const Sublayer* sublayer : sublayers_) {
-    if (sublayer->routes) result.push_back(sublayer->feed_forward->num_experts());
-  }
+  result.reserve(routed_.size());
+  for (const RoutedPlace& routed : routed_) result.push_back(routed.layer->num_experts());
+  return result;
+}
+
+std::vector<Parameter*> Model::routed_parameters(int64_t layer) const {
+  std::vector<Parameter*> result = routed_[static_cast<size_t>(layer)].sublayer->parameters();
+  std::erase_if(
+      result, [](const Parameter* parameter) { return parameter->stack != Stack::routed_experts; });
   return result;
 }
 
@@ -240,25 +252,19 @@ Tensor Model::logits(const ForwardContext& context, const Tensor& hidden) const 
 }
 
 bool Model::wants_expert_losses(const Progress& progress) const {
-  return std::any_of(sublayers_.begin(), sublayers_.end(), [&](const Sublayer* sublayer) {
-    return sublayer->feed_forward != nullptr &&
-           sublayer->feed_forward->wants_expert_losses(progress);
+  return std::ranges::any_of(routed_, [&](const RoutedPlace& routed) {
+    return routed.layer->wants_expert_losses(progress);
   });
 }
 
 void Model::add_expert_losses(const ForwardContext& context, int64_t expert,
                               const Tensor& losses) const {
-  for (const Sublayer* sublayer : sublayers_) {
-    if (sublayer->feed_forward != nullptr) {
-      sublayer->feed_forward->add_expert_losses(context, expert, losses);
-    }
-  }
+  for (const RoutedPlace& routed : routed_)
+    routed.layer->add_expert_losses(context, expert, losses);
 }
 
 void Model::end_step(RoutingSession& session, const Progress& progress) {
-  for (const Sublayer* sublayer : sublayers_) {
-    if (sublayer->feed_forward != nullptr) sublayer->feed_forward->end_step(session, progress);
-  }
+  for (const RoutedPlace& routed : routed_) routed.layer->end_step(session, progress);
 }
 
 DecodeState Model::start_decoding(Pool& pool, int64_t capacity) const {

@@ -2,7 +2,8 @@
 // The model that a pattern string spells: embedding, sublayers, final norm, head.
 //
 // Each symbol of the pattern (pattern.h) is one residual sublayer x <- x + F(norm(x)): A attention,
-// F dense feed-forward, E experts; mixers.def and ffns.def list them all.
+// F dense feed-forward, E experts, ...; mixers.def and ffns.def list them all, and a recipe may add
+// letters for layers with other settings (`variants`).
 //
 // Letters: N tokens, D hidden size, V vocabulary.
 
@@ -34,6 +35,8 @@ struct ModelConfig final : Configurable {
   std::optional<int64_t> learned_positions;
   /// Probability of zeroing an element of each sublayer's output and of the embedding, in training.
   double dropout = 0.0;
+  /// Letters that this recipe adds to those of the tables.
+  TaggedMap variants;
   NormConfig norm;
   InitConfig init;
 
@@ -48,6 +51,11 @@ struct ModelConfig final : Configurable {
   [[nodiscard]] Configurable& section(std::string_view key);
   /// One symbol per sublayer. Throws ConfigError.
   [[nodiscard]] std::string expanded_pattern() const;
+  /// What each of them stands for. Throws ConfigError.
+  [[nodiscard]] std::vector<SublayerSpec> sublayers() const;
+  /// How each routed layer of the model routes, in order; empty for a dense model. Throws
+  /// ConfigError.
+  [[nodiscard]] std::vector<const RoutingConfig*> routed_layers() const;
   /// Visits every section, used or not (the schema).
   bool all_sections = false;
 
@@ -103,7 +111,7 @@ class Model : public Module {
 
   /// True when a router wants the loss of every expert on the tokens of this step.
   [[nodiscard]] bool wants_expert_losses(const Progress& progress) const;
-  /// Hands the routers the losses [N] of a micro-batch of which every expert layer sent all tokens
+  /// Hands the routers the losses [N] of a micro-batch of which every routed layer sent all tokens
   /// to `expert`.
   void add_expert_losses(const ForwardContext& context, int64_t expert, const Tensor& losses) const;
 
@@ -118,8 +126,11 @@ class Model : public Module {
 
   /// The expanded pattern.
   [[nodiscard]] const std::string& pattern() const { return pattern_; }
-  /// Experts of each expert layer, in order.
+  /// Experts of each routed layer, in order.
   [[nodiscard]] std::vector<int64_t> experts_per_layer() const;
+  /// The parameters that routed layer `layer` chooses among, stacked by expert [E, ...]: those of the
+  /// sublayer in which it routes.
+  [[nodiscard]] std::vector<Parameter*> routed_parameters(int64_t layer) const;
   [[nodiscard]] DType dtype() const { return dtype_; }
   [[nodiscard]] int64_t vocab_size() const { return vocab_size_; }
 
@@ -140,6 +151,11 @@ class Model : public Module {
   Embedding* embedding_;
   Parameter* positions_ = nullptr;  // [P, D]
   std::vector<Sublayer*> sublayers_;
+  struct RoutedPlace {
+    RoutedLayer* layer;
+    const Sublayer* sublayer;
+  };
+  std::vector<RoutedPlace> routed_;
   Norm* final_norm_;
   Parameter* head_;  // [V, D]; the embedding's when tied
 };

@@ -4,10 +4,11 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <limits>
 
 #include "balance/make.h"
 #include "balance/method.h"
-#include "layers/ffns/moe.h"
+#include "layers/routed_layer.h"
 #include "layers/router.h"
 #include "layers/sublayer.h"
 #include "optim/optimizer.h"
@@ -51,7 +52,7 @@ std::string_view unmet_need(const BalancerEntry& method, bool needs_noise,
 
 /// Refuses a method and a router of which one would not be heard.
 std::string check_router(const std::vector<Tagged>& methods, const BalancerSetup& setup,
-                         const Tagged& router) {
+                         std::string_view section, const Tagged& router) {
   if (router.config == nullptr) return {};
   for (const Tagged& method : methods) {
     if (method.type == none_balancer.name) continue;
@@ -64,8 +65,8 @@ std::string check_router(const std::vector<Tagged>& methods, const BalancerSetup
       if (unmet_need(entry, needs_noise, *choice.make_config()).empty())
         allowed.push_back(choice.name);
     }
-    return fmt::format("balance: {} {}; found model.experts.router {}, allowed {}", method.type,
-                       need, router.type, fmt::join(allowed, ", "));
+    return fmt::format("balance: {} {}; found model.{}.router {}, allowed {}", method.type, need,
+                       section, router.type, fmt::join(allowed, ", "));
   }
   return {};
 }
@@ -74,12 +75,7 @@ std::string check_router(const std::vector<Tagged>& methods, const BalancerSetup
 std::string check_trace(const Recipe& recipe) {
   const auto* trace = dynamic_cast<const TraceConfig*>(recipe.train.trace.get());
   if (trace == nullptr) return {};
-  const std::string pattern = recipe.model.expanded_pattern();
-  const int64_t layers = std::ranges::count_if(pattern, [](char symbol) {
-    return std::ranges::any_of(feed_forward_table(), [&](const FeedForwardEntry* entry) {
-      return entry->routes && entry->symbol == symbol;
-    });
-  });
+  const int64_t layers = std::ssize(recipe.model.routed_layers());
   for (const int64_t layer : trace->layers) {
     if (layer >= layers) {
       return fmt::format("train.trace.layers: found {}, allowed 0 to {}, the model's expert layers",
@@ -100,11 +96,16 @@ std::string check_balance(const Recipe& recipe) {
            "go without";
   }
   try {
-    const auto& experts = dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts"));
-    const BalancerSetup setup{
-        .layer = 0, .experts = experts.num_experts, .top_k = experts.largest_top_k()};
-    (void)make_balancer(methods, setup);
-    return check_router(methods, setup, experts.router);
+    for (const SublayerSpec& sublayer : recipe.model.sublayers()) {
+      const RoutingConfig* routing = sublayer.routing();
+      if (routing == nullptr) continue;
+      const BalancerSetup setup{
+          .layer = 0, .experts = routing->num_experts, .top_k = routing->largest_top_k()};
+      (void)make_balancer(methods, setup);
+      std::string problem = check_router(methods, setup, sublayer.key, routing->router);
+      if (!problem.empty()) return problem;
+    }
+    return {};
   } catch (const ConfigError& error) {
     return error.what();
   }
@@ -230,21 +231,15 @@ void Recipe::fields(FieldVisitor& v) {
   v.object({"log", "what is reported, and where"}, log);
 }
 
-bool Recipe::has_experts() const {
-  const std::string symbols = model.expanded_pattern();
-  const auto table = feed_forward_table();
-  return std::any_of(table.begin(), table.end(), [&](const FeedForwardEntry* entry) {
-    return entry->routes && symbols.find(entry->symbol) != std::string::npos;
-  });
-}
+bool Recipe::has_experts() const { return !model.routed_layers().empty(); }
 
 std::optional<int64_t> max_context(const ModelConfig& config) {
   std::optional<int64_t> longest = config.learned_positions;
-  const std::string symbols = config.expanded_pattern();
-  for (const MixerEntry* entry : mixer_table()) {
-    if (entry->max_context == nullptr || symbols.find(entry->symbol) == std::string::npos) continue;
-    const std::optional<int64_t> own = entry->max_context(config.section(entry->section));
-    if (own) longest = std::min(longest.value_or(*own), *own);
+  for (const SublayerSpec& sublayer : config.sublayers()) {
+    if (sublayer.mixer == nullptr || sublayer.mixer->longest_document == nullptr) continue;
+    if (const auto limit = sublayer.mixer->longest_document(*sublayer.config)) {
+      longest = std::min(longest.value_or(*limit), *limit);
+    }
   }
   return longest;
 }
@@ -260,7 +255,7 @@ std::string Recipe::check() const {
   if (const auto longest = max_context(model); longest && data.sequence_length > *longest) {
     return fmt::format(
         "data.sequence_length: found {}, allowed 1 to {} (model.learned_positions, "
-        "max_position_embeddings of the mixers)",
+        "model.attention.max_position_embeddings)",
         data.sequence_length, *longest);
   }
   if (train.global_batch.count < static_cast<double>(data.sequence_length)) {

@@ -22,6 +22,7 @@
 // oneDNN, for benchmarks only.
 
 #include <cstdint>
+#include <span>
 
 namespace sluice::kernels {
 
@@ -60,6 +61,41 @@ void gemm(GemmSize size, GemmOperand<T> a, GemmOperand<T> b, GemmResult<T> c);
 /// products.
 template <class T>
 void gemm_serial(GemmSize size, GemmOperand<T> a, GemmOperand<T> b, GemmResult<T> c);
+
+/// One of several products that share an operand: op(B) [K, n] of its own where they share A, op(A)
+/// [n, K] where they share B; the result goes to c.
+template <class T>
+struct JointProduct {
+  int64_t n;
+  GemmOperand<T> operand;
+  GemmResult<T> c;
+};
+
+/// C_i[M, n_i] = alpha_i * op(A) * op(B_i) + beta_i * C_i for all i, as one pool of work that packs
+/// op(A) once for all (queries, keys and values of one x); each the same bits as gemm().
+template <class T>
+void gemm_joint_columns(int64_t M, int64_t K, GemmOperand<T> a,
+                        std::span<const JointProduct<T>> products);
+
+/// C_i[n_i, N] = alpha_i * op(A_i) * op(B) + beta_i * C_i for all i, with op(B) packed once for all
+/// (the gradients of several weights of one x); each the same bits as gemm().
+template <class T>
+void gemm_joint_rows(int64_t N, int64_t K, std::span<const JointProduct<T>> products,
+                     GemmOperand<T> b);
+
+/// op(A) [M, K] times op(B) [K, N].
+template <class T>
+struct GemmTerm {
+  int64_t K;
+  GemmOperand<T> a;
+  GemmOperand<T> b;
+};
+
+/// C = alpha * sum_i op(A_i) * op(B_i) + beta * C, with a part of C in cache for all terms (the
+/// gradient of an x that several weights read); the same bits as one gemm() per term, in order, of
+/// which all but the first add.
+template <class T>
+void gemm_sum(int64_t M, int64_t N, std::span<const GemmTerm<T>> terms, GemmResult<T> c);
 
 /// Elements of a packed op(B) [K, N].
 template <class T>

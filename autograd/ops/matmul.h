@@ -1,6 +1,9 @@
 #pragma once
 // Matrix products.
 
+#include <array>
+#include <span>
+
 #include "autograd/core/tape.h"
 
 namespace sluice {
@@ -18,5 +21,29 @@ enum class MatmulForm : uint8_t { nn, nt, tn };
 /// format.
 [[nodiscard]] Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight,
                             const Tensor& bias = {});
+
+/// weight [out, in], and bias [out] or undefined.
+struct LinearWeights {
+  Tensor weight;
+  Tensor bias;
+};
+
+/// Most weights of one joint_linear.
+inline constexpr size_t kMostJointWeights = 8;
+
+/// y_j[n, o] = sum_i x[n, i] w_j[o, i] + b_j[o] for every j: linear() of one x by several weights, as
+/// one product forward, one for the gradient of x (the sum over j in order) and one for those of the
+/// weights. The outputs have the bits of linear(). Saves x and the weights, those whose partner wants a
+/// gradient. outputs[j] belongs to linears[j]. Throws ShapeError, DTypeError.
+void joint_linear(Tape& tape, const Tensor& x, std::span<const LinearWeights> linears,
+                  std::span<Tensor> outputs);
+
+template <size_t n>
+[[nodiscard]] std::array<Tensor, n> joint_linear(Tape& tape, const Tensor& x,
+                                                 const std::array<LinearWeights, n>& linears) {
+  std::array<Tensor, n> outputs;
+  joint_linear(tape, x, linears, outputs);
+  return outputs;
+}
 
 }  // namespace sluice

@@ -9,12 +9,8 @@
 //   y_t = sum over chosen e of w_te FFN_e(x_t) + sum over shared FFN_s(x_t)
 
 #include <memory>
-#include <optional>
-#include <string>
 
-#include "autograd/support/fields.h"
-#include "autograd/support/scheduled.h"
-#include "layers/active_experts.h"
+#include "layers/routed_layer.h"
 
 namespace sluice {
 
@@ -37,36 +33,17 @@ struct DiversifyConfig final : Configurable {
 };
 
 /// `model.experts` of a recipe.
-struct ExpertsConfig final : Configurable {
-  int64_t num_experts = 16;
-  Scheduled top_k = 2.0;
+struct ExpertsConfig final : RoutingConfig {
   int64_t intermediate_size = 256;
-  std::shared_ptr<Configurable> shared;  // SharedExpertsConfig, or null
-  Tagged router;
-  std::optional<Scheduled> capacity_factor;
-  std::string drop_policy = "position";
+  std::shared_ptr<Configurable> shared;     // SharedExpertsConfig, or null
   std::shared_ptr<Configurable> momentum;   // MomentumConfig, or null
   std::shared_ptr<Configurable> diversify;  // DiversifyConfig, or null
-  ExpertsConfig();
   void fields(FieldVisitor& v) override;
-  [[nodiscard]] std::string check() const override;
 
-  /// Experts per token at this point of the run: the scheduled number, rounded, at least 1.
-  [[nodiscard]] int64_t top_k_at(const Progress& progress) const;
-  /// How many experts a token uses in training under the router's own choice, and after
-  /// `with_capacity` how many of them have room for it.
-  [[nodiscard]] ActiveExperts active_experts(const ActiveExpertsQuery& query) const;
-  [[nodiscard]] ActiveExperts with_capacity(const ActiveExpertsQuery& query,
-                                            const ActiveExperts& chosen) const;
-  /// The most that any point of any run has.
-  [[nodiscard]] int64_t largest_top_k() const;
   /// How the experts are spawned; null where they are experts from the start.
   [[nodiscard]] std::shared_ptr<const DiversifyConfig> diversification() const {
     return std::dynamic_pointer_cast<const DiversifyConfig>(diversify);
   }
-
- private:
-  [[nodiscard]] int64_t rounded_top_k(double k) const;
 };
 
 }  // namespace sluice

@@ -70,12 +70,12 @@ std::string check_attention(const ModelConfig& model, const Configurable& sectio
   if (config.head_dim) return {};
   if (model.hidden_size % config.num_heads != 0) {
     return fmt::format(
-        "attention.num_heads: found {}, allowed a divisor of hidden_size ({}), or give head_dim",
+        "num_heads: found {}, allowed a divisor of hidden_size ({}), or give head_dim",
         config.num_heads, model.hidden_size);
   }
   if (config.rope_theta && model.hidden_size / config.num_heads % 2 != 0) {
     return fmt::format(
-        "attention.num_heads: found {}, which gives heads of odd width {}; rotary positions need "
+        "num_heads: found {}, which gives heads of odd width {}; rotary positions need "
         "an even one",
         config.num_heads, model.hidden_size / config.num_heads);
   }
@@ -184,9 +184,9 @@ class Attention final : public Mixer, public AttentionSource {
 
   [[nodiscard]] Projections project(const ForwardContext& context, const Tensor& x,
                                     bool turns) const {
-    return {prepare(context, q_->forward(context, x), heads_, q_norm_, turns),
-            prepare(context, k_->forward(context, x), kv_heads_, k_norm_, turns),
-            split_heads(context, v_->forward(context, x), kv_heads_)};
+    const auto [q, k, v] = Linear::forward_joint<3>(context, x, {q_, k_, v_});
+    return {prepare(context, q, heads_, q_norm_, turns),
+            prepare(context, k, kv_heads_, k_norm_, turns), split_heads(context, v, kv_heads_)};
   }
 
   [[nodiscard]] Tensor split_heads(const ForwardContext& context, const Tensor& x,
@@ -244,10 +244,10 @@ const MixerEntry attention_mixer = {
                                          dynamic_cast<const AttentionConfig&>(config));
     },
     .attends = true,
-    .max_context = [](const Configurable& config) -> std::optional<int64_t> {
-      const auto& attention = dynamic_cast<const AttentionConfig&>(config);
-      if (!attention.rope_theta) return {};
-      return attention.max_position_embeddings;
+    .longest_document = [](const Configurable& section) -> std::optional<int64_t> {
+      const auto& config = dynamic_cast<const AttentionConfig&>(section);
+      if (!config.rope_theta) return std::nullopt;
+      return config.max_position_embeddings;
     },
 };
 

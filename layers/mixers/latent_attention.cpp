@@ -260,7 +260,7 @@ const MixerEntry latent_attention_mixer = {
       return std::make_unique<LatentAttention>(b.child("latent_attention"), model,
                                                dynamic_cast<const LatentAttentionConfig&>(config));
     },
-    .max_context = [](const Configurable& config) -> std::optional<int64_t> {
+    .longest_document = [](const Configurable& config) -> std::optional<int64_t> {
       const auto& latent = dynamic_cast<const LatentAttentionConfig&>(config);
       if (latent.qk_rope_head_dim == 0) return {};
       return latent.max_position_embeddings;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -189,6 +190,134 @@ TYPED_TEST(Gemm, SerialParallelAndPackedFormsGiveTheSameBits) {
       EXPECT_TRUE(packed_b.guards_intact());
     }
   }
+}
+
+/// Operands and results of three products that share one operand, of sizes that fill no whole tile.
+template <class T>
+struct ThreeProducts {
+  static constexpr std::array<int64_t, 3> kSizes{kTileRows + 5, 2 * kTileColumns<T> + 3, 1};
+
+  /// Every own operand has n rows or, `transposed`, K rows; every result n x other, or other x n.
+  ThreeProducts(int64_t other, int64_t K, bool transposed, bool by_rows) {
+    for (size_t i = 0; i < kSizes.size(); ++i) {
+      const int64_t n = kSizes[i];
+      operands.push_back(Array<T>::uniform(n * K, 10 + i));
+      results.push_back(Array<T>::uniform(n * other, 20 + i));
+      products[i] = {n,
+                     {operands[i].data(), transposed ? n : K, transposed},
+                     {nullptr, by_rows ? other : n, T(0.5), i == 1 ? T(0) : T(1)}};
+    }
+  }
+  /// The products with results in `to`.
+  [[nodiscard]] std::array<JointProduct<T>, 3> into(std::vector<Array<T>>& to) const {
+    std::array<JointProduct<T>, 3> with_results = products;
+    for (size_t i = 0; i < to.size(); ++i) with_results[i].c.data = to[i].data();
+    return with_results;
+  }
+  void expect_same(const std::vector<Array<T>>& joint, const std::vector<Array<T>>& alone) const {
+    for (size_t i = 0; i < joint.size(); ++i) {
+      EXPECT_TRUE(joint[i].same_bits(alone[i])) << "product " << i;
+      EXPECT_TRUE(joint[i].guards_intact()) << "product " << i;
+    }
+  }
+
+  std::vector<Array<T>> operands, results;
+  std::array<JointProduct<T>, 3> products;
+};
+
+/// Few rows and many, an empty sum, chains of one block and of several.
+constexpr std::array<std::pair<int64_t, int64_t>, 5> kJointSizes{
+    {{1, 7}, {5, kMaxDepth + 3}, {300, 20}, {157, 2 * kMaxDepth + 1}, {9, 0}}};
+
+TYPED_TEST(Gemm, JointColumnsHaveTheBitsOfOneProductEach) {
+  using T = TypeParam;
+  for (const auto& [M, K] : kJointSizes) {
+    for (const bool a_transposed : {false, true}) {
+      const ThreeProducts<T> three(M, K, !a_transposed, false);
+      const auto a = Array<T>::uniform(M * K, 1);
+      const GemmOperand<T> left{a.data(), a_transposed ? M : K, a_transposed};
+      // op(B) is [K, n]: an operand of n rows is read transposed.
+      const auto as_right = [](std::array<JointProduct<T>, 3> products) {
+        for (auto& product : products) product.operand.transposed = !product.operand.transposed;
+        return products;
+      };
+      auto joint = three.results;
+      gemm_joint_columns<T>(M, K, left, as_right(three.into(joint)));
+      auto alone = three.results;
+      for (const auto& product : as_right(three.into(alone))) {
+        gemm<T>({M, product.n, K}, left, product.operand, product.c);
+      }
+      three.expect_same(joint, alone);
+    }
+  }
+}
+
+TYPED_TEST(Gemm, JointRowsHaveTheBitsOfOneProductEach) {
+  using T = TypeParam;
+  for (const auto& [N, K] : kJointSizes) {
+    for (const bool transposed : {false, true}) {
+      const ThreeProducts<T> three(N, K, transposed, true);
+      const auto b = Array<T>::uniform(N * K, 1);
+      const GemmOperand<T> right{b.data(), N, false};
+      auto joint = three.results;
+      gemm_joint_rows<T>(N, K, three.into(joint), right);
+      auto alone = three.results;
+      for (const auto& product : three.into(alone)) {
+        gemm<T>({product.n, N, K}, product.operand, right, product.c);
+      }
+      three.expect_same(joint, alone);
+    }
+  }
+}
+
+TYPED_TEST(Gemm, OfASumHasTheBitsOfItsTermsInOrder) {
+  using T = TypeParam;
+  constexpr std::array<int64_t, 4> kDepths{kMaxDepth + 5, 0, 3, 40};
+  for (const auto& [M, N] : {std::pair<int64_t, int64_t>{3, 40}, {300, 75}, {150, 2100}}) {
+    for (const double beta : {0.0, -0.5}) {
+      std::vector<Array<T>> a, b;
+      std::vector<GemmTerm<T>> terms;
+      for (size_t i = 0; i < kDepths.size(); ++i) {
+        a.push_back(Array<T>::uniform(M * kDepths[i], 30 + i));
+        b.push_back(Array<T>::uniform(N * kDepths[i], 40 + i));
+      }
+      for (size_t i = 0; i < kDepths.size(); ++i) {
+        terms.push_back({kDepths[i], {a[i].data(), kDepths[i]}, {b[i].data(), N}});
+      }
+      const auto before = Array<T>::uniform(M * N, 5);
+      Array<T> sum = before;
+      gemm_sum<T>(M, N, terms, {sum.data(), N, T(2), static_cast<T>(beta)});
+      Array<T> in_turn = before;
+      T scale = static_cast<T>(beta);
+      for (const auto& term : terms) {
+        gemm<T>({M, N, term.K}, term.a, term.b, {in_turn.data(), N, T(2), scale});
+        scale = T{1};
+      }
+      EXPECT_TRUE(sum.same_bits(in_turn)) << M << " x " << N << ", beta " << beta;
+    }
+  }
+}
+
+TYPED_TEST(Gemm, OfNoTermsScales) {
+  using T = TypeParam;
+  Array<T> c(6, T{5});
+  gemm_sum<T>(2, 3, {}, {c.data(), 3, T{1}, T{2}});
+  for (int64_t i = 0; i < 6; ++i) EXPECT_EQ(c[i], T{10});
+}
+
+TYPED_TEST(Gemm, JointFormsGiveTheSameBitsOnAnyNumberOfThreads) {
+  using T = TypeParam;
+  constexpr int64_t kOther = 310;
+  constexpr int64_t kDepth = 300;
+  const auto shared = Array<T>::uniform(kOther * kDepth, 1);
+  const ThreeProducts<T> columns(kOther, kDepth, true, false);
+  expect_same_bits_on_any_threads([&] {
+    auto joint = columns.results;
+    auto products = columns.into(joint);
+    for (auto& product : products) product.operand.transposed = false;
+    gemm_joint_columns<T>(kOther, kDepth, {shared.data(), kDepth}, products);
+    return joint[1];
+  });
 }
 
 TYPED_TEST(Gemm, GivesTheSameBitsOnAnyNumberOfThreads) {
