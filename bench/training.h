@@ -31,7 +31,7 @@ class TrainingBench {
    public:
     Variant(TrainingBench& bench, const Recipe& recipe, int64_t micro_batch_tokens)
         : bench_(bench),
-          routing_(build_routing(recipe, *bench.model_)),
+          routing_(build_routing(recipe)),
           step_({bench.pool_, *bench.model_, *routing_, *bench.optimizer_, bench.communicator_},
                 options(bench, recipe, micro_batch_tokens)) {
       // The first step makes gradients, moments and the journal of selections.

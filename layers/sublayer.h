@@ -2,8 +2,11 @@
 // The two kinds of sublayer that a pattern string spells, and the tables that name them.
 
 #include <memory>
+#include <optional>
 #include <span>
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "autograd/support/fields.h"
 #include "layers/block_state.h"
@@ -12,8 +15,11 @@
 namespace sluice {
 
 class AttentionSource;
+class Experts;
+class RoutedLayer;
 class Router;
 struct ModelConfig;
+struct RoutingConfig;
 
 /// What a sequence mixer keeps between decoding steps (a key/value cache, a recurrent state).
 class MixerState {
@@ -23,8 +29,24 @@ class MixerState {
   [[nodiscard]] virtual int64_t length() const = 0;
 };
 
+/// What mixers and feed-forwards have in common.
+class SublayerBody : public Module {
+ public:
+  /// What routes in it, in order of their numbers; as many as its section says
+  /// (RoutingConfig::num_routed_layers), none where it is no RoutingConfig.
+  [[nodiscard]] virtual std::vector<RoutedLayer*> routed_layers() { return {}; }
+  /// The parameters that a token uses a part of, stacked by expert [E, ...]: its own, or those of a
+  /// pool that it shares.
+  [[nodiscard]] virtual std::vector<Parameter*> routed_parameters() const {
+    return routed_only(parameters());
+  }
+
+ protected:
+  [[nodiscard]] static std::vector<Parameter*> routed_only(std::vector<Parameter*> parameters);
+};
+
 /// Mixes along the sequence: attention, state spaces, linear attention.
-class Mixer : public Module {
+class Mixer : public SublayerBody {
  public:
   /// x [N, D], normalised -> [N, D], to be added to the residual stream. Tokens of different
   /// document pieces of context.layout never see each other. May read and write state.side.
@@ -43,41 +65,52 @@ class Mixer : public Module {
 };
 
 /// Works on each token alone, dense or sparse; a router may look at others to choose experts.
-class FeedForward : public Module {
+class FeedForward : public SublayerBody {
  public:
   /// x [N, D], normalised -> [N, D], to be added to the residual stream. Auxiliary losses go to
   /// `state`. When decoding, context.memory is what make_state gave.
   [[nodiscard]] virtual Tensor forward(const ForwardContext& context, const Tensor& x,
                                        BlockState& state) const = 0;
-  /// Experts per layer and the expert layer's number; {0, ...} for a dense one.
-  [[nodiscard]] virtual int64_t num_experts() const { return 0; }
   /// Memory for decoding one sequence of at most `capacity` tokens; null for none.
   [[nodiscard]] virtual std::unique_ptr<FeedForwardState> make_state(Pool& /*pool*/,
                                                                      DType /*dtype*/,
                                                                      int64_t /*capacity*/) const {
     return nullptr;
   }
-  /// Its router; null for a dense one.
-  [[nodiscard]] virtual const Router* router() const { return nullptr; }
-  /// Router::wants_expert_losses and add_expert_losses of its router.
-  [[nodiscard]] virtual bool wants_expert_losses(const Progress& /*progress*/) const {
-    return false;
-  }
-  virtual void add_expert_losses(const ForwardContext& /*context*/, int64_t /*expert*/,
-                                 const Tensor& /*losses*/) const {}
-  /// Once per applied optimizer step: lets a router learn that does not learn by gradients.
-  virtual void end_step(RoutingSession& /*session*/, const Progress& /*progress*/) {}
+};
+
+/// Experts that several layers share (UniPool 2026, section 9.4 of the method page), while a model is
+/// made.
+class ExpertPools {
+ public:
+  /// The pool of an earlier layer of the same section that has fewer than `most` members (nullopt: no
+  /// limit), which the caller joins; null when there is none.
+  [[nodiscard]] Experts* join(const Configurable& section, std::optional<int64_t> most);
+  /// A pool that its first member owns.
+  void open(const Configurable& section, Experts& experts);
+
+ private:
+  struct OpenPool {
+    const Configurable* section;
+    Experts* experts;
+    int64_t members;
+  };
+  std::vector<OpenPool> pools_;
 };
 
 /// Where a sublayer stands in the model.
 struct SublayerPlace {
   int64_t index;         // among all sublayers
-  int64_t expert_layer;  // among layers that route
+  int64_t routed_layer;  // of its first RoutedLayer, among all of the model
   /// The last attention layer before it; null for none. Outlives the sublayer's use.
   AttentionSource* attention = nullptr;
-  /// The router of the first expert layer; null up to there. Outlives the sublayer's use.
+  /// The router of the first routed layer; null up to there. Outlives the sublayer's use.
   const Router* first_router = nullptr;
+  ExpertPools* pools = nullptr;  // null: no layer shares its experts
 };
+
+/// The symbol of a mixer or feed-forward that recipes name among `model.variants` only.
+inline constexpr char kNoSymbol = '\0';
 
 /// A line of mixers.def or ffns.def. `section` is the recipe key below `model` that configures it.
 struct MixerEntry {
@@ -86,11 +119,14 @@ struct MixerEntry {
   std::string_view section;
   std::string_view doc;
   std::unique_ptr<Configurable> (*make_config)();
-  /// A rule between the section and the rest of the model: "" or one sentence; null for none.
+  /// A rule between the section and the rest of the model: "" or one sentence that starts with a key
+  /// of the section; null for none.
   std::string (*check)(const ModelConfig&, const Configurable&);
   std::unique_ptr<Mixer> (*make)(const Builder&, const ModelConfig&, const Configurable&,
                                  SublayerPlace);
   bool attends = false;  // has an attention_source()
+  /// The longest document that it can take, in tokens, nullopt for any; null: any.
+  std::optional<int64_t> (*longest_document)(const Configurable&) = nullptr;
 };
 
 struct FeedForwardEntry {
@@ -98,11 +134,23 @@ struct FeedForwardEntry {
   char symbol;
   std::string_view section;
   std::string_view doc;
-  bool routes;  // is an expert layer: has a router, wants a balancer
   std::unique_ptr<Configurable> (*make_config)();
   std::string (*check)(const ModelConfig&, const Configurable&);  // as above
   std::unique_ptr<FeedForward> (*make)(const Builder&, const ModelConfig&, const Configurable&,
                                        SublayerPlace);
+};
+
+/// What one symbol of a pattern stands for: a mixer or a feed-forward, and its settings.
+struct SublayerSpec {
+  char symbol = '?';
+  const MixerEntry* mixer = nullptr;  // one of both is null
+  const FeedForwardEntry* feed_forward = nullptr;
+  std::string key;  // of its settings, below `model` ("experts", "variants.W")
+  const Configurable* config = nullptr;
+  int64_t group = -1;  // number of its group of adaptive depth; -1: none
+
+  /// How it routes; null when it does not.
+  [[nodiscard]] const RoutingConfig* routing() const;
 };
 
 #define SLUICE_MIXER(name) extern const MixerEntry name##_mixer;

@@ -115,14 +115,13 @@ std::vector<Parameter*> parameters_matching(const std::string& pattern, const Mo
   return matching;
 }
 
-std::unique_ptr<RoutingSession> build_routing(const Recipe& recipe, const Model& model) {
-  const std::vector<int64_t> layers = model.experts_per_layer();
+std::unique_ptr<RoutingSession> build_routing(const Recipe& recipe) {
+  const std::vector<const RoutingConfig*> layers = recipe.model.routed_layers();
   std::vector<std::unique_ptr<Balancer>> balancers;
-  for (const int64_t experts : layers) {
-    const auto& config = dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts"));
+  for (const RoutingConfig* layer : layers) {
     const BalancerSetup setup{.layer = static_cast<int64_t>(balancers.size()),
-                              .experts = experts,
-                              .top_k = config.largest_top_k(),
+                              .experts = layer->num_experts,
+                              .top_k = layer->largest_top_k(),
                               .layers = static_cast<int64_t>(layers.size()),
                               .seed = static_cast<uint64_t>(recipe.seed),
                               .initial_logit_std = initial_logit_std(recipe.model)};
@@ -137,8 +136,11 @@ std::unique_ptr<Optimizer> build_optimizer(const Recipe& recipe, const Model& mo
 }
 
 std::shared_ptr<const DiversifyConfig> diversification(const Recipe& recipe) {
-  if (!recipe.has_experts()) return nullptr;
-  return dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts")).diversification();
+  for (const RoutingConfig* layer : recipe.model.routed_layers()) {
+    const auto* experts = dynamic_cast<const ExpertsConfig*>(layer);
+    if (experts != nullptr && experts->diversification()) return experts->diversification();
+  }
+  return nullptr;
 }
 
 int64_t steps_without_routes(const Recipe& recipe) {
@@ -229,7 +231,7 @@ TrainedModel build_trained_model(const Checkpoint& checkpoint, const std::string
       deserialize_tokenizer(checkpoint.meta.tokenizer_kind, checkpoint.meta.tokenizer);
   trained.pool = std::make_unique<Pool>();
   trained.model = build_model(trained.recipe, *trained.pool, trained.tokenizer->vocab_size());
-  trained.routing = build_routing(trained.recipe, *trained.model);
+  trained.routing = build_routing(trained.recipe);
   LoadVisitor load(checkpoint.state, source, {.wanted = [](std::string_view path) {
                      return path.starts_with("model/") || path.starts_with("balance/");
                    }});

@@ -4,7 +4,7 @@
 //   Pool pool;
 //   const Dataset data = load_dataset(recipe.data, recipe.seed);
 //   const auto model = build_model(recipe, pool, data.tokenizer->vocab_size());
-//   const auto routing = build_routing(recipe, *model);
+//   const auto routing = build_routing(recipe);
 //   const auto optimizer = build_optimizer(recipe, *model, pool);
 //
 // On a pool for shapes only the same calls give what `plan` measures.
@@ -56,8 +56,7 @@ struct RunSizes {
 [[nodiscard]] std::vector<Parameter*> parameters_matching(const std::string& pattern,
                                                           const Model& model);
 /// One balancer per expert layer.
-[[nodiscard]] std::unique_ptr<RoutingSession> build_routing(const Recipe& recipe,
-                                                            const Model& model);
+[[nodiscard]] std::unique_ptr<RoutingSession> build_routing(const Recipe& recipe);
 [[nodiscard]] std::unique_ptr<Optimizer> build_optimizer(const Recipe& recipe, const Model& model,
                                                          Pool& pool);
 /// How the recipe's experts are spawned; null where they are experts from the start.

@@ -2,18 +2,18 @@
 
 #include <algorithm>
 
-#include "layers/ffns/moe.h"
-#include "layers/router.h"
+#include "layers/routed_layer.h"
 
 namespace sluice {
 namespace {
 
 /// Domains that the router tells apart; 0 for none.
 int64_t domains_of_router(const Recipe& recipe) {
-  if (!recipe.has_experts()) return 0;
-  const auto& experts = dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts"));
-  const auto* router = dynamic_cast<const RouterConfig*>(experts.router.config.get());
-  return router == nullptr ? 0 : router->num_domains();
+  for (const RoutingConfig* layer : recipe.model.routed_layers()) {
+    const auto* router = dynamic_cast<const RouterConfig*>(layer->router.config.get());
+    if (router != nullptr && router->num_domains() > 0) return router->num_domains();
+  }
+  return 0;
 }
 
 }  // namespace

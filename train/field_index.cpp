@@ -85,6 +85,10 @@ class FieldIndexBuilder : public FieldVisitor {
     leaf(info);
     visit_choices(info, choices);
   }
+  void tagged_map(FieldInfo info, TaggedMap&, std::span<const Choice> choices) override {
+    leaf(info);
+    visit_choices(info, choices);
+  }
 
  private:
   void leaf(const FieldInfo& info) { record_(info.key, section_); }

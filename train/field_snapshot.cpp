@@ -102,6 +102,13 @@ class SnapshotVisitor : public FieldVisitor {
       fill_tagged(add_item(field, Kind::map), item.type, item.config.get());
     }
   }
+  void tagged_map(FieldInfo info, TaggedMap& value, std::span<const Choice>) override {
+    FieldValue& field = add(info, Kind::map);
+    for (const auto& [key, item] : value) {
+      field.values.push_back({key, {}, Kind::map, {}, {}});
+      fill_tagged(field.values.back(), item.type, item.config.get());
+    }
+  }
 
  private:
   FieldValue& add(const FieldInfo& info, Kind kind, std::string text = {}) {

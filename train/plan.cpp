@@ -6,7 +6,7 @@
 
 #include "autograd/support/parallel.h"
 #include "data/tokenizers/sentencepiece.h"
-#include "layers/ffns/moe.h"
+#include "layers/routed_layer.h"
 #include "train/format.h"
 
 namespace sluice {
@@ -58,81 +58,23 @@ std::vector<int64_t> moments(int64_t steps) {
   return result;
 }
 
-/// FLOPs that one more routed expert per layer costs a token, forward and backward: two per weight,
-/// forward, for the input's gradient and for a trainable weight's.
-double flops_per_expert(const Model& model) {
-  double flops = 0.0;
-  for (const Parameter* parameter : model.parameters()) {
-    if (parameter->stack != Stack::routed_experts) continue;
-    const int64_t of_expert = parameter->value.numel() / parameter->value.dim(0);
-    flops += (parameter->trainable ? 6.0 : 4.0) * static_cast<double>(of_expert);
-  }
-  return flops;
-}
-
-/// Every layer has the same experts, router and balancing method, so the first speaks for all.
-class ActivityPlanner {
- public:
-  ActivityPlanner(const Recipe& recipe, const Plan& plan, const Model& model,
-                  RoutingSession& routing, double measured_experts)
-      : experts_(dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts"))),
-        plan_(plan),
-        balancer_(routing.balancer(0)),
-        logit_std_(initial_logit_std(recipe.model)),
-        flops_per_expert_(flops_per_expert(model)),
-        measured_experts_(measured_experts) {}
-
-  [[nodiscard]] PlannedActivities plan() const {
-    const int64_t last = std::max<int64_t>(0, plan_.sizes.steps - 1);
-    return {.start = at(0), .middle = at(last / 2), .end = at(last), .mean = mean()};
-  }
-
- private:
-  [[nodiscard]] ActiveExperts experts_at(int64_t step) const {
-    const Progress progress = plan_.sizes.progress(step, step * plan_.sizes.tokens_per_step);
-    const ActiveExpertsQuery query{.num_experts = experts_.num_experts,
-                                   .top_k = experts_.top_k_at(progress),
-                                   .progress = progress,
-                                   .initial_logit_std = logit_std_};
-    return experts_.with_capacity(query,
-                                  balancer_.active_experts(query, experts_.active_experts(query)));
-  }
-
-  [[nodiscard]] PlannedActivity with(int64_t step, const ActiveExperts& experts) const {
-    const ParameterCount& count = plan_.parameters;
-    const double of_expert =
-        static_cast<double>(count.experts) / static_cast<double>(experts_.num_experts);
-    return {.step = step,
-            .experts = experts,
-            .active_parameters =
-                static_cast<double>(count.total - count.experts) + experts.expected * of_expert,
-            .flops_per_token = plan_.flops_per_token() +
-                               (experts.expected - measured_experts_) * flops_per_expert_};
-  }
-
-  [[nodiscard]] PlannedActivity at(int64_t step) const { return with(step, experts_at(step)); }
-
-  [[nodiscard]] PlannedActivity mean() const {
-    ActiveExperts sum;
-    const std::vector<int64_t> steps = moments(plan_.sizes.steps);
-    for (const int64_t step : steps) {
-      const ActiveExperts experts = experts_at(step);
-      sum.known = std::max(sum.known, experts.known);
-      sum.expected += experts.expected;
-      sum.least += experts.least;
-      sum.greatest += experts.greatest;
-    }
-    const auto count = static_cast<double>(steps.size());
-    return with(0, {sum.known, sum.expected / count, sum.least / count, sum.greatest / count});
-  }
-
-  const ExpertsConfig& experts_;
-  const Plan& plan_;
-  const Balancer& balancer_;
-  double logit_std_;
-  double flops_per_expert_;
-  double measured_experts_;
+/// What one expert of a routed layer is and costs.
+struct ExpertCost {
+  int64_t parameters = 0;
+  /// Of one more expert for a token, forward and backward: two per weight, forward, for the input's
+  /// gradient and for a trainable weight's.
+  double flops_per_token = 0.0;
 };
+
+ExpertCost expert_cost(const Model& model, int64_t layer) {
+  ExpertCost cost;
+  for (const Parameter* parameter : model.routed_parameters(layer)) {
+    const int64_t of_expert = parameter->value.numel() / parameter->value.dim(0);
+    cost.parameters += of_expert;
+    cost.flops_per_token += (parameter->trainable ? 6.0 : 4.0) * static_cast<double>(of_expert);
+  }
+  return cost;
+}
 
 /// Experts whose work the run on shapes counted: fewer than k where slots stay empty.
 double experts_per_token(const LayerLoad& load) {
@@ -140,11 +82,99 @@ double experts_per_token(const LayerLoad& load) {
   return static_cast<double>(chosen) / static_cast<double>(std::max<int64_t>(load.tokens, 1));
 }
 
+class ActivityPlanner {
+ public:
+  /// After a run on shapes, whose loads `routing` still has.
+  ActivityPlanner(const Recipe& recipe, const Plan& plan, const Model& model,
+                  RoutingSession& routing)
+      : layers_(recipe.model.routed_layers()),
+        plan_(plan),
+        routing_(routing),
+        logit_std_(initial_logit_std(recipe.model)) {
+    for (int64_t layer = 0; layer < std::ssize(layers_); ++layer) {
+      costs_.push_back(expert_cost(model, layer));
+      measured_.push_back(experts_per_token(routing.loads()[static_cast<size_t>(layer)]));
+    }
+  }
+
+  [[nodiscard]] PlannedActivities plan() const {
+    const int64_t last = std::max<int64_t>(0, plan_.sizes.steps - 1);
+    return {.start = at(0), .middle = at(last / 2), .end = at(last), .mean = mean()};
+  }
+
+ private:
+  [[nodiscard]] ActiveExperts experts_at(int64_t step, int64_t layer) const {
+    const RoutingConfig& config = *layers_[static_cast<size_t>(layer)];
+    const Progress progress = plan_.sizes.progress(step, step * plan_.sizes.tokens_per_step);
+    const ActiveExpertsQuery query{.num_experts = config.num_experts,
+                                   .top_k = config.top_k_at(progress),
+                                   .progress = progress,
+                                   .initial_logit_std = logit_std_};
+    return config.with_capacity(
+        query, routing_.balancer(layer).active_experts(query, config.active_experts(query)));
+  }
+
+  [[nodiscard]] PlannedActivity at(int64_t step) const {
+    ActiveExperts sum;
+    double parameters = static_cast<double>(plan_.parameters.total - plan_.parameters.experts);
+    double flops = plan_.flops_per_token();
+    for (int64_t layer = 0; layer < std::ssize(layers_); ++layer) {
+      const ActiveExperts experts = experts_at(step, layer);
+      const ExpertCost& cost = costs_[static_cast<size_t>(layer)];
+      add(sum, experts);
+      parameters += experts.expected * static_cast<double>(cost.parameters);
+      flops += (experts.expected - measured_[static_cast<size_t>(layer)]) * cost.flops_per_token;
+    }
+    return {.step = step,
+            .experts = divided(sum, static_cast<double>(layers_.size())),
+            .active_parameters = parameters,
+            .flops_per_token = flops};
+  }
+
+  [[nodiscard]] PlannedActivity mean() const {
+    PlannedActivity sum;
+    const std::vector<int64_t> steps = moments(plan_.sizes.steps);
+    for (const int64_t step : steps) {
+      const PlannedActivity activity = at(step);
+      add(sum.experts, activity.experts);
+      sum.active_parameters += activity.active_parameters;
+      sum.flops_per_token += activity.flops_per_token;
+    }
+    const auto count = static_cast<double>(steps.size());
+    sum.experts = divided(sum.experts, count);
+    sum.active_parameters /= count;
+    sum.flops_per_token /= count;
+    return sum;
+  }
+
+  static void add(ActiveExperts& sum, const ActiveExperts& more) {
+    sum.known = std::max(sum.known, more.known);
+    sum.expected += more.expected;
+    sum.least += more.least;
+    sum.greatest += more.greatest;
+  }
+  static ActiveExperts divided(const ActiveExperts& sum, double count) {
+    return {sum.known, sum.expected / count, sum.least / count, sum.greatest / count};
+  }
+
+  std::vector<const RoutingConfig*> layers_;
+  const Plan& plan_;
+  RoutingSession& routing_;
+  double logit_std_;
+  std::vector<ExpertCost> costs_;  // [layer]
+  std::vector<double> measured_;   // [layer]
+};
+
 /// The moment at which a token has most slots.
-int64_t step_of_largest_top_k(const ExpertsConfig& experts, const RunSizes& sizes) {
+int64_t step_of_largest_top_k(const std::vector<const RoutingConfig*>& layers,
+                              const RunSizes& sizes) {
   const std::vector<int64_t> steps = moments(sizes.steps);
   return *std::ranges::max_element(steps, {}, [&](int64_t step) {
-    return experts.top_k_at(sizes.progress(step, step * sizes.tokens_per_step));
+    int64_t slots = 0;
+    for (const RoutingConfig* layer : layers) {
+      slots += layer->top_k_at(sizes.progress(step, step * sizes.tokens_per_step));
+    }
+    return slots;
   });
 }
 
@@ -178,7 +208,7 @@ Plan plan_of(const Recipe& recipe, int64_t vocab_size, RunSizes sizes) {
   Pool pool(Pool::Mode::shapes_only);
   SingleRank communicator;
   const auto model = build_model(recipe, pool, vocab_size);
-  const auto routing = build_routing(recipe, *model);
+  const auto routing = build_routing(recipe);
   const auto optimizer = build_optimizer(recipe, *model, pool);
   plan.sizes = std::move(sizes);
   // The recipe alone does not tell the length of a run in epochs.
@@ -204,12 +234,12 @@ Plan plan_of(const Recipe& recipe, int64_t vocab_size, RunSizes sizes) {
   plan.peak = pool.peak();
   plan.saved = step.saved_memory();
   if (routing->layers() == 0) return plan;
-  const auto& experts = dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts"));
-  plan.activity =
-      ActivityPlanner(recipe, plan, *model, *routing, experts_per_token(routing->loads()[0]))
-          .plan();
-  if (experts.top_k.is_constant()) return plan;
-  run_at(step_of_largest_top_k(experts, plan.sizes));
+  plan.activity = ActivityPlanner(recipe, plan, *model, *routing).plan();
+  const std::vector<const RoutingConfig*> layers = recipe.model.routed_layers();
+  if (std::ranges::all_of(layers, [](const auto* layer) { return layer->top_k.is_constant(); })) {
+    return plan;
+  }
+  run_at(step_of_largest_top_k(layers, plan.sizes));
   plan.peak = pool.peak();
   plan.saved = step.saved_memory();
   return plan;

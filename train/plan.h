@@ -17,7 +17,7 @@ namespace sluice {
 /// What a token uses and costs at one moment of a run, or on average over it.
 struct PlannedActivity {
   int64_t step = 0;       // steps done before; of the average 0
-  ActiveExperts experts;  // routed experts per token and expert layer
+  ActiveExperts experts;  // routed experts per token, mean over the routed layers
   double active_parameters = 0.0;
   double flops_per_token = 0.0;  // forward and backward
 };

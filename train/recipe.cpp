@@ -8,8 +8,7 @@
 
 #include "balance/make.h"
 #include "balance/method.h"
-#include "layers/ffns/moe.h"
-#include "layers/mixers/attention.h"
+#include "layers/routed_layer.h"
 #include "layers/router.h"
 #include "layers/sublayer.h"
 #include "optim/optimizer.h"
@@ -53,7 +52,7 @@ std::string_view unmet_need(const BalancerEntry& method, bool needs_noise,
 
 /// Refuses a method and a router of which one would not be heard.
 std::string check_router(const std::vector<Tagged>& methods, const BalancerSetup& setup,
-                         const Tagged& router) {
+                         std::string_view section, const Tagged& router) {
   if (router.config == nullptr) return {};
   for (const Tagged& method : methods) {
     if (method.type == none_balancer.name) continue;
@@ -66,8 +65,8 @@ std::string check_router(const std::vector<Tagged>& methods, const BalancerSetup
       if (unmet_need(entry, needs_noise, *choice.make_config()).empty())
         allowed.push_back(choice.name);
     }
-    return fmt::format("balance: {} {}; found model.experts.router {}, allowed {}", method.type,
-                       need, router.type, fmt::join(allowed, ", "));
+    return fmt::format("balance: {} {}; found model.{}.router {}, allowed {}", method.type, need,
+                       section, router.type, fmt::join(allowed, ", "));
   }
   return {};
 }
@@ -76,12 +75,7 @@ std::string check_router(const std::vector<Tagged>& methods, const BalancerSetup
 std::string check_trace(const Recipe& recipe) {
   const auto* trace = dynamic_cast<const TraceConfig*>(recipe.train.trace.get());
   if (trace == nullptr) return {};
-  const std::string pattern = recipe.model.expanded_pattern();
-  const int64_t layers = std::ranges::count_if(pattern, [](char symbol) {
-    return std::ranges::any_of(feed_forward_table(), [&](const FeedForwardEntry* entry) {
-      return entry->routes && entry->symbol == symbol;
-    });
-  });
+  const int64_t layers = std::ssize(recipe.model.routed_layers());
   for (const int64_t layer : trace->layers) {
     if (layer >= layers) {
       return fmt::format("train.trace.layers: found {}, allowed 0 to {}, the model's expert layers",
@@ -102,11 +96,16 @@ std::string check_balance(const Recipe& recipe) {
            "go without";
   }
   try {
-    const auto& experts = dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts"));
-    const BalancerSetup setup{
-        .layer = 0, .experts = experts.num_experts, .top_k = experts.largest_top_k()};
-    (void)make_balancer(methods, setup);
-    return check_router(methods, setup, experts.router);
+    for (const SublayerSpec& sublayer : recipe.model.sublayers()) {
+      const RoutingConfig* routing = sublayer.routing();
+      if (routing == nullptr) continue;
+      const BalancerSetup setup{
+          .layer = 0, .experts = routing->num_experts, .top_k = routing->largest_top_k()};
+      (void)make_balancer(methods, setup);
+      std::string problem = check_router(methods, setup, sublayer.key, routing->router);
+      if (!problem.empty()) return problem;
+    }
+    return {};
   } catch (const ConfigError& error) {
     return error.what();
   }
@@ -232,21 +231,17 @@ void Recipe::fields(FieldVisitor& v) {
   v.object({"log", "what is reported, and where"}, log);
 }
 
-bool Recipe::has_experts() const {
-  const std::string symbols = model.expanded_pattern();
-  const auto table = feed_forward_table();
-  return std::any_of(table.begin(), table.end(), [&](const FeedForwardEntry* entry) {
-    return entry->routes && symbols.find(entry->symbol) != std::string::npos;
-  });
-}
+bool Recipe::has_experts() const { return !model.routed_layers().empty(); }
 
 std::optional<int64_t> max_context(const ModelConfig& config) {
   std::optional<int64_t> longest = config.learned_positions;
-  if (config.expanded_pattern().find('A') == std::string::npos) return longest;
-  const auto& attention = dynamic_cast<const AttentionConfig&>(config.section("attention"));
-  if (!attention.rope_theta) return longest;
-  return std::min(longest.value_or(std::numeric_limits<int64_t>::max()),
-                  attention.max_position_embeddings);
+  for (const SublayerSpec& sublayer : config.sublayers()) {
+    if (sublayer.mixer == nullptr || sublayer.mixer->longest_document == nullptr) continue;
+    if (const auto limit = sublayer.mixer->longest_document(*sublayer.config)) {
+      longest = std::min(longest.value_or(*limit), *limit);
+    }
+  }
+  return longest;
 }
 
 std::string Recipe::check() const {

@@ -21,7 +21,7 @@ Run::Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokeni
       sizes_(run_sizes(recipe_, data_.tokenizer->vocab_size(), data_.num_train_tokens())),
       pool_(std::make_unique<Pool>()),
       model_(build_model(recipe_, *pool_, data_.tokenizer->vocab_size())),
-      routing_(build_routing(recipe_, *model_)),
+      routing_(build_routing(recipe_)),
       optimizer_(build_optimizer(recipe_, *model_, *pool_)),
       loader_(data_, loader_options(recipe_, sizes_, communicator)),
       state_(model_->experts_per_layer(), recipe_.log.dead_after),

@@ -141,6 +141,9 @@ class SchemaVisitor : public FieldVisitor {
     Json many = list_of(one);
     add(info, any_of(std::move(one), std::move(many)), {});
   }
+  void tagged_map(FieldInfo info, TaggedMap&, std::span<const Choice> choices) override {
+    add(info, {{"type", "object"}, {"additionalProperties", union_schema(choices, {}, open_)}}, {});
+  }
 
   static Json config_schema(Configurable& config, OpenTypes& open);
   /// `default_type` is the choice that may leave its type out; "" for none.

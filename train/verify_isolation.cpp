@@ -7,8 +7,8 @@
 #include <limits>
 
 #include "balance/make.h"
-#include "layers/ffns/moe.h"
-#include "layers/router.h"
+#include "layers/depth.h"
+#include "layers/routed_layer.h"
 #include "train/model_input.h"
 
 namespace sluice {
@@ -127,30 +127,44 @@ class Comparison {
   IsolationReport& report_;
 };
 
-std::vector<std::string> declared_dependences(const Recipe& recipe, const Model& model) {
+std::vector<std::string> declared_dependences(const Recipe& recipe) {
   std::vector<std::string> declared;
-  if (!recipe.has_experts()) return declared;
-  const auto& experts = dynamic_cast<const ExpertsConfig&>(recipe.model.section("experts"));
-  const BalancerSetup setup{
-      .layer = 0, .experts = model.experts_per_layer().front(), .top_k = experts.largest_top_k()};
-  const auto* router = dynamic_cast<const RouterConfig*>(experts.router.config.get());
-  if (router != nullptr && router->looks_ahead()) {
-    declared.push_back(fmt::format(
-        "model.experts.router: {} chooses experts for a whole document together, in training",
-        experts.router.type));
+  const auto declare = [&](std::string sentence) {
+    if (std::ranges::find(declared, sentence) == declared.end()) {
+      declared.push_back(std::move(sentence));
+    }
+  };
+  const std::string& depth = recipe.model.depth.type;
+  if (!depth.empty() && depth_registry().at(depth).looks_ahead) {
+    declare(fmt::format("model.depth: {} chooses tokens of a whole document together, in training",
+                        depth));
   }
-  for (const Tagged& method : recipe.balance) {
-    if (!make_balancer(std::span(&method, 1), setup)->traits().batch_dependent) continue;
-    declared.push_back(fmt::format(
-        "balance: {} chooses experts for a whole micro-batch together, in training", method.type));
-  }
-  if (const auto& factor = experts.capacity_factor) {
-    const std::string value = factor->is_constant() ? fmt::format("{}", factor->constant())
-                                                    : fmt::format("a {} schedule", factor->type());
-    declared.push_back(
-        fmt::format("model.experts.capacity_factor: {} drops what exceeds an "
-                    "expert's share of the micro-batch, in training",
-                    value));
+  for (const SublayerSpec& sublayer : recipe.model.sublayers()) {
+    const RoutingConfig* routing = sublayer.routing();
+    if (routing == nullptr) continue;
+    const auto* router = dynamic_cast<const RouterConfig*>(routing->router.config.get());
+    if (router != nullptr && router->looks_ahead()) {
+      declare(fmt::format(
+          "model.{}.router: {} chooses experts for a whole document together, in training",
+          sublayer.key, routing->router.type));
+    }
+    const BalancerSetup setup{
+        .layer = 0, .experts = routing->num_experts, .top_k = routing->largest_top_k()};
+    for (const Tagged& method : recipe.balance) {
+      if (!make_balancer(std::span(&method, 1), setup)->traits().batch_dependent) continue;
+      declare(
+          fmt::format("balance: {} chooses experts for a whole micro-batch together, in training",
+                      method.type));
+    }
+    if (const auto& factor = routing->capacity_factor) {
+      const std::string value = factor->is_constant()
+                                    ? fmt::format("{}", factor->constant())
+                                    : fmt::format("a {} schedule", factor->type());
+      declare(
+          fmt::format("model.{}.capacity_factor: {} drops what exceeds an expert's share of "
+                      "the micro-batch, in training",
+                      sublayer.key, value));
+    }
   }
   return declared;
 }
@@ -216,7 +230,7 @@ IsolationVerdict verify_isolation(const IsolationSubject& subject) {
           batch, changes, [&](const Batch& probe) { return evaluation_logits(subject, probe); }),
       .training = check_isolation(
           batch, changes, [&](const Batch& probe) { return training_logits(subject, probe); }),
-      .declared = declared_dependences(subject.recipe, subject.model)};
+      .declared = declared_dependences(subject.recipe)};
 }
 
 }  // namespace sluice

@@ -127,6 +127,7 @@ class SectionReader : public FieldVisitor {
   void tagged(FieldInfo info, Tagged& value, std::span<const Choice> choices) override;
   void tagged_list(FieldInfo info, std::vector<Tagged>& value,
                    std::span<const Choice> choices) override;
+  void tagged_map(FieldInfo info, TaggedMap& value, std::span<const Choice> choices) override;
 
   /// After all fields: what nobody read.
   void report_unknown_keys();
@@ -349,6 +350,20 @@ void SectionReader::tagged_list(FieldInfo info, std::vector<Tagged>& value,
   for (const YamlNode& item : node->items) {
     const std::string key = join_key(full(info), std::to_string(value.size()));
     value.push_back(read_tagged(item, key, "", choices));
+  }
+}
+
+void SectionReader::tagged_map(FieldInfo info, TaggedMap& value, std::span<const Choice> choices) {
+  const YamlNode* node = find(info);
+  if (node == nullptr) return;
+  value.clear();
+  if (node->kind != YamlNode::Kind::map) {
+    report(info, *node, fmt::format("found {}, allowed a mapping of names", node->describe()));
+    return;
+  }
+  for (const YamlEntry& entry : node->entries) {
+    value.emplace_back(entry.key,
+                       read_tagged(entry.value, join_key(full(info), entry.key), "", choices));
   }
 }
 

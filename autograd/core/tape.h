@@ -155,6 +155,9 @@ class Tape {
   /// Names of recorded ops, in order (tests, `plan`).
   [[nodiscard]] std::vector<const OpInfo*> recorded_ops() const;
 
+  /// Holds what nodes refer to and no tensor is (a layout) until reset().
+  void keep(std::shared_ptr<const void> object) { kept_.push_back(std::move(object)); }
+
   /// What the nodes recorded so far keep.
   [[nodiscard]] SavedMemory saved_memory() const;
 
@@ -222,6 +225,7 @@ class Tape {
   Arena arena_;
   std::vector<Node> nodes_;
   std::vector<Value> values_;
+  std::vector<std::shared_ptr<const void>> kept_;
   std::unique_ptr<Tape> child_;
 };
 

@@ -129,6 +129,8 @@ void unary(UnaryFunction f, int64_t n, const T* x, T* y) {
       return fill(n, y, [=](int64_t i) { return std::erf(x[i]); });
     case UnaryFunction::softplus:
       return fill(n, y, [=](int64_t i) { return softplus(x[i]); });
+    case UnaryFunction::relu:
+      return fill(n, y, [=](int64_t i) { return std::max(x[i], T{0}); });
     case UnaryFunction::relu_squared:
       return fill(n, y, [=](int64_t i) {
         const T positive = std::max(x[i], T{0});
@@ -162,6 +164,8 @@ void unary_backward(UnaryFunction f, int64_t n, const T* saved, const T* grad_y,
       return put([](T x) { return T{2} * std::numbers::inv_sqrtpi_v<T> * std::exp(-x * x); });
     case UnaryFunction::softplus:
       return put([](T x) { return logistic(x); });
+    case UnaryFunction::relu:
+      return put([](T y) { return y > T{0} ? T{1} : T{0}; });
     case UnaryFunction::relu_squared:
       return put([](T x) { return T{2} * std::max(x, T{0}); });
   }
@@ -187,6 +191,33 @@ void put_columns(int64_t rows, int64_t cols, const T* value, const Gradient<T>& 
   parallel_rows(rows, cols, [&](int64_t row) {
     put_gradient(gradient.from(row * cols), cols, [value](int64_t col) { return value[col]; });
   });
+}
+
+template <class T>
+void mul_columns(int64_t rows, int64_t cols, const T* x, const T* factor, T* y) {
+  parallel_rows(rows, cols, [=](int64_t row) {
+    for (int64_t col = 0; col < cols; ++col)
+      y[row * cols + col] = x[row * cols + col] * factor[col];
+  });
+}
+
+template <class T>
+void mul_columns_backward(int64_t rows, int64_t cols, const MulColumnsBackward<T>& args) {
+  ArenaScope scratch(thread_arena());
+  const ColumnSums<T> sums(scratch, rows, cols, args.grad_factor);
+  sums.for_each_block([&](int64_t begin, int64_t end, T* partial) {
+    for (int64_t row = begin; row < end; ++row) {
+      const T* grad_y = args.grad_y + row * cols;
+      if (args.grad_x) {
+        put_gradient(args.grad_x.from(row * cols), cols,
+                     [&](int64_t col) { return grad_y[col] * args.factor[col]; });
+      }
+      if (partial == nullptr) continue;
+      const T* x = args.x + row * cols;
+      for (int64_t col = 0; col < cols; ++col) partial[col] += grad_y[col] * x[col];
+    }
+  });
+  sums.finish();
 }
 
 template <class T>
@@ -235,6 +266,8 @@ void mul_rows_backward(int64_t rows, int64_t cols, const MulRowsBackward<T>& arg
   template void put_strided(int64_t, int64_t, const StridedCopy<T>&);                           \
   template void add_bias(int64_t, int64_t, const T*, const T*, T*);                             \
   template void put_columns(int64_t, int64_t, const T*, const Gradient<T>&);                    \
+  template void mul_columns(int64_t, int64_t, const T*, const T*, T*);                          \
+  template void mul_columns_backward(int64_t, int64_t, const MulColumnsBackward<T>&);           \
   template void mul_rows(int64_t, int64_t, const T*, const T*, T*);                             \
   template void put_rows(int64_t, int64_t, const T*, const Gradient<T>&);                       \
   template void mul_rows_backward(int64_t, int64_t, const MulRowsBackward<T>&);

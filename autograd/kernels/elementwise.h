@@ -51,6 +51,7 @@ enum class UnaryFunction : uint8_t {
   erf,           // 2 / pi^(1/2) times the integral of e^(-t^2) from 0 to x
   softplus,      // log(1 + e^x), as max(x, 0) + log1p(e^-|x|)
   silu,          // x sigmoid(x)
+  relu,          // max(x, 0)
   relu_squared,  // max(x, 0)^2 (So et al. 2021, "Primer")
 };
 
@@ -58,7 +59,7 @@ enum class UnaryFunction : uint8_t {
 /// saved.
 [[nodiscard]] constexpr bool differentiates_from_output(UnaryFunction f) {
   return f == UnaryFunction::exp || f == UnaryFunction::sqrt || f == UnaryFunction::sigmoid ||
-         f == UnaryFunction::tanh;
+         f == UnaryFunction::tanh || f == UnaryFunction::relu;
 }
 
 /// y = f(x)
@@ -88,6 +89,22 @@ void add_bias(int64_t rows, int64_t cols, const T* x, const T* bias, T* y);
 /// gradient[row, col] = value[col]
 template <class T>
 void put_columns(int64_t rows, int64_t cols, const T* value, const Gradient<T>& gradient);
+/// y[row, col] = x[row, col] * factor[col]
+template <class T>
+void mul_columns(int64_t rows, int64_t cols, const T* x, const T* factor, T* y);
+
+template <class T>
+struct MulColumnsBackward {
+  const T* x;               // [rows, cols]
+  const T* factor;          // [cols]
+  const T* grad_y;          // [rows, cols]
+  Gradient<T> grad_x;       // [rows, cols] = grad_y[row, col] factor[col]
+  Gradient<T> grad_factor;  // [cols] = sum_row grad_y[row, col] x[row, col]
+};
+
+template <class T>
+void mul_columns_backward(int64_t rows, int64_t cols, const MulColumnsBackward<T>& args);
+
 /// y[row, col] = x[row, col] * factor[row]
 template <class T>
 void mul_rows(int64_t rows, int64_t cols, const T* x, const T* factor, T* y);

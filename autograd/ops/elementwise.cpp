@@ -250,6 +250,54 @@ Tensor add_bias(Tape& tape, const Tensor& x, const Tensor& bias) {
   return y;
 }
 
+const OpInfo& mul_columns_info() {
+  static constexpr OpInfo kInfo{
+      "mul_columns", "y[..., d] = x[..., d] factor[d]",
+      [](SampleFactory& make) -> std::vector<OpSample> {
+        return {binary_sample("[4, 3]", {make.uniform({4, 3}), make.uniform({3})}, mul_columns),
+                binary_sample("[2, 300, 5]", {make.uniform({2, 300, 5}), make.uniform({5})},
+                              mul_columns),
+                binary_sample("no rows", {make.uniform({0, 3}), make.uniform({3})}, mul_columns)};
+      },
+      [](SampleFactory& make) -> std::vector<OpSample> {
+        return {binary_sample("too short", {make.uniform({4, 3}), make.uniform({2})}, mul_columns),
+                binary_sample("a scalar x", {make.uniform({}), make.uniform({1})}, mul_columns)};
+      }};
+  return kInfo;
+}
+
+Tensor mul_columns(Tape& tape, const Tensor& x, const Tensor& factor) {
+  check_same_dtype("mul_columns", {"x", x}, {"factor", factor});
+  check_min_rank("mul_columns", "x", x, 1);
+  check_shape("mul_columns", "factor", factor, {x.dim(-1)});
+  const int64_t rows = x.shape().rows();
+  const int64_t D = x.dim(-1);
+  Tensor y = tape.empty(x.shape(), x.dtype());
+  tape.run(mul_columns_info(), moving({x, factor, y}), [&] {
+    dispatch_float(x.dtype(), [&]<class T>() {
+      kernels::mul_columns<T>(rows, D, x.data<T>(), factor.data<T>(), y.data<T>());
+    });
+  });
+  tape.record(mul_columns_info(), {x, factor}, {&y},
+              {saved_for(tape, factor, x), saved_for(tape, x, factor)}, [rows, D](Backward& b) {
+                const Tensor grad_y = b.grad(0);
+                GradTarget grad_x = wanted_target(b, 0);
+                GradTarget grad_factor = wanted_target(b, 1);
+                b.run(moving({b.saved(0), b.saved(1), grad_y, grad_x.tensor}), [&] {
+                  dispatch_float(grad_y.dtype(), [&]<class T>() {
+                    kernels::mul_columns_backward<T>(
+                        rows, D,
+                        {.x = b.needs(1) ? b.saved(0).data<T>() : nullptr,
+                         .factor = b.needs(0) ? b.saved(1).data<T>() : nullptr,
+                         .grad_y = grad_y.data<T>(),
+                         .grad_x = gradient<T>(grad_x),
+                         .grad_factor = gradient<T>(grad_factor)});
+                  });
+                });
+              });
+  return y;
+}
+
 const OpInfo& mul_rows_info() {
   static constexpr OpInfo kInfo{
       "mul_rows", "y[n, d] = x[n, d] row[n]",

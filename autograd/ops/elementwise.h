@@ -17,6 +17,8 @@ namespace sluice {
 [[nodiscard]] Tensor add_constant(Tape& tape, const Tensor& x, double constant);
 /// x[..., D] + bias[D]
 [[nodiscard]] Tensor add_bias(Tape& tape, const Tensor& x, const Tensor& bias);
+/// x[..., D] * factor[D]
+[[nodiscard]] Tensor mul_columns(Tape& tape, const Tensor& x, const Tensor& factor);
 /// x[n, d] * row[n]: x [N, D], row [N]
 [[nodiscard]] Tensor mul_rows(Tape& tape, const Tensor& x, const Tensor& row);
 
@@ -38,6 +40,8 @@ namespace sluice {
 [[nodiscard]] Tensor silu(Tape& tape, const Tensor& x);
 /// GPT-2's gelu_new (Hendrycks and Gimpel 2016).
 [[nodiscard]] Tensor gelu_tanh(Tape& tape, const Tensor& x);
+/// max(x, 0); slope 0 at 0.
+[[nodiscard]] Tensor relu(Tape& tape, const Tensor& x);
 /// max(x, 0)^2 (So et al. 2021, "Primer").
 [[nodiscard]] Tensor relu_squared(Tape& tape, const Tensor& x);
 

@@ -70,6 +70,9 @@ struct Tagged {
   std::shared_ptr<Configurable> config;
 };
 
+/// Tagged values by names of the recipe's own.
+using TaggedMap = std::vector<std::pair<std::string, Tagged>>;
+
 /// Visits every field of a config: a reader sets the members, a writer prints them.
 class FieldVisitor {
  public:
@@ -114,6 +117,8 @@ class FieldVisitor {
   /// One `{type: ...}` or a list of them.
   virtual void tagged_list(FieldInfo info, std::vector<Tagged>& value,
                            std::span<const Choice> choices) = 0;
+  /// A mapping whose keys the recipe chooses, of `{type: ...}` each, in the recipe's order.
+  virtual void tagged_map(FieldInfo info, TaggedMap& value, std::span<const Choice> choices) = 0;
 
   /// An enum by its words: v.enumeration({"scores", "..."}, scores, {{"softmax", S::softmax}, ...}).
   template <class E>

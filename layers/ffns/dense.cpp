@@ -51,7 +51,6 @@ const FeedForwardEntry dense_feed_forward = {
     .symbol = 'F',
     .section = "feed_forward",
     .doc = "dense feed-forward (SwiGLU: Shazeer 2020, arXiv 2002.05202)",
-    .routes = false,
     .make_config = []() -> std::unique_ptr<Configurable> {
       return std::make_unique<DenseConfig>();
     },

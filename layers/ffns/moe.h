@@ -10,20 +10,28 @@
 
 #include <memory>
 #include <optional>
-#include <string>
 
-#include "autograd/support/fields.h"
-#include "autograd/support/scheduled.h"
-#include "layers/active_experts.h"
+#include "layers/experts.h"
+#include "layers/ffns/dense.h"
+#include "layers/routed_layer.h"
 
 namespace sluice {
 
 /// Shared experts, computed as one feed-forward of the joint width, which is the same function.
+/// `combine: learned` weighs the two sides by c = softmax(x Wc^T + bc), y = c_0 routed + c_1 shared
+/// (residual MoE; Rajbhandari et al. 2022, DeepSpeed-MoE).
 struct SharedExpertsConfig final : Configurable {
+  enum class Combine : uint8_t { sum, learned };
   int64_t num_experts = 1;
   int64_t intermediate_size = 256;
+  Combine combine = Combine::sum;
   void fields(FieldVisitor& v) override;
 };
+
+/// The shared experts "<path>.shared_experts..." of a SharedExpertsConfig; null for null.
+[[nodiscard]] std::unique_ptr<DenseFeedForward> make_shared_experts(const Builder& b,
+                                                                    int64_t hidden_size,
+                                                                    const Configurable* config);
 
 /// A first part of the run in which every expert layer is dense, one expert that takes all tokens,
 /// from which all are then made: expert-diversify of EvoMoE (Nie et al. 2021, arXiv 2112.14397).
@@ -37,36 +45,19 @@ struct DiversifyConfig final : Configurable {
 };
 
 /// `model.experts` of a recipe.
-struct ExpertsConfig final : Configurable {
-  int64_t num_experts = 16;
-  Scheduled top_k = 2.0;
+struct ExpertsConfig final : RoutingConfig {
   int64_t intermediate_size = 256;
-  std::shared_ptr<Configurable> shared;  // SharedExpertsConfig, or null
-  Tagged router;
-  std::optional<Scheduled> capacity_factor;
-  std::string drop_policy = "position";
+  Tagged form = default_experts();
+  std::optional<int64_t> pool_layers = 1;   // all: nullopt
+  std::shared_ptr<Configurable> shared;     // SharedExpertsConfig, or null
   std::shared_ptr<Configurable> momentum;   // MomentumConfig, or null
   std::shared_ptr<Configurable> diversify;  // DiversifyConfig, or null
-  ExpertsConfig();
   void fields(FieldVisitor& v) override;
-  [[nodiscard]] std::string check() const override;
 
-  /// Experts per token at this point of the run: the scheduled number, rounded, at least 1.
-  [[nodiscard]] int64_t top_k_at(const Progress& progress) const;
-  /// How many experts a token uses in training under the router's own choice, and after
-  /// `with_capacity` how many of them have room for it.
-  [[nodiscard]] ActiveExperts active_experts(const ActiveExpertsQuery& query) const;
-  [[nodiscard]] ActiveExperts with_capacity(const ActiveExpertsQuery& query,
-                                            const ActiveExperts& chosen) const;
-  /// The most that any point of any run has.
-  [[nodiscard]] int64_t largest_top_k() const;
   /// How the experts are spawned; null where they are experts from the start.
   [[nodiscard]] std::shared_ptr<const DiversifyConfig> diversification() const {
     return std::dynamic_pointer_cast<const DiversifyConfig>(diversify);
   }
-
- private:
-  [[nodiscard]] int64_t rounded_top_k(double k) const;
 };
 
 }  // namespace sluice

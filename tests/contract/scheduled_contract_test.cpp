@@ -64,6 +64,7 @@ class ScheduledFields final : public FieldVisitor {
                    const std::function<std::shared_ptr<Configurable>()>&) override {}
   void tagged(FieldInfo, Tagged&, std::span<const Choice>) override {}
   void tagged_list(FieldInfo, std::vector<Tagged>&, std::span<const Choice>) override {}
+  void tagged_map(FieldInfo, TaggedMap&, std::span<const Choice>) override {}
 
  private:
   std::vector<Field> fields_;

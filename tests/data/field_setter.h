@@ -68,6 +68,7 @@ class AnyField : public FieldVisitor {
   void tagged_list(FieldInfo info, std::vector<Tagged>&, std::span<const Choice>) override {
     seen(info.key);
   }
+  void tagged_map(FieldInfo info, TaggedMap&, std::span<const Choice>) override { seen(info.key); }
 };
 
 class KeyCollector final : public AnyField {

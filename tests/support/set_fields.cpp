@@ -94,6 +94,14 @@ class FieldSetter : public FieldVisitor {
     value.clear();
     for (const Json& item : *given) value.push_back(to_tagged(item, choices));
   }
+  void tagged_map(FieldInfo info, TaggedMap& value, std::span<const Choice> choices) override {
+    const Json* given = find(info);
+    if (given == nullptr) return;
+    value.clear();
+    for (const auto& [key, item] : given->items()) {
+      value.emplace_back(key, to_tagged(item, choices));
+    }
+  }
 
  private:
   const Json* find(const FieldInfo& info) {

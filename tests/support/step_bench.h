@@ -54,7 +54,7 @@ struct Bench {
   Bench(const Recipe& recipe_, int64_t micro_batch_tokens, Communicator& communicator)
       : recipe(recipe_),
         model(build_model(recipe, pool, 64)),
-        routing(build_routing(recipe, *model)),
+        routing(build_routing(recipe)),
         optimizer(build_optimizer(recipe, *model, pool)),
         step({pool, *model, *routing, *optimizer, communicator},
              {.micro_batch_tokens = micro_batch_tokens,

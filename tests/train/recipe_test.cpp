@@ -167,6 +167,24 @@ TEST(Recipe, ChecksWhatSpansSections) {
               HasSubstr("train.global_batch: found 16 tokens, allowed at least 32"));
 }
 
+TEST(Recipe, ReadsLettersOfItsOwn) {
+  const std::string local =
+      "model: {pattern: AEWE, variants: {W: {type: attention, num_heads: 4, window: 3}}}";
+  Recipe recipe = tiny_recipe(local);
+  ASSERT_EQ(recipe.model.variants.size(), 1U);
+  EXPECT_EQ(recipe.model.sublayers()[2].key, "variants.W");
+  Recipe copy = parse_recipe(resolved_text(recipe), "resolved");
+  EXPECT_THAT(keys_of(differences(recipe, copy)), IsEmpty());
+  EXPECT_EQ(copy.model.sublayers()[2].key, "variants.W");
+  EXPECT_THAT(
+      error_of_changes("model: {pattern: AEWE, variants: {W: {type: attention, windw: 3}}}"),
+      HasSubstr("model.variants.W.windw"));
+  EXPECT_THAT(error_of_changes("model: {pattern: AEWE, variants: {W: {type: attentive}}}"),
+              HasSubstr("model.variants.W.type"));
+  EXPECT_THAT(error_of_changes("model: {pattern: AEWE, variants: [W]}"),
+              HasSubstr("model.variants: found"));
+}
+
 TEST(Recipe, SuggestsTheNearestKey) {
   EXPECT_THAT(error_of_changes("train: {max_nonfinit: 2}"),
               AllOf(HasSubstr("train.max_nonfinit"), HasSubstr("did you mean \"max_nonfinite\"?")));

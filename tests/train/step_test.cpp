@@ -462,7 +462,7 @@ TEST(TrainingStep, RunsOnAPoolForShapesOnly) {
   Pool shapes(Pool::Mode::shapes_only);
   SingleRank communicator;
   const auto model = build_model(recipe, shapes, 64);
-  const auto routing = build_routing(recipe, *model);
+  const auto routing = build_routing(recipe);
   const auto optimizer = build_optimizer(recipe, *model, shapes);
   TrainingStep planned({shapes, *model, *routing, *optimizer, communicator}, {});
   Bench real(recipe);

@@ -97,7 +97,7 @@ int verify_recipe(const IsolationFlags& flags) {
   use_threads(recipe);
   Pool pool;
   const auto model = build_model(recipe, pool, planned_vocab_size(recipe));
-  const auto routing = build_routing(recipe, *model);
+  const auto routing = build_routing(recipe);
   return report({recipe, pool, *model, *routing, progress_of(recipe, {})});
 }
 

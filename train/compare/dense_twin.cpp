@@ -36,16 +36,25 @@ std::vector<std::string_view> keys_of_experts(const Recipe& moe) {
   return keys;
 }
 
-/// Without balancing and routed feed-forwards, whose layers become dense ones.
+/// Its routed feed-forwards become dense ones; balancing goes where nothing else routes.
 void make_dense(YamlDocument& document, const Recipe& moe, const Location& where) {
-  std::string pattern = moe.model.expanded_pattern();
+  std::string pattern;
+  bool routes = false;  // still, in its mixers
   YamlEntry* model = document.root.find("model");
-  for (const FeedForwardEntry* entry : feed_forward_table()) {
-    if (!entry->routes) continue;
-    std::ranges::replace(pattern, entry->symbol, kDenseSymbol);
-    if (model != nullptr) erase(model->value, entry->section);
+  const std::vector<SublayerSpec> sublayers = moe.model.sublayers();
+  for (const char symbol : moe.model.expanded_pattern()) {
+    const auto found = std::ranges::find(sublayers, symbol, &SublayerSpec::symbol);
+    if (found == sublayers.end()) {
+      pattern += symbol;  // a bracket
+      continue;
+    }
+    const SublayerSpec& sublayer = *found;
+    const bool is_sparse = sublayer.feed_forward != nullptr && sublayer.routing() != nullptr;
+    pattern += is_sparse ? kDenseSymbol : sublayer.symbol;
+    routes = routes || (!is_sparse && sublayer.routing() != nullptr);
+    if (is_sparse && model != nullptr) erase(model->value, sublayer.key);
   }
-  erase(document.root, "balance");
+  if (!routes) erase(document.root, "balance");
   if (YamlEntry* train = document.root.find("train")) {
     for (const std::string_view key : keys_of_experts(moe)) erase(train->value, key);
   }

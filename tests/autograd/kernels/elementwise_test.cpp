@@ -16,11 +16,11 @@ using testing::kLengths;
 constexpr double kArithmetic = 1.0;  // one rounding, or two with a fused multiply-add left out
 constexpr double kFunction = 8.0;    // a function good to 3 ulp and a few products after it
 
-constexpr UnaryFunction kFunctions[] = {UnaryFunction::exp,     UnaryFunction::log,
-                                        UnaryFunction::sqrt,    UnaryFunction::square,
-                                        UnaryFunction::sigmoid, UnaryFunction::tanh,
-                                        UnaryFunction::erf,     UnaryFunction::softplus,
-                                        UnaryFunction::silu,    UnaryFunction::relu_squared};
+constexpr UnaryFunction kFunctions[] = {
+    UnaryFunction::exp,    UnaryFunction::log,         UnaryFunction::sqrt,
+    UnaryFunction::square, UnaryFunction::sigmoid,     UnaryFunction::tanh,
+    UnaryFunction::erf,    UnaryFunction::softplus,    UnaryFunction::silu,
+    UnaryFunction::relu,   UnaryFunction::relu_squared};
 
 template <class T>
 class Elementwise : public ::testing::Test {};

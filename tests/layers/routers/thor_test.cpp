@@ -101,7 +101,7 @@ TEST_F(Thor, AveragingIsTheMeanOfTheExpertsAlone) {
     testing::set_fields(*router, {{"evaluation", evaluation}});
     experts_of(config).router = {"thor", std::shared_ptr<Configurable>(std::move(router))};
     const auto layer = moe_feed_forward.make(Builder(pool_, DType::f64, 1, init_, 1), config,
-                                             experts_of(config), {.index = 0, .expert_layer = 0});
+                                             experts_of(config), {.index = 0, .routed_layer = 0});
     std::vector<std::unique_ptr<Balancer>> balancers;
     balancers.push_back(std::make_unique<PlainBalancer>());
     RoutingSession session(std::move(balancers));
