@@ -11,16 +11,16 @@ namespace {
 
 constexpr int64_t kInitBlock = int64_t{1} << 14;
 
-void fill_normal(Tensor& tensor, uint64_t seed, const std::string& name, double std) {
+/// Element i becomes value(key, sample, i), which are those of (seed, name).
+template <class Value>
+void fill_random(Tensor& tensor, uint64_t seed, const std::string& name, Value&& value) {
   if (!tensor.has_memory()) return;
   const RandomKey key{seed, RandomPurpose::init, 0, 0};
   const uint64_t sample = hash_name(name.data(), name.size());
   dispatch_float(tensor.dtype(), [&]<class T>() {
     T* data = tensor.data<T>();
     parallel_for_ranges(tensor.numel(), kInitBlock, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        data[i] = static_cast<T>(std * normal(key, sample, static_cast<uint64_t>(i)));
-      }
+      for (int64_t i = begin; i < end; ++i) data[i] = static_cast<T>(value(key, sample, i));
     });
   });
 }
@@ -69,11 +69,27 @@ std::unique_ptr<Parameter> Builder::make(const std::string& name, const Shape& s
       if (init.adds_to_residual && init_->residual == "gpt2") {
         std /= std::sqrt(static_cast<double>(num_sublayers_));
       }
-      fill_normal(parameter->value, seed_, parameter->name, std);
+      fill_random(parameter->value, seed_, parameter->name,
+                  [std](const RandomKey& key, uint64_t sample, int64_t i) {
+                    return std * normal(key, sample, static_cast<uint64_t>(i));
+                  });
+      break;
+    }
+    case InitKind::fan_in_uniform: {
+      double bound = 1.0 / std::sqrt(static_cast<double>(init.fan_in));
+      if (init.adds_to_residual) bound /= std::sqrt(static_cast<double>(num_sublayers_));
+      fill(*parameter, [bound](int64_t, double u) { return bound * (2.0 * u - 1.0); });
       break;
     }
   }
   return parameter;
+}
+
+void Builder::fill(Parameter& parameter, FunctionRef<double(int64_t, double)> value) const {
+  fill_random(parameter.value, seed_, parameter.name,
+              [&](const RandomKey& key, uint64_t sample, int64_t i) {
+                return value(i, uniform(key, sample, static_cast<uint64_t>(i)));
+              });
 }
 
 std::vector<Parameter*> Module::parameters() const {

@@ -22,6 +22,7 @@
 
 #include "autograd/core/parameter.h"
 #include "autograd/support/fields.h"
+#include "autograd/support/function_ref.h"
 
 namespace sluice {
 
@@ -34,15 +35,21 @@ struct InitConfig final : Configurable {
   void fields(FieldVisitor& v) override;
 };
 
-enum class InitKind : uint8_t { zeros, ones, normal };
+enum class InitKind : uint8_t { zeros, ones, normal, fan_in_uniform };
 
 /// How a parameter starts.
 struct Init {
   InitKind kind = InitKind::normal;
-  bool adds_to_residual = false;  // takes part in the "gpt2" depth scaling
+  /// Takes part in the "gpt2" depth scaling; fan_in_uniform: divided by the root of the number of
+  /// sublayers in any case.
+  bool adds_to_residual = false;
+  int64_t fan_in = 1;  // of fan_in_uniform: U(-1/sqrt(fan_in), 1/sqrt(fan_in))
   static Init zeros() { return {InitKind::zeros}; }
   static Init ones() { return {InitKind::ones}; }
   static Init residual() { return {InitKind::normal, true}; }
+  static Init uniform(int64_t fan_in, bool adds_to_residual = false) {
+    return {InitKind::fan_in_uniform, adds_to_residual, fan_in};
+  }
 };
 
 /// Hands down what parameters are made from, and the path so far. Cheap to copy.
@@ -55,6 +62,8 @@ class Builder {
   [[nodiscard]] Builder child(const std::string& name) const;
   [[nodiscard]] std::unique_ptr<Parameter> make(const std::string& name, const Shape& shape,
                                                 ParameterKind kind, Init init) const;
+  /// Other initial values: element i becomes value(i, u), u uniform in [0, 1) for (seed, name, i).
+  void fill(Parameter& parameter, FunctionRef<double(int64_t, double)> value) const;
   [[nodiscard]] Pool& pool() const { return *pool_; }
   [[nodiscard]] DType dtype() const { return dtype_; }
   [[nodiscard]] const std::string& path() const { return path_; }
