@@ -173,6 +173,12 @@ void Tape::reset() {
   id_ = next_tape_id();
 }
 
+std::span<const int64_t> Tape::keep(std::span<const int64_t> numbers) {
+  const std::span<int64_t> copy = arena_span<int64_t>(arena_, numbers.size());
+  std::ranges::copy(numbers, copy.begin());
+  return copy;
+}
+
 std::vector<const OpInfo*> Tape::recorded_ops() const {
   std::vector<const OpInfo*> ops;
   for (const Node& node : nodes_) ops.push_back(node.op);

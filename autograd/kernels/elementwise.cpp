@@ -136,6 +136,11 @@ void unary(UnaryFunction f, int64_t n, const T* x, T* y) {
         const T positive = std::max(x[i], T{0});
         return positive * positive;
       });
+    case UnaryFunction::elu_plus_one:
+      return map_vectors(n, x, y, [](Vec<T> a) {
+        const Vec<T> zero = zeros<T>();
+        return select_less(zero, a, a + broadcast(T{1}), exp(min(a, zero)));
+      });
   }
 }
 
@@ -168,6 +173,8 @@ void unary_backward(UnaryFunction f, int64_t n, const T* saved, const T* grad_y,
       return put([](T y) { return y > T{0} ? T{1} : T{0}; });
     case UnaryFunction::relu_squared:
       return put([](T x) { return T{2} * std::max(x, T{0}); });
+    case UnaryFunction::elu_plus_one:
+      return put([](T y) { return std::min(y, T{1}); });
   }
 }
 

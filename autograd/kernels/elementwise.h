@@ -53,13 +53,14 @@ enum class UnaryFunction : uint8_t {
   silu,          // x sigmoid(x)
   relu,          // max(x, 0)
   relu_squared,  // max(x, 0)^2 (So et al. 2021, "Primer")
+  elu_plus_one,  // x + 1 for x > 0, else e^x (Katharopoulos et al. 2020)
 };
 
 /// True when the derivative is computed from y = f(x) and not from x: what the backward needs
 /// saved.
 [[nodiscard]] constexpr bool differentiates_from_output(UnaryFunction f) {
   return f == UnaryFunction::exp || f == UnaryFunction::sqrt || f == UnaryFunction::sigmoid ||
-         f == UnaryFunction::tanh || f == UnaryFunction::relu;
+         f == UnaryFunction::tanh || f == UnaryFunction::relu || f == UnaryFunction::elu_plus_one;
 }
 
 /// y = f(x)

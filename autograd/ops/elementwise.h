@@ -44,5 +44,7 @@ namespace sluice {
 [[nodiscard]] Tensor relu(Tape& tape, const Tensor& x);
 /// max(x, 0)^2 (So et al. 2021, "Primer").
 [[nodiscard]] Tensor relu_squared(Tape& tape, const Tensor& x);
+/// x + 1 for x > 0, else e^x: the feature map of Katharopoulos et al. 2020.
+[[nodiscard]] Tensor elu_plus_one(Tape& tape, const Tensor& x);
 
 }  // namespace sluice

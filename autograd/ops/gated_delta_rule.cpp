@@ -1,6 +1,6 @@
 #include "autograd/ops/gated_delta_rule.h"
 
-#include <limits>
+#include <algorithm>
 #include <vector>
 
 #include "autograd/kernels/gated_delta_rule.h"
@@ -104,22 +104,17 @@ MemoryShape shape_of(MemoryRule rule, const MemoryTokens& t, double scale) {
   return {rule, t.q.dim(1), t.q.dim(2), t.v.dim(2), scale};
 }
 
-/// offset(i) for i = 0 .. ranges; with the saved memories of all of them.
-struct Segments {
-  std::span<const MemorySegment> list;
+/// The ranges, with where the saved memories of each begin.
+std::span<const MemorySegment> segments_of(ArenaScope& scratch, std::span<const int64_t> offsets,
+                                           int64_t chunk) {
+  const size_t ranges = offsets.empty() ? 0 : offsets.size() - 1;
+  auto* list = scratch.allocate<MemorySegment>(static_cast<int64_t>(ranges));
   int64_t states = 0;
-};
-template <class Offset>
-Segments segments_of(ArenaScope& scratch, int64_t ranges, int64_t chunk, Offset&& offset) {
-  auto* list = scratch.allocate<MemorySegment>(ranges);
-  Segments result{{list, static_cast<size_t>(ranges)}};
-  for (int64_t i = 0; i < ranges; ++i) {
-    const int64_t begin = offset(i);
-    const int64_t end = offset(i + 1);
-    list[i] = {begin, end, result.states};
-    result.states += kernels::saved_memories(end - begin, chunk);
+  for (size_t i = 0; i < ranges; ++i) {
+    list[i] = {offsets[i], offsets[i + 1], states};
+    states += kernels::saved_memories(offsets[i + 1] - offsets[i], chunk);
   }
-  return result;
+  return {list, ranges};
 }
 
 template <class T>
@@ -162,18 +157,13 @@ Tensor scan(Tape& tape, MemoryRule rule, const MemoryTokens& tokens,
   const Tensor& v = tokens.v;
   const Tensor& log_decay = tokens.log_decay;
   const Tensor& beta = tokens.beta;
-  const auto ranges = static_cast<int64_t>(options.offsets.size()) - 1;
-  const int64_t end = ranges < 0 ? 0 : options.offsets.back();
+  const auto offsets = options.offsets;
+  const int64_t end = offsets.empty() ? 0 : offsets.back();
   SLUICE_CHECK(ShapeError, end == q.dim(0), "{}: ranges end at token {}, q has {} tokens", op.name,
                end, q.dim(0));
-  SLUICE_CHECK(ShapeError, end <= std::numeric_limits<int32_t>::max(),
-               "{}: {} tokens, allowed up to {}", op.name, end,
-               std::numeric_limits<int32_t>::max());
   const MemoryShape shape = shape_of(rule, tokens, options.scale);
   ArenaScope scratch(thread_arena());
-  const Segments segments =
-      segments_of(scratch, std::max<int64_t>(0, ranges), shape.chunk,
-                  [&](int64_t i) { return options.offsets[static_cast<size_t>(i)]; });
+  const auto segments = segments_of(scratch, offsets, shape.chunk);
   bool backward_follows = false;
   for (const Tensor* input : {&q, &k, &v, &log_decay, &beta}) {
     backward_follows = backward_follows || (input->defined() && tape.requires_grad(*input));
@@ -181,33 +171,24 @@ Tensor scan(Tape& tape, MemoryRule rule, const MemoryTokens& tokens,
   Tensor o = tape.empty(v.shape(), v.dtype());
   Tensor written;
   Tensor states;
-  Tensor offsets;
   if (backward_follows) {
     if (rule == MemoryRule::delta) written = tape.empty(v.shape(), v.dtype());
-    states = tape.empty({segments.states, shape.H, shape.K, shape.V}, v.dtype());
-    auto* copy = scratch.allocate<int32_t>(ranges + 1);
-    for (int64_t i = 0; i <= ranges; ++i) {
-      copy[i] = static_cast<int32_t>(options.offsets[static_cast<size_t>(i)]);
-    }
-    offsets = Tensor::of<int32_t>(
-        tape.pool(), {ranges + 1},
-        std::span<const int32_t>(copy, static_cast<size_t>(std::max<int64_t>(0, ranges + 1))));
+    // As many as any ranges may need, so that every batch of a size takes the same memory.
+    states = tape.empty({q.dim(0) / shape.chunk, shape.H, shape.K, shape.V}, v.dtype());
   }
-  tape.run(op, cost_of(shape, segments.list, 1, {q, k, v, log_decay, beta, o, written, states}),
-           [&] {
-             dispatch_float(q.dtype(), [&]<class T>() {
-               kernels::gated_delta_rule<T>(
-                   shape, segments.list,
-                   {q.data<T>(), k.data<T>(), v.data<T>(), data_or_null<T>(log_decay),
-                    data_or_null<T>(beta), o.data<T>(), data_or_null<T>(written),
-                    data_or_null<T>(states)});
-             });
-           });
-  const double flops = cost_of(shape, segments.list, 2, {}).flops;
+  tape.run(op, cost_of(shape, segments, 1, {q, k, v, log_decay, beta, o, written, states}), [&] {
+    dispatch_float(q.dtype(), [&]<class T>() {
+      kernels::gated_delta_rule<T>(
+          shape, segments,
+          {q.data<T>(), k.data<T>(), v.data<T>(), data_or_null<T>(log_decay), data_or_null<T>(beta),
+           o.data<T>(), data_or_null<T>(written), data_or_null<T>(states)});
+    });
+  });
+  const double flops = cost_of(shape, segments, 2, {}).flops;
   tape.record(
       op, {q, k, v, log_decay, beta}, {&o},
-      {q, k, rule == MemoryRule::delta ? written : v, log_decay, beta, states, offsets},
-      [shape, flops](Backward& b) {
+      {q, k, rule == MemoryRule::delta ? written : v, log_decay, beta, states},
+      [shape, flops, offsets](Backward& b) {
         const Tensor grad_o = b.grad(0);
         GradTarget grads[5];
         KernelCost cost = moving({b.saved(0), b.saved(1), b.saved(2), b.saved(5), grad_o});
@@ -218,13 +199,10 @@ Tensor scan(Tape& tape, MemoryRule rule, const MemoryTokens& tokens,
         }
         b.run(cost, [&] {
           ArenaScope backward_scratch(thread_arena());
-          const Tensor& bounds = b.saved(6);
-          const Segments ranges_of =
-              segments_of(backward_scratch, bounds.dim(0) - 1, shape.chunk,
-                          [&](int64_t i) -> int64_t { return bounds.data<int32_t>()[i]; });
+          const auto own = segments_of(backward_scratch, offsets, shape.chunk);
           dispatch_float(grad_o.dtype(), [&]<class T>() {
             kernels::gated_delta_rule_backward<T>(
-                shape, ranges_of.list,
+                shape, own,
                 {b.saved(0).data<T>(), b.saved(1).data<T>(), b.saved(2).data<T>(),
                  data_or_null<T>(b.saved(3)), data_or_null<T>(b.saved(4)), b.saved(5).data<T>(),
                  grad_o.data<T>(), gradient<T>(grads[0]), gradient<T>(grads[1]),

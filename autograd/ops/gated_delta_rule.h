@@ -20,7 +20,8 @@ struct MemoryTokens {
 };
 
 struct MemoryScanOptions {
-  /// [G + 1]: token ranges that have a memory each, empty at their start. Read during the call only.
+  /// [G + 1]: token ranges that have a memory each, empty at their start. Must live until the backward
+  /// has run.
   std::span<const int64_t> offsets;
   double scale = 1.0;
 };

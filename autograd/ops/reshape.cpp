@@ -91,16 +91,18 @@ Tensor concat(Tape& tape, const OpInfo& op, std::span<const Tensor> parts, const
       }
     });
   });
-  // Constant parts have no shape on the tape: tensors without elements carry the sizes.
-  std::vector<Tensor> sizes;
-  for (const Tensor& part : parts) sizes.push_back(tape.empty({part.dim(axis), 0}, DType::i32));
+  if (!tape.recording()) return y;
+  // Constant parts have no shape on the tape.
+  ArenaScope scratch(thread_arena());
+  const std::span<int64_t> own(scratch.allocate<int64_t>(std::ssize(parts)), parts.size());
+  for (size_t i = 0; i < parts.size(); ++i) own[i] = parts[i].dim(axis);
+  const std::span<const int64_t> sizes = tape.keep(own);
   Tensor* output = &y;
-  const auto count = static_cast<int>(parts.size());
-  tape.record(op, parts, {&output, 1}, sizes, [count, block_of](Backward& b) {
+  tape.record(op, parts, {&output, 1}, {}, [sizes, block_of](Backward& b) {
     const Tensor grad_y = b.grad(0);
     int64_t begin = 0;
-    for (int i = 0; i < count; ++i) {
-      const int64_t size = b.saved(i).dim(0);
+    for (int i = 0; i < static_cast<int>(sizes.size()); ++i) {
+      const int64_t size = sizes[static_cast<size_t>(i)];
       const Block block = block_of(grad_y.shape(), begin, size);
       begin += size;
       if (!b.needs(i)) continue;

@@ -24,6 +24,15 @@ OpSample gather_sample(std::string label, const Tensor& x, const Tensor& index) 
           }};
 }
 
+OpSample scatter_sample(std::string label, const Tensor& x, const Tensor& index) {
+  return {.label = std::move(label),
+          .inputs = {x, index},
+          .differentiable = {true, false},
+          .apply = [](Tape& tape, std::span<const Tensor> in) -> std::vector<Tensor> {
+            return {scatter_last(tape, in[0], in[1], 4)};
+          }};
+}
+
 /// The gradient of chosen elements of x [N, E] goes back to where they came from.
 void scatter_back(Backward& b) {
   const Tensor grad_y = b.grad(0);
@@ -39,11 +48,11 @@ void scatter_back(Backward& b) {
   });
 }
 
-void check_index(const Tensor& index, int64_t E) {
+void check_index(std::string_view op, const Tensor& index, int64_t E) {
   if (!index.has_memory()) return;
   for (const int32_t chosen : index.span<int32_t>()) {
-    SLUICE_CHECK(ShapeError, chosen < E,
-                 "gather_last: index {} is past the last dimension of x, {}", chosen, E);
+    SLUICE_CHECK(ShapeError, chosen < E, "{}: index {} is past the last dimension of x, {}", op,
+                 chosen, E);
   }
 }
 
@@ -111,7 +120,7 @@ Tensor gather_last(Tape& tape, const Tensor& x, const Tensor& index) {
   SLUICE_CHECK(ShapeError, x.dim(0) == index.dim(0),
                "gather_last: x is {} but index is {}; rows {} and {} differ", x.shape(),
                index.shape(), x.dim(0), index.dim(0));
-  check_index(index, x.dim(1));
+  check_index("gather_last", index, x.dim(1));
   Tensor y = tape.empty(index.shape(), x.dtype());
   tape.run(gather_last_info(), moving({x, index, y}), [&] {
     dispatch_float(x.dtype(), [&]<class T>() {
@@ -120,6 +129,53 @@ Tensor gather_last(Tape& tape, const Tensor& x, const Tensor& index) {
     });
   });
   tape.record(gather_last_info(), {x}, {&y}, {index}, [](Backward& b) { scatter_back(b); });
+  return y;
+}
+
+const OpInfo& scatter_last_info() {
+  static constexpr OpInfo kInfo{
+      "scatter_last", "y[n, index[n, j]] += x[n, j]",
+      [](SampleFactory& make) -> std::vector<OpSample> {
+        return {scatter_sample("repeated and empty", make.uniform({3, 2}),
+                               make.integers({3, 2}, {1, 1, -1, 0, 3, -1})),
+                scatter_sample("no rows", make.uniform({0, 2}), make.integers({0, 2}, {}))};
+      },
+      [](SampleFactory& make) -> std::vector<OpSample> {
+        return {scatter_sample("past the end", make.uniform({1, 1}), make.integers({1, 1}, {4})),
+                scatter_sample("fewer rows", make.uniform({2, 1}), make.integers({1, 1}, {0})),
+                scatter_sample("a vector", make.uniform({2}), make.integers({2}, {0, 1}))};
+      }};
+  return kInfo;
+}
+
+Tensor scatter_last(Tape& tape, const Tensor& x, const Tensor& index, int64_t E) {
+  check_floating("scatter_last", "x", x);
+  check_dtype("scatter_last", "index", index, DType::i32);
+  check_rank("scatter_last", "x", x, 2, "[N, k]");
+  check_shape("scatter_last", "index", index, x.shape());
+  check_index("scatter_last", index, E);
+  Tensor y = tape.empty({x.dim(0), E}, x.dtype());
+  tape.run(scatter_last_info(), moving({x, index, y}), [&] {
+    dispatch_float(x.dtype(), [&]<class T>() {
+      kernels::gather_columns_backward<T>(x.dim(0), {.E = E,
+                                                     .slots = x.dim(1),
+                                                     .index = index.data<int32_t>(),
+                                                     .grad_y = x.data<T>(),
+                                                     .grad_x = {y.data<T>(), false}});
+    });
+  });
+  tape.record(scatter_last_info(), {x}, {&y}, {index}, [E](Backward& b) {
+    const Tensor grad_y = b.grad(0);
+    const Tensor& chosen = b.saved(0);
+    Tensor grad_x = b.empty(chosen.shape(), grad_y.dtype());
+    b.run(moving({chosen, grad_y, grad_x}), [&] {
+      dispatch_float(grad_y.dtype(), [&]<class T>() {
+        kernels::gather_columns<T>(chosen.dim(0), E, chosen.dim(1), chosen.data<int32_t>(),
+                                   grad_y.data<T>(), grad_x.data<T>());
+      });
+    });
+    b.pass(0, grad_x);
+  });
   return y;
 }
 

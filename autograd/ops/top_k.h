@@ -17,4 +17,8 @@ struct TopKResult {
 /// Saves index.
 [[nodiscard]] Tensor gather_last(Tape& tape, const Tensor& x, const Tensor& index);
 
+/// y[n, index[n, j]] += x[n, j], 0 elsewhere; nothing where index is negative: x [N, k], index [N, k]
+/// i32 -> [N, E]. Saves index.
+[[nodiscard]] Tensor scatter_last(Tape& tape, const Tensor& x, const Tensor& index, int64_t E);
+
 }  // namespace sluice

@@ -139,6 +139,15 @@ Tensor relu(Tape& tape, const Tensor& x) {
   return apply_unary(tape, relu_info(), UnaryFunction::relu, x);
 }
 
+const OpInfo& elu_plus_one_info() {
+  static constexpr OpInfo kInfo{"elu_plus_one", "y[i] = x[i] > 0 ? x[i] + 1 : e^x[i]",
+                                signed_samples<elu_plus_one>, nullptr};
+  return kInfo;
+}
+Tensor elu_plus_one(Tape& tape, const Tensor& x) {
+  return apply_unary(tape, elu_plus_one_info(), UnaryFunction::elu_plus_one, x);
+}
+
 const OpInfo& relu_squared_info() {
   static constexpr OpInfo kInfo{"relu_squared", "y[i] = max(x[i], 0)^2",
                                 signed_samples<relu_squared>, nullptr};

@@ -1,6 +1,9 @@
 // Made-up documents for tests and benchmarks: nothing to read, and a known best loss.
 //   random   independent uniform tokens: nothing to learn, the best loss is log(alphabet)
 //   copy     a random half, then the same again: the second half can be predicted from the first
+//   recall   key, value, key, value: keys from the lower half of the alphabet, drawn at random, values
+//            from the upper half, one for each key of a document; a key that was there before tells its
+//            value (associative recall)
 //   markov   after each token one of four others, drawn 1/2, 1/4, 1/8, 1/8: the best loss is 1.75
 //   log(2)
 
@@ -23,8 +26,9 @@ struct SyntheticOptions final : Configurable {
   int64_t pattern_seed = 0;
 
   void fields(FieldVisitor& v) override {
-    static constexpr std::array<std::string_view, 3> kPatterns = {"random", "copy", "markov"};
-    v.word({"pattern", "random, copy or markov"}, pattern, kPatterns);
+    static constexpr std::array<std::string_view, 4> kPatterns = {"random", "copy", "markov",
+                                                                  "recall"};
+    v.word({"pattern", "random, copy, markov or recall"}, pattern, kPatterns);
     v.integer({"documents", "number of documents"}, documents, {.min = 0});
     v.integer({"min_length", "tokens of the shortest document"}, min_length, {.min = 1});
     v.integer({"max_length", "tokens of the longest document; lengths are uniform"}, max_length,
@@ -33,6 +37,10 @@ struct SyntheticOptions final : Configurable {
     v.integer({"pattern_seed", "another seed gives other documents"}, pattern_seed, {.min = 0});
   }
   [[nodiscard]] std::string check() const override {
+    if (pattern == "recall" && alphabet % 2 != 0) {
+      return fmt::format("alphabet: found {}, allowed an even number with pattern recall",
+                         alphabet);
+    }
     if (min_length <= max_length) return {};
     return fmt::format("min_length: found {}, allowed 1 to {} (max_length)", min_length,
                        max_length);
@@ -70,6 +78,9 @@ class SyntheticSource final : public Source {
     for (size_t i = 0; i < tokens.size(); ++i) {
       if (options_.pattern == "copy" && i >= half) {
         tokens[i] = tokens[i - half];
+      } else if (options_.pattern == "recall") {
+        tokens[i] =
+            i % 2 == 0 ? half_token(key(1), document, i) : value_of(document, tokens[i - 1]);
       } else if (options_.pattern == "markov" && i > 0) {
         tokens[i] = successor(document, i, tokens[i - 1]);
       } else {
@@ -82,6 +93,16 @@ class SyntheticSource final : public Source {
     // The lowest set bit of a random number is 0, 1, 2, ... with probability 1/2, 1/4, 1/8, ...
     const int choice = std::countr_zero(random_u64(key(2), document, i) | 8);
     return uniform_token(key(3), static_cast<uint64_t>(previous), static_cast<uint64_t>(choice));
+  }
+
+  int32_t half_token(const RandomKey& random, uint64_t sample, uint64_t index) const {
+    return static_cast<int32_t>(
+        uniform_below(random, sample, index, static_cast<uint64_t>(options_.alphabet / 2)));
+  }
+
+  int32_t value_of(uint64_t document, int32_t asked) const {
+    return static_cast<int32_t>(options_.alphabet / 2) +
+           half_token(key(4), document, static_cast<uint64_t>(asked));
   }
 
   int32_t uniform_token(const RandomKey& random, uint64_t sample, uint64_t index) const {

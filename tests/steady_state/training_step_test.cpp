@@ -128,6 +128,9 @@ TEST_P(SteadyStateOfExperts, TakesNothing) {
 INSTANTIATE_TEST_SUITE_P(
     Variants, SteadyStateOfExperts,
     ::testing::Values(
+        MoeCase{"Memories", "model: {pattern: AGLOHE}\nbalance: {type: aux_loss}"},
+        MoeCase{"RecomputedMemories",
+                "model: {pattern: AGLOHE}\nbalance: {type: aux_loss}\ntrain: {recompute: all}"},
         MoeCase{"OneMicroBatch", "balance: {type: aux_loss}", 1000},
         MoeCase{"ManyMicroBatches", "balance: {type: aux_loss}", 20},
         MoeCase{"Shared",

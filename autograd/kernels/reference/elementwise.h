@@ -36,6 +36,8 @@ T value_of(UnaryFunction f, T x) {
       return x > 0 ? x : T{0};
     case UnaryFunction::relu_squared:
       return x > 0 ? x * x : T{0};
+    case UnaryFunction::elu_plus_one:
+      return x > 0 ? x + 1 : std::exp(x);
   }
   return x;
 }
@@ -67,8 +69,20 @@ T slope_of(UnaryFunction f, T x) {
       return x > 0 ? T{1} : T{0};
     case UnaryFunction::relu_squared:
       return x > 0 ? 2 * x : T{0};
+    case UnaryFunction::elu_plus_one:
+      return x > 0 ? T{1} : std::exp(x);
   }
   return T{1};
+}
+
+template <class T>
+void mul_columns_backward(int64_t rows, int64_t cols, const MulColumnsBackward<T>& args) {
+  zero_unless_accumulating(args.grad_x, rows * cols);
+  zero_unless_accumulating(args.grad_factor, cols);
+  for (int64_t i = 0; i < rows * cols; ++i) {
+    if (args.grad_x) args.grad_x.data[i] += args.grad_y[i] * args.factor[i % cols];
+    if (args.grad_factor) args.grad_factor.data[i % cols] += args.grad_y[i] * args.x[i];
+  }
 }
 
 template <class T>

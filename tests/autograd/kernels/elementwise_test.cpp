@@ -17,10 +17,10 @@ constexpr double kArithmetic = 1.0;  // one rounding, or two with a fused multip
 constexpr double kFunction = 8.0;    // a function good to 3 ulp and a few products after it
 
 constexpr UnaryFunction kFunctions[] = {
-    UnaryFunction::exp,    UnaryFunction::log,         UnaryFunction::sqrt,
-    UnaryFunction::square, UnaryFunction::sigmoid,     UnaryFunction::tanh,
-    UnaryFunction::erf,    UnaryFunction::softplus,    UnaryFunction::silu,
-    UnaryFunction::relu,   UnaryFunction::relu_squared};
+    UnaryFunction::exp,    UnaryFunction::log,          UnaryFunction::sqrt,
+    UnaryFunction::square, UnaryFunction::sigmoid,      UnaryFunction::tanh,
+    UnaryFunction::erf,    UnaryFunction::softplus,     UnaryFunction::silu,
+    UnaryFunction::relu,   UnaryFunction::relu_squared, UnaryFunction::elu_plus_one};
 
 template <class T>
 class Elementwise : public ::testing::Test {};
@@ -229,6 +229,47 @@ TYPED_TEST(Elementwise, MulRowsBackwardEqualsItsReference) {
         expect_close(grad_x, expected_x, kArithmetic);
         // A dot product of `cols` terms below one.
         expect_close(grad_factor, expected_factor, static_cast<double>(cols));
+      }
+    }
+  }
+}
+
+TYPED_TEST(Elementwise, MulColumnsAndItsBackwardEqualTheirReferences) {
+  using T = TypeParam;
+  for (const int64_t rows : {0, 1, 70, 600}) {
+    for (const int64_t cols : {1, 33, 300}) {
+      const auto x = Array<T>::uniform(rows * cols, 1);
+      const auto factor = Array<T>::uniform(cols, 2);
+      const auto grad_y = Array<T>::uniform(rows * cols, 3);
+      const auto x64 = x.in_double();
+      const auto factor64 = factor.in_double();
+      const auto grad_y64 = grad_y.in_double();
+      Array<T> y(rows * cols);
+      Array<double> expected(rows * cols);
+      mul_columns(rows, cols, x.data(), factor.data(), y.data());
+      for (int64_t i = 0; i < rows * cols; ++i) expected[i] = x64[i] * factor64[i % cols];
+      expect_close(y, expected, kArithmetic);
+      for (const bool accumulate : {false, true}) {
+        Array<T> grad_x(rows * cols, T(0.5));
+        Array<T> grad_factor(cols, T(0.5));
+        mul_columns_backward<T>(rows, cols,
+                                {.x = x.data(),
+                                 .factor = factor.data(),
+                                 .grad_y = grad_y.data(),
+                                 .grad_x = {grad_x.data(), accumulate},
+                                 .grad_factor = {grad_factor.data(), accumulate}});
+        Array<double> expected_x(rows * cols, 0.5);
+        Array<double> expected_factor(cols, 0.5);
+        reference::mul_columns_backward<double>(
+            rows, cols,
+            {.x = x64.data(),
+             .factor = factor64.data(),
+             .grad_y = grad_y64.data(),
+             .grad_x = {expected_x.data(), accumulate},
+             .grad_factor = {expected_factor.data(), accumulate}});
+        expect_close(grad_x, expected_x, kArithmetic);
+        // A sum of `rows` terms below one.
+        expect_close(grad_factor, expected_factor, static_cast<double>(std::max<int64_t>(1, rows)));
       }
     }
   }

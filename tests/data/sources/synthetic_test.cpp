@@ -15,7 +15,7 @@ testing::FieldValues options(const std::string& pattern) {
 }
 
 TEST(SyntheticSource, MakesDocumentsOfTheLengthsAndTokensAskedFor) {
-  for (const std::string pattern : {"random", "copy", "markov"}) {
+  for (const std::string pattern : {"random", "copy", "markov", "recall"}) {
     const auto documents = testing::tokens_of(options(pattern));
     EXPECT_EQ(documents.size(), 40);
     std::set<size_t> lengths;
@@ -49,6 +49,20 @@ TEST(SyntheticSource, FollowsAMarkovTokenByOneOfFour) {
     for (size_t i = 1; i < document.size(); ++i) successors[document[i - 1]].insert(document[i]);
   }
   for (const auto& [token, next] : successors) EXPECT_LE(next.size(), 4) << "after " << token;
+}
+
+TEST(SyntheticSource, GivesAKeyTheSameValueThroughoutARecallDocument) {
+  std::set<std::map<int32_t, int32_t>> maps;
+  for (const auto& document : testing::tokens_of(options("recall"))) {
+    std::map<int32_t, int32_t> value_of;
+    for (size_t i = 1; i < document.size(); i += 2) {
+      ASSERT_LT(document[i - 1], 25);
+      ASSERT_GE(document[i], 25);
+      EXPECT_EQ(value_of.try_emplace(document[i - 1], document[i]).first->second, document[i]);
+    }
+    maps.insert(value_of);
+  }
+  EXPECT_GT(maps.size(), 30) << "every document has values of its own";
 }
 
 TEST(SyntheticSource, MayHaveNoDocuments) {
