@@ -32,7 +32,7 @@ struct DefList {
 
 const std::vector<DefList>& def_lists() {
   static const std::vector<DefList> table{
-      {"autograd/ops/ops.def", "autograd/ops/", {"table"}},
+      {"autograd/ops/ops.def", "autograd/ops/", {"key_chunks", "table"}},
       {"layers/mixers.def", "layers/mixers/", {}},
       {"layers/ffns.def", "layers/ffns/", {}},
       {"layers/experts.def", "layers/experts/", {}},

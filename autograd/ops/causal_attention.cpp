@@ -2,8 +2,7 @@
 
 #include <algorithm>
 
-#include "autograd/kernels/causal_attention.h"
-#include "autograd/ops/common.h"
+#include "autograd/ops/attention_common.h"
 #include "autograd/ops/reshape.h"
 #include "autograd/support/parallel.h"
 
@@ -35,6 +34,19 @@ OpSample sample_of_windows(std::string label, SampleFactory& make, std::vector<i
             static constexpr int64_t kDocuments[] = {0, 2, 9};
             CausalAttentionOptions options{kDocuments, 0.5};
             options.windows = windows;
+            return {causal_attention(tape, in[0], in[1], in[2], options)};
+          }};
+}
+
+/// Segments that a tensor gives.
+OpSample sample_of_segments(std::string label, SampleFactory& make, const Tensor& segments) {
+  const Shape shape{6, 2, 4};
+  return {.label = std::move(label),
+          .inputs = {make.uniform(shape), make.uniform(shape), make.uniform(shape)},
+          .differentiable = {true, true, true},
+          .apply = [segments](Tape& tape, std::span<const Tensor> in) -> std::vector<Tensor> {
+            CausalAttentionOptions options{{}, 0.5};
+            options.segments = segments;
             return {causal_attention(tape, in[0], in[1], in[2], options)};
           }};
 }
@@ -79,6 +91,7 @@ std::vector<OpSample> samples(SampleFactory& make) {
       sample("one document", make, {7, 2, 4}, {7, 2, 4}, {0, 7}),
       sample("wider keys than values", make, {7, 2, 5}, {7, 1, 5}, {0, 3, 7}, {}, {{7, 1, 2}}),
       sample_of_windows("a window for each head", make, {1, 4}),
+      sample_of_segments("segments", make, make.integers({4}, {0, 2, 2, 6})),
       sample_of_chunks("chunks", make, make.integers({9, 1, 1}, {-1, 0, -1, 0, 0, 1, 0, 2, 1}), 1),
       sample("grouped queries", make, {6, 4, 3}, {6, 2, 3}, {0, 6}),
       sample("packed documents", make, {9, 2, 4}, {9, 1, 4}, {0, 1, 4, 9}),
@@ -94,6 +107,8 @@ std::vector<OpSample> misuses(SampleFactory& make) {
           sample("heads of values differ", make, {7, 2, 4}, {7, 2, 4}, {0, 7}, {}, {{7, 1, 4}}),
           turned_sample("rope past the head", make, RopeLayout::half_split, 7, 4, 4),
           sample_of_windows("too few windows", make, {4}),
+          sample_of_segments("segments that fall", make, make.integers({4}, {0, 3, 2, 6})),
+          sample_of_segments("segments that end early", make, make.integers({3}, {0, 2, 5})),
           sample_of_chunks("chunks of too few tokens", make,
                            make.integers({8, 1, 1}, {-1, 0, -1, 0, 0, 1, 0, 2}), 1),
           sample_of_chunks("chunk past the document", make,
@@ -101,20 +116,6 @@ std::vector<OpSample> misuses(SampleFactory& make) {
           sample("tokens differ", make, {7, 2, 4}, {6, 2, 4}, {0, 7}),
           sample("documents end early", make, {7, 2, 4}, {7, 2, 4}, {0, 6}),
           sample("two dimensions", make, {7, 8}, {7, 8}, {0, 7})};
-}
-
-void check_heads(std::string_view op, const Tensor& q, const Tensor& k, const Tensor& v) {
-  check_rank(op, "q", q, 3, "[N, H, P]");
-  check_rank(op, "k", k, 3, "[N, K, P]");
-  check_rank(op, "v", v, 3, "[N, K, V]");
-  check_same_dtype(op, {"q", q}, {"k", k});
-  check_same_dtype(op, {"k", k}, {"v", v});
-  check_shape(op, "v", v, {k.dim(0), k.dim(1), v.dim(2)});
-  SLUICE_CHECK(ShapeError, q.dim(2) == k.dim(2),
-               "{}: q is {} but k is {}; head widths {} and {} differ", op, q.shape(), k.shape(),
-               q.dim(2), k.dim(2));
-  SLUICE_CHECK(ShapeError, k.dim(1) > 0 && q.dim(1) % k.dim(1) == 0,
-               "{}: q has {} heads, k has {}; expected a multiple", op, q.dim(1), k.dim(1));
 }
 
 /// Which keys a query sees of those before it in its document.
@@ -171,50 +172,6 @@ kernels::AttentionShape shape_of(const Tensor& q, const Tensor& k, int64_t V, do
           .chunks = chunks.chunk == 0 ? nullptr : &chunks};
 }
 
-/// One segment per document piece that has tokens.
-std::span<const kernels::AttentionSegment> segments_of(ArenaScope& scratch,
-                                                       std::span<const int64_t> offsets) {
-  const size_t documents = offsets.empty() ? 0 : offsets.size() - 1;
-  auto* segments = scratch.allocate<kernels::AttentionSegment>(static_cast<int64_t>(documents));
-  size_t count = 0;
-  for (size_t d = 0; d < documents; ++d) {
-    if (offsets[d] < offsets[d + 1]) {
-      segments[count++] = {offsets[d], offsets[d + 1], offsets[d], offsets[d + 1]};
-    }
-  }
-  return {segments, count};
-}
-
-/// Allowed pairs of a query and a key, over all heads: what the products are counted by. With chunks
-/// as many as there can be, so that shapes alone tell.
-double allowed_pairs(const kernels::AttentionShape& shape,
-                     std::span<const kernels::AttentionSegment> segments) {
-  double pairs = 0.0;
-  const auto* chunks = shape.chunks;
-  const int64_t beside =
-      chunks == nullptr ? 0 : chunks->chunk * (chunks->first + chunks->per_query);
-  for (int64_t head = 0; head < shape.K; ++head) {
-    // A window that does not end is no longer than any document.
-    const int64_t window = std::min(shape.window_of(head), kernels::kNoWindow - beside) + beside;
-    for (const auto& segment : segments) {
-      for (int64_t key = segment.k_end - segment.k_begin, query = segment.q_end - segment.q_begin;
-           query > 0; --query, --key) {
-        pairs += static_cast<double>(std::min(key, window));
-      }
-    }
-    if (shape.windows == nullptr) return pairs * static_cast<double>(shape.H);
-  }
-  return pairs * static_cast<double>(shape.H / shape.K);
-}
-
-/// `times`: how often the two products, with the keys and with the values, are done.
-KernelCost cost_of(const kernels::AttentionShape& shape, double pairs, int times,
-                   std::initializer_list<Tensor> moved) {
-  KernelCost cost = moving(moved);
-  cost.flops = 2.0 * times * pairs * static_cast<double>(shape.P + shape.value_width());
-  return cost;
-}
-
 /// How q and k turn; nothing without positions.
 template <class T>
 std::optional<kernels::Rope<T>> rope_of(const Tensor& q, RopeLayout layout, int64_t first,
@@ -237,16 +194,18 @@ Tensor causal_attention(Tape& tape, const Tensor& q, const Tensor& k, const Tens
                         const CausalAttentionOptions& options) {
   check_heads(kOp, q, k, v);
   const auto documents = options.document_offsets;
-  SLUICE_CHECK(ShapeError, q.dim(0) == k.dim(0), "{}: q is {} but k is {}; tokens differ", kOp,
-               q.shape(), k.shape());
-  const int64_t end = documents.empty() ? 0 : documents.back();
-  SLUICE_CHECK(ShapeError, end == q.dim(0), "{}: documents end at token {}, q has {} tokens", kOp,
-               end, q.dim(0));
+  const bool has_segments = options.segments.defined();
+  if (has_segments) {
+    check_segments(kOp, q, k, options.segments);
+  } else {
+    check_documents(kOp, q, k, documents);
+  }
   const AttentionRope& rope = options.rope;
   if (rope.positions.defined()) check_rope(kOp, q, rope.positions, rope.table, rope.first);
   check_reach(kOp, q, k, {options.window, options.windows, options.chunks});
   ArenaScope scratch(thread_arena());
-  const auto segments = segments_of(scratch, documents);
+  const auto segments = has_segments ? segments_of(scratch, options.segments, q.dim(0))
+                                     : segments_of(scratch, documents);
   check_chosen(kOp, segments, options.chunks);
   const kernels::KeyChunks chunks = key_chunks(options.chunks, options.chunks.chosen);
   const auto shape =
@@ -256,7 +215,7 @@ Tensor causal_attention(Tape& tape, const Tensor& q, const Tensor& k, const Tens
   const bool backward_follows =
       tape.requires_grad(q) || tape.requires_grad(k) || tape.requires_grad(v);
   Tensor lse = backward_follows ? tape.empty({q.dim(0), q.dim(1)}, q.dtype()) : Tensor();
-  tape.run(causal_attention_info(), cost_of(shape, pairs, 1, {q, k, v, o}), [&] {
+  tape.run(causal_attention_info(), cost_of_pairs(shape, pairs, 1, {q, k, v, o}), [&] {
     dispatch_float(q.dtype(), [&]<class T>() {
       const auto turn =
           rope_of<T>(q, rope.layout, rope.first, rope.positions, rope.table.cos, rope.table.sin);
@@ -268,28 +227,33 @@ Tensor causal_attention(Tape& tape, const Tensor& q, const Tensor& k, const Tens
   });
   tape.record(
       causal_attention_info(), {q, k, v}, {&o},
-      {q, k, v, o, lse, rope.positions, rope.table.cos, rope.table.sin, options.chunks.chosen},
+      {q, k, v, o, lse, rope.positions, rope.table.cos, rope.table.sin, options.chunks.chosen,
+       options.segments},
       [shape, chunks, pairs, documents, layout = rope.layout, first = rope.first](Backward& b) {
         const Tensor grad_o = b.grad(0);
         GradTarget grad_q = wanted_target(b, 0);
         GradTarget grad_k = wanted_target(b, 1);
         GradTarget grad_v = wanted_target(b, 2);
         ArenaScope backward_scratch(thread_arena());
-        const auto backward_segments = segments_of(backward_scratch, documents);
+        const auto backward_segments =
+            b.saved(9).defined() ? segments_of(backward_scratch, b.saved(9), b.saved(0).dim(0))
+                                 : segments_of(backward_scratch, documents);
         kernels::AttentionShape of_closure = shape;
         if (chunks.chunk > 0) of_closure.chunks = &chunks;
         // Two products for each of the forward's: the scores, computed again, are no useful work.
-        b.run(cost_of(shape, pairs, 2, {grad_o, grad_q.tensor, grad_k.tensor, grad_v.tensor}), [&] {
-          dispatch_float(grad_o.dtype(), [&]<class T>() {
-            const auto turn =
-                rope_of<T>(b.saved(0), layout, first, b.saved(5), b.saved(6), b.saved(7));
-            kernels::causal_attention_backward<T>(
-                of_closure, backward_segments,
-                {b.saved(0).data<T>(), b.saved(1).data<T>(), b.saved(2).data<T>(),
-                 b.saved(3).data<T>(), b.saved(4).data<T>(), grad_o.data<T>(), gradient<T>(grad_q),
-                 gradient<T>(grad_k), gradient<T>(grad_v), turn ? &*turn : nullptr});
-          });
-        });
+        b.run(cost_of_pairs(shape, pairs, 2, {grad_o, grad_q.tensor, grad_k.tensor, grad_v.tensor}),
+              [&] {
+                dispatch_float(grad_o.dtype(), [&]<class T>() {
+                  const auto turn =
+                      rope_of<T>(b.saved(0), layout, first, b.saved(5), b.saved(6), b.saved(7));
+                  kernels::causal_attention_backward<T>(
+                      of_closure, backward_segments,
+                      {b.saved(0).data<T>(), b.saved(1).data<T>(), b.saved(2).data<T>(),
+                       b.saved(3).data<T>(), b.saved(4).data<T>(), grad_o.data<T>(),
+                       gradient<T>(grad_q), gradient<T>(grad_k), gradient<T>(grad_v),
+                       turn ? &*turn : nullptr});
+                });
+              });
       });
   return o;
 }
@@ -301,9 +265,7 @@ namespace {
 Tensor attend_cache(Tape& tape, const Tensor& q, const Tensor& k, const Tensor& v, int64_t V,
                     int64_t value_stride, const CachedAttentionOptions& options) {
   constexpr std::string_view kCached = "cached_attention";
-  SLUICE_CHECK(ShapeError, q.dim(0) <= options.length && options.length <= k.dim(0),
-               "{}: {} queries and a cache of {} rows cannot have {} filled", kCached, q.dim(0),
-               k.dim(0), options.length);
+  check_cache_length(kCached, q, k, options.length);
   check_reach(kCached, q, k, {options.window, options.windows, options.chunks});
   const NoGrad no_grad(tape);
   const kernels::KeyChunks chunks = key_chunks(options.chunks, options.chunks.chosen);
@@ -312,8 +274,8 @@ Tensor attend_cache(Tape& tape, const Tensor& q, const Tensor& k, const Tensor& 
   const std::span<const kernels::AttentionSegment> segments(&segment, q.dim(0) > 0 ? 1 : 0);
   check_chosen(kCached, segments, options.chunks);
   Tensor o = tape.empty({q.dim(0), q.dim(1), V}, q.dtype());
-  tape.run(causal_attention_info(), cost_of(shape, allowed_pairs(shape, segments), 1, {q, k, v, o}),
-           [&] {
+  tape.run(causal_attention_info(),
+           cost_of_pairs(shape, allowed_pairs(shape, segments), 1, {q, k, v, o}), [&] {
              dispatch_float(q.dtype(), [&]<class T>() {
                kernels::causal_attention<T>(shape, segments,
                                             {q.data<T>(), k.data<T>(), v.data<T>(), o.data<T>(),

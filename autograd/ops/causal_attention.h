@@ -37,6 +37,9 @@ struct CausalAttentionOptions {
   /// [K]: a window for each key head, instead of `window`; empty for none. Lives as the offsets do.
   std::span<const int64_t> windows = {};
   AttentionChunks chunks = {};
+  /// [S + 1] i32: segments instead of documents, for rows that a pass has gathered; kept for the
+  /// backward. `document_offsets` are then not read.
+  Tensor segments = {};
 };
 
 /// o[n, h] = sum_j softmax_j(scale q[n, h] . k[j, h / (H / K)]) v[j, ...] over allowed j <= n: those

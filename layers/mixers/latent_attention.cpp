@@ -1,9 +1,11 @@
 #include "layers/mixers/latent_attention.h"
 
+#include <array>
 #include <cmath>
 #include <vector>
 
 #include "autograd/ops/causal_attention.h"
+#include "autograd/ops/dispatch_combine.h"
 #include "autograd/ops/matmul.h"
 #include "autograd/ops/norm.h"
 #include "autograd/ops/reshape.h"
@@ -110,10 +112,7 @@ class LatentAttention final : public Mixer {
         reshape(tape, kv_b_->forward(context, latent.c), {tokens * heads_, nope_ + value_});
     Tensor k = slice_columns(tape, kv, 0, nope_);
     if (rope_ > 0) {
-      // One kR for all heads: its gradient is the sum of theirs.
-      const std::vector<Tensor> copies(static_cast<size_t>(heads_), latent.k_rope);
-      const Tensor each = reshape(tape, concat_columns(tape, copies), {tokens * heads_, rope_});
-      k = concat_columns(tape, std::vector<Tensor>{k, each});
+      k = concat_columns(tape, std::array{k, for_all_heads(context, latent.k_rope)});
     }
     k = reshape(tape, k, {tokens, heads_, nope_ + rope_});
     const Tensor v =
@@ -137,9 +136,8 @@ class LatentAttention final : public Mixer {
     auto& cache = dynamic_cast<LatentCache&>(state);
     const Latent latent = compress(context, x);
     cache.rows.append(
-        rope_ == 0
-            ? latent.c
-            : concat_columns(tape, std::vector<Tensor>{latent.c, turn(context, latent.k_rope, 1)}));
+        rope_ == 0 ? latent.c
+                   : concat_columns(tape, std::array{latent.c, turn(context, latent.k_rope, 1)}));
     const Tensor mixed =
         cached_latent_attention(tape, latent_queries(context, queries(context, x)),
                                 cache.rows.rows(), latent_, {cache.length(), scale_});
@@ -158,6 +156,21 @@ class LatentAttention final : public Mixer {
     const Tensor c = rope_ == 0 ? both : slice_columns(tape, both, 0, latent_);
     return {rms_norm(tape, c, tape.use(*kv_a_norm_), norm_eps_),
             rope_ == 0 ? Tensor() : slice_columns(tape, both, latent_, latent_ + rope_)};
+  }
+
+  /// k_rope [N, dr], once for each head: [N H, dr]. Its gradient is the sum of theirs, in order.
+  [[nodiscard]] Tensor for_all_heads(const ForwardContext& context, const Tensor& k_rope) const {
+    Tape& tape = context.tape;
+    const int64_t tokens = k_rope.dim(0);
+    Tensor token_of_row = Tensor::empty(tape.pool(), {tokens * heads_}, DType::i32);
+    Tensor row_of_slot = Tensor::empty(tape.pool(), {tokens, heads_}, DType::i32);
+    if (token_of_row.has_memory()) {
+      for (int64_t row = 0; row < tokens * heads_; ++row) {
+        token_of_row.data<int32_t>()[row] = static_cast<int32_t>(row / heads_);
+        row_of_slot.data<int32_t>()[row] = static_cast<int32_t>(row);
+      }
+    }
+    return dispatch(tape, k_rope, {{}, token_of_row, {}, row_of_slot});
   }
 
   /// [N, H, dn + dr], not rotated.
