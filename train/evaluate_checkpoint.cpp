@@ -40,11 +40,19 @@ void check_has_experts(const TrainedModel& trained, std::string_view flag) {
                "{}: the model has no expert layer, so nothing is routed", flag);
 }
 
+void check_sees_all_tokens(const TrainedModel& trained, std::string_view flag) {
+  const std::string partial = layers_of_some_tokens(trained.recipe.model);
+  SLUICE_CHECK(ConfigError, partial.empty(),
+               "{}: given, but {}: a trace holds the routes of all tokens in every layer", flag,
+               partial);
+}
+
 std::unique_ptr<TraceWriter> make_recorder(const TrainedModel& trained, const Dataset& data,
                                            const EvaluationOptions& options,
                                            const EvaluationTraces& traces) {
   if (traces.record.empty()) return nullptr;
   check_has_experts(trained, "--trace");
+  check_sees_all_tokens(trained, "--trace");
   check_new_file("--trace", traces.record);
   TraceMeta meta{.kind = TraceKind::held_out,
                  .step = trained.meta.step,
@@ -61,6 +69,7 @@ std::unique_ptr<TraceReplay> make_replay(const TrainedModel& trained,
                                          const EvaluationTraces& traces) {
   if (traces.replay.empty()) return nullptr;
   check_has_experts(trained, "--replay");
+  check_sees_all_tokens(trained, "--replay");
   SLUICE_CHECK(ConfigError, std::filesystem::exists(traces.replay), "--replay: {}: no such file",
                traces.replay);
   const ReplayOptions options{.recorded_weights = traces.replay_recorded_weights};

@@ -20,6 +20,16 @@
 #include "train/yaml_writer.h"
 
 namespace sluice {
+std::string layers_of_some_tokens(const ModelConfig& model) {
+  if (!model.depth.type.empty()) {
+    return fmt::format("the groups of model.depth ({}) see some tokens only", model.depth.type);
+  }
+  if (model.multi_token_prediction != nullptr) {
+    return "the layers of model.multi_token_prediction see some tokens only";
+  }
+  return {};
+}
+
 namespace {
 
 /// What may differ between a run and its resumption: none of it changes what a step computes.
@@ -73,6 +83,13 @@ std::string check_router(const std::vector<Tagged>& methods, const BalancerSetup
 
 /// Before a run gets to the first step that it records.
 std::string check_trace(const Recipe& recipe) {
+  if (recipe.train.trace == nullptr && recipe.train.replay == nullptr) return {};
+  const std::string partial = layers_of_some_tokens(recipe.model);
+  if (!partial.empty()) {
+    return fmt::format(
+        "train.{}: given, but {}: a trace holds the routes of all tokens in every layer",
+        recipe.train.trace != nullptr ? "trace" : "replay", partial);
+  }
   const auto* trace = dynamic_cast<const TraceConfig*>(recipe.train.trace.get());
   if (trace == nullptr) return {};
   const int64_t layers = std::ssize(recipe.model.routed_layers());
@@ -96,7 +113,9 @@ std::string check_balance(const Recipe& recipe) {
            "go without";
   }
   try {
-    for (const SublayerSpec& sublayer : recipe.model.sublayers()) {
+    std::vector<SublayerSpec> sublayers = recipe.model.sublayers();
+    sublayers.push_back({.key = "depth", .config = recipe.model.depth.config.get()});
+    for (const SublayerSpec& sublayer : sublayers) {
       const RoutingConfig* routing = sublayer.routing();
       if (routing == nullptr) continue;
       const BalancerSetup setup{

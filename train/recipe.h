@@ -86,6 +86,9 @@ struct Recipe final : Configurable {
 
 /// Reads and checks a recipe whole. Throws ConfigError with one line per problem.
 [[nodiscard]] Recipe load_recipe(const RecipeSource& source);
+/// Why some routed layers of the model do not see every token: one clause, or "".
+[[nodiscard]] std::string layers_of_some_tokens(const ModelConfig& model);
+
 /// Reads the text of a resolved recipe (of a run folder, of a checkpoint). `label` stands in
 /// messages.
 [[nodiscard]] Recipe parse_recipe(std::string_view text, const std::string& label);

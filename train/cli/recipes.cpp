@@ -14,6 +14,8 @@
 #include "autograd/support/error.h"
 #include "autograd/support/registry.h"
 #include "balance/make.h"
+#include "layers/depth.h"
+#include "layers/experts.h"
 #include "layers/router.h"
 #include "train/cli/command.h"
 #include "train/compare/comparison.h"
@@ -66,8 +68,24 @@ Listing method_listing(std::string title, std::span<const Choice> choices) {
   return listing;
 }
 
+/// Kinds of layers, by their letter in a pattern where they have one.
+Listing layer_listing() {
+  Listing listing{"layers, by their letter of model.pattern, or {type: ...} in model.variants", {}};
+  const auto add = [&](const auto& entry) {
+    const std::string letter = entry.symbol == kNoSymbol ? "" : fmt::format("{} ", entry.symbol);
+    listing.lines.emplace_back(letter + std::string(entry.name), entry.doc);
+  };
+  for (const MixerEntry* entry : mixer_table()) add(*entry);
+  for (const FeedForwardEntry* entry : feed_forward_table()) add(*entry);
+  return listing;
+}
+
 int list_recipes() {
   std::vector<Listing> listings = recipe_listings();
+  listings.push_back(layer_listing());
+  listings.push_back(
+      method_listing("groups [...] of a pattern, model.depth: {type: ...}", depth_choices()));
+  listings.push_back(method_listing("experts, model.experts.form: {type: ...}", experts_choices()));
   listings.push_back(method_listing("balancing methods, balance: {type: ...}", balance_choices()));
   listings.push_back(
       method_listing("routers, model.experts.router: {type: ...}", router_choices()));
