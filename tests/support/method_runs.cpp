@@ -2,8 +2,11 @@
 
 #include <fmt/format.h>
 
+#include <map>
+
 #include "balance/make.h"
 #include "layers/router.h"
+#include "layers/sublayer.h"
 
 namespace sluice::testing {
 namespace {
@@ -13,6 +16,16 @@ std::string changes_of(const std::string& router, int64_t top_k, const std::stri
       "model: {{experts: {{top_k: {}, router: {}}}}}\nbalance: {}\n"
       "train: {{micro_batch: 64 tokens}}\n",
       top_k, router, balance);
+}
+
+/// Settings of mixers whose defaults are too large for the tiny model, as its section.
+std::string small_section(const std::string& mixer) {
+  static const std::map<std::string, std::string> sections = {
+      {"mamba1", "mamba1: {state_size: 4}"},
+      {"mamba2", "mamba2: {head_dim: 8, state_size: 4, chunk_size: 8}"},
+  };
+  const auto at = sections.find(mixer);
+  return at == sections.end() ? "" : ", " + at->second;
 }
 
 }  // namespace
@@ -42,6 +55,14 @@ std::vector<MethodInARun> methods_in_runs() {
   result.push_back({"balance_loss_free_bias_multiplicative",
                     changes_of("{type: null_experts}", 2,
                                "{type: loss_free_bias, form: multiplicative, recentre: true}")});
+  for (const MixerEntry* mixer : mixer_table()) {
+    if (mixer->symbol == kNoSymbol) continue;
+    const std::string name(mixer->name);
+    result.push_back({"mixer_" + name, fmt::format("model: {{pattern: \"{}EAE\"{}}}\n"
+                                                   "balance: {{type: loss_free_bias}}\n"
+                                                   "train: {{micro_batch: 64 tokens}}\n",
+                                                   mixer->symbol, small_section(name))});
+  }
   result.push_back(
       {"router_thor_average", changes_of("{type: thor, evaluation: average}", 1, "{type: none}")});
   return result;
