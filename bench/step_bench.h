@@ -5,14 +5,13 @@
 
 #include <fmt/format.h>
 
-#include <map>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "bench/figures.h"
 #include "bench/gemm_libraries.h"
 #include "bench/run_benchmarks.h"
-#include "bench/statistics.h"
 #include "train/environment.h"
 #include "train/plan.h"
 #include "train/run.h"
@@ -111,18 +110,6 @@ class StepWithMachine {
   GemmRates gemm_;
   double triad_ = 0.0;
   bool measured_ = false;
-};
-
-/// Named values of several rounds; their medians become a benchmark's counters.
-class Figures {
- public:
-  void add(const std::string& name, double value) { values_[name].push_back(value); }
-  void report(benchmark::State& state) const {
-    for (const auto& [name, values] : values_) state.counters[name] = median(values);
-  }
-
- private:
-  std::map<std::string, std::vector<double>> values_;
 };
 
 }  // namespace sluice::bench

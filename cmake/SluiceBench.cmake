@@ -1,6 +1,7 @@
 # Every bench/**/bench_x.cpp is one program in <build>/bench; the target `sluice_bench` builds them all. What trains
-# (whole steps, and what compares layers) links the whole; the others stop at the ops, so that a kernel is measured
-# without building the rest. bench/tools/x.cpp are the programs that scripts/bench and scripts/bench-compare call.
+# (whole steps, and what compares layers) links the whole, what runs models alone the layers; the others stop at the ops,
+# so that a kernel is measured without building the rest. bench/tools/x.cpp are the programs that scripts/bench and
+# scripts/bench-compare call.
 file(GLOB_RECURSE bench_sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/bench/bench_*.cpp")
 file(GLOB bench_tools CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/bench/tools/*.cpp")
 file(GLOB_RECURSE bench_helpers CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/bench/*.cpp")
@@ -28,6 +29,8 @@ endfunction()
 foreach(source IN LISTS bench_sources)
   if(source MATCHES "/bench_(sizes|scaling|balancing|checkpoint_stall|decode|dense_to_sparse|optimizer|recompute|uneven_load)\\.cpp$")
     sluice_bench_program("${source}" sluice_train)
+  elseif(source MATCHES "/bench_(decoding|sequence_length)\\.cpp$")
+    sluice_bench_program("${source}" sluice_layers)
   else()
     sluice_bench_program("${source}" sluice_ops)
   endif()
