@@ -14,11 +14,17 @@ namespace {
 using kernels::UnaryFunction;
 
 constexpr std::pair<UnaryFunction, const char*> kFunctions[] = {
-    {UnaryFunction::exp, "exp"},         {UnaryFunction::log, "log"},
-    {UnaryFunction::sqrt, "sqrt"},       {UnaryFunction::square, "square"},
-    {UnaryFunction::sigmoid, "sigmoid"}, {UnaryFunction::tanh, "tanh"},
-    {UnaryFunction::erf, "erf"},         {UnaryFunction::softplus, "softplus"},
-    {UnaryFunction::silu, "silu"},       {UnaryFunction::relu_squared, "relu_squared"}};
+    {UnaryFunction::exp, "exp"},
+    {UnaryFunction::log, "log"},
+    {UnaryFunction::sqrt, "sqrt"},
+    {UnaryFunction::square, "square"},
+    {UnaryFunction::sigmoid, "sigmoid"},
+    {UnaryFunction::tanh, "tanh"},
+    {UnaryFunction::erf, "erf"},
+    {UnaryFunction::softplus, "softplus"},
+    {UnaryFunction::silu, "silu"},
+    {UnaryFunction::relu, "relu"},
+    {UnaryFunction::relu_squared, "relu_squared"}};
 
 struct Problem {
   explicit Problem(const RowsShape& shape)

@@ -43,16 +43,14 @@ struct Problem {
 void add(const RowsShape& shape) {
   const auto p = std::make_shared<Problem>(shape);
   const double pass = 4.0 * static_cast<double>(p->rows * p->D);
-  const std::string forward = fmt::format("layer_norm/forward/{}", shape.name);
-  const std::string backward = fmt::format("layer_norm/backward/{}", shape.name);
-  add_bytes_benchmark(forward, 2 * pass, [p] { kernels::layer_norm(p->rows, p->D, p->forward()); });
-  add_reference_benchmark(forward, 2 * pass,
-                          [p] { kernels::reference::layer_norm(p->rows, p->D, p->forward()); });
-  add_bytes_benchmark(backward, 3 * pass,
-                      [p] { kernels::layer_norm_backward(p->rows, p->D, p->backward()); });
-  add_reference_benchmark(backward, 3 * pass, [p] {
-    kernels::reference::layer_norm_backward(p->rows, p->D, p->backward());
-  });
+  add_bytes_benchmark(
+      fmt::format("layer_norm/forward/{}", shape.name), 2 * pass,
+      [p] { kernels::layer_norm(p->rows, p->D, p->forward()); },
+      [p] { kernels::reference::layer_norm(p->rows, p->D, p->forward()); });
+  add_bytes_benchmark(
+      fmt::format("layer_norm/backward/{}", shape.name), 3 * pass,
+      [p] { kernels::layer_norm_backward(p->rows, p->D, p->backward()); },
+      [p] { kernels::reference::layer_norm_backward(p->rows, p->D, p->backward()); });
 }
 
 }  // namespace

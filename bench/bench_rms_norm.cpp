@@ -38,16 +38,14 @@ struct Problem {
 void add(const RowsShape& shape) {
   const auto p = std::make_shared<Problem>(shape);
   const double pass = 4.0 * static_cast<double>(p->rows * p->D);
-  const std::string forward = fmt::format("rms_norm/forward/{}", shape.name);
-  const std::string backward = fmt::format("rms_norm/backward/{}", shape.name);
-  add_bytes_benchmark(forward, 2 * pass, [p] { kernels::rms_norm(p->rows, p->D, p->forward()); });
-  add_reference_benchmark(forward, 2 * pass,
-                          [p] { kernels::reference::rms_norm(p->rows, p->D, p->forward()); });
-  add_bytes_benchmark(backward, 3 * pass,
-                      [p] { kernels::rms_norm_backward(p->rows, p->D, p->backward()); });
-  add_reference_benchmark(backward, 3 * pass, [p] {
-    kernels::reference::rms_norm_backward(p->rows, p->D, p->backward());
-  });
+  add_bytes_benchmark(
+      fmt::format("rms_norm/forward/{}", shape.name), 2 * pass,
+      [p] { kernels::rms_norm(p->rows, p->D, p->forward()); },
+      [p] { kernels::reference::rms_norm(p->rows, p->D, p->forward()); });
+  add_bytes_benchmark(
+      fmt::format("rms_norm/backward/{}", shape.name), 3 * pass,
+      [p] { kernels::rms_norm_backward(p->rows, p->D, p->backward()); },
+      [p] { kernels::reference::rms_norm_backward(p->rows, p->D, p->backward()); });
 }
 
 }  // namespace

@@ -56,43 +56,47 @@ std::string experts_of(int64_t count) { return fmt::format("model.experts.num_ex
 
 std::string tokens_of(int64_t count) { return fmt::format("train.global_batch={} tokens", count); }
 
-void measure_experts(benchmark::State& state, int64_t experts) {
-  Compared& models = compared(experts_of(kFewestExperts), experts_of(experts));
+/// Steps of both in turns: add(base, point, figures) after each.
+template <class Add>
+void measure_compared(benchmark::State& state, Compared& models, Add&& add) {
   StepWithMachine step;
   Figures figures;
   for (auto _ : state) {
     const StepSample base = step(models.base);
     const StepSample point = step(models.point);
     state.SetIterationTime(point.seconds);
-    const double seconds = point.forward_backward();
-    figures.add("forward_backward_ms", 1e3 * seconds);
-    figures.add("forward_backward_over_8", seconds / base.forward_backward());
-    figures.add("step_over_8", point.seconds / base.seconds);
-    const double floor = roofline(point, models.point.plan(), 1.0);
-    figures.add("roofline_ms", 1e3 * floor);
-    figures.add("over_roofline", seconds / floor);
-    figures.add("over_roofline_two_reads", seconds / roofline(point, models.point.plan(), 2.0));
-    figures.add("optimizer_share", point.optimizer_seconds / point.seconds);
-    figures.add("routing_share", point.routing_seconds / point.seconds);
+    add(base, point, figures);
   }
   figures.report(state);
 }
 
+void measure_experts(benchmark::State& state, int64_t experts) {
+  Compared& models = compared(experts_of(kFewestExperts), experts_of(experts));
+  measure_compared(
+      state, models, [&](const StepSample& base, const StepSample& point, Figures& figures) {
+        const double seconds = point.forward_backward();
+        figures.add("forward_backward_ms", 1e3 * seconds);
+        figures.add("forward_backward_over_8", seconds / base.forward_backward());
+        figures.add("step_over_8", point.seconds / base.seconds);
+        const double floor = roofline(point, models.point.plan(), 1.0);
+        figures.add("roofline_ms", 1e3 * floor);
+        figures.add("over_roofline", seconds / floor);
+        figures.add("over_roofline_two_reads", seconds / roofline(point, models.point.plan(), 2.0));
+        figures.add("optimizer_share", point.optimizer_seconds / point.seconds);
+        figures.add("routing_share", point.routing_seconds / point.seconds);
+      });
+}
+
 void measure_tokens(benchmark::State& state, int64_t tokens) {
   Compared& models = compared(tokens_of(kTokens), tokens_of(tokens));
-  StepWithMachine step;
-  Figures figures;
-  for (auto _ : state) {
-    const StepSample base = step(models.base);
-    const StepSample point = step(models.point);
-    state.SetIterationTime(point.seconds);
-    const double rate = point.tokens / point.seconds;
-    figures.add("tokens/s", rate);
-    figures.add("tokens/s_over_4096", rate / (base.tokens / base.seconds));
-    figures.add("of_peak", point.of_peak());
-    figures.add("optimizer_share", point.optimizer_seconds / point.seconds);
-  }
-  figures.report(state);
+  measure_compared(state, models,
+                   [](const StepSample& base, const StepSample& point, Figures& figures) {
+                     const double rate = point.tokens / point.seconds;
+                     figures.add("tokens/s", rate);
+                     figures.add("tokens/s_over_4096", rate / (base.tokens / base.seconds));
+                     figures.add("of_peak", point.of_peak());
+                     figures.add("optimizer_share", point.optimizer_seconds / point.seconds);
+                   });
 }
 
 RecipeBench& model_of(const std::string& recipe) {

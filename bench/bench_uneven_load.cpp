@@ -10,7 +10,7 @@
 #include "autograd/ops/reduce.h"
 #include "bench/random_floats.h"
 #include "bench/training.h"
-#include "layers/experts.h"
+#include "layers/experts/swiglu.h"
 
 namespace sluice::bench {
 namespace {
@@ -55,7 +55,7 @@ std::vector<int32_t> experts_of_tokens(const LayerShape& shape, Load load) {
 class Layer {
  public:
   explicit Layer(const LayerShape& shape)
-      : experts_(Builder(pool_, DType::f32, 1, init_, 1), shape.E, shape.D, shape.F),
+      : experts_(Builder(pool_, DType::f32, 1, init_, 1), {shape.E, shape.D, shape.F}),
         x_(Tensor::of<float>(pool_, {shape.N, shape.D}, random_floats(shape.N * shape.D, 1))),
         weights_(Tensor::of<float>(pool_, {shape.N, 1}, std::vector<float>(shape.N, 0.5F))),
         grad_(Tensor::of<float>(pool_, {shape.N, shape.D}, random_floats(shape.N * shape.D, 2))) {}

@@ -38,8 +38,8 @@ void gemm_dnnl(kernels::GemmSize size, kernels::GemmOperand<float> a, kernels::G
   }
   const OpenMpThreads threads(omp_in_parallel() != 0 ? 1 : num_threads());
   const dnnl_status_t status =
-      dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', M, N, K, c.alpha, a.data,
-                 a.stride, b.data, b.stride, c.beta, c.data, c.stride);
+      dnnl_sgemm(a.transposed ? 'T' : 'N', b.transposed ? 'T' : 'N', M, N, K, c.alpha,
+                 a.data.plain(), a.stride, b.data.plain(), b.stride, c.beta, c.data, c.stride);
   SLUICE_INTERNAL_CHECK(status == dnnl_success, "dnnl_sgemm of {} x {} x {} ended with status {}",
                         M, N, K, static_cast<int>(status));
 }

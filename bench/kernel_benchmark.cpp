@@ -166,6 +166,12 @@ void add_reference_benchmark(const std::string& name, double bytes,
   add_bytes_benchmark(name + "/reference", bytes, {1}, body);
 }
 
+void add_bytes_benchmark(const std::string& name, double bytes, const std::function<void()>& body,
+                         const std::function<void()>& reference) {
+  add_bytes_benchmark(name, bytes, body);
+  add_reference_benchmark(name, bytes, reference);
+}
+
 void add_turns_benchmark(const std::string& name, const std::vector<int>& thread_counts,
                          const std::function<void()>& body, const OtherWay& other) {
   const auto seconds_of_call = [](const std::function<void()>& call) {

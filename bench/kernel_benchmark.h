@@ -37,6 +37,9 @@ void add_bytes_benchmark(const std::string& name, double bytes, const std::funct
 /// A kernel's reference, which knows no threads.
 void add_reference_benchmark(const std::string& name, double bytes,
                              const std::function<void()>& body);
+/// A kernel on one thread and on every processor, and its reference.
+void add_bytes_benchmark(const std::string& name, double bytes, const std::function<void()>& body,
+                         const std::function<void()>& reference);
 
 /// `body` and `other`, which do the same work, in turns on each of `thread_counts`: the time is
 /// body's, the counter over_<other> the ratio of the two medians (below 1: body is faster).

@@ -72,6 +72,21 @@ inline constexpr AttentionBenchShape kAttention[] = {{"attention_packed_128", 16
                                                      {"attention_512_wide", 4, 512, 8, 4, 64},
                                                      {"attention_2k", 1, 2048, 8, 4, 64}};
 
+/// `documents` of `tokens` tokens; H heads of width P, B and C of G groups, N state size.
+struct SsdBenchShape {
+  const char* name;
+  int64_t documents;
+  int64_t tokens;
+  int64_t H;
+  int64_t P;
+  int64_t G;
+  int64_t N;
+};
+
+inline constexpr SsdBenchShape kSsd[] = {{"ssd_512", 8, 512, 8, 64, 1, 64},
+                                         {"ssd_512_wide_state", 8, 512, 8, 64, 1, 128},
+                                         {"ssd_4k", 1, 4096, 8, 64, 1, 128}};
+
 /// Memories of gated delta rule and linear attention: the same tokens in documents of every length.
 struct MemoryBenchShape {
   const char* name;

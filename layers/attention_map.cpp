@@ -56,8 +56,12 @@ Tensor attend_rows(const ForwardContext& context, const AttentionMap& map, const
     const Tensor values = as_values(tape, part, map.k.dim(1), width);
     Tensor mixed = keys == tokens
                        ? causal_attention(tape, map.q, map.k, values,
-                                          {context.layout.document_offsets, map.scale, map.window})
-                       : cached_attention(tape, map.q, map.k, values, keys, map.scale, map.window);
+                                          {.document_offsets = context.layout.document_offsets,
+                                           .scale = map.scale,
+                                           .window = map.window,
+                                           .windows = map.windows})
+                       : cached_attention(tape, map.q, map.k, values,
+                                          {keys, map.scale, map.window, map.windows});
     mixed = reshape(tape, mixed, {tokens, heads * width});
     if (heads > 1) {
       mixed = matmul(tape, mixed, mean_of_heads(tape, heads, width, mixed.dtype()));

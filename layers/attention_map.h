@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 
 #include "layers/block_state.h"
 
@@ -19,6 +20,8 @@ struct AttentionMap {
   Tensor k;
   double scale = 1.0;
   std::optional<int64_t> window = {};  // tokens a token sees, itself included; none: all before it
+  /// [K]: a window for each key head instead; empty for none. The layer owns them.
+  std::span<const int64_t> windows = {};
 };
 
 /// An attention layer, seen by the layers behind it.

@@ -43,11 +43,17 @@ struct ForwardContext {
   /// When decoding: what this layer kept of the sequence's earlier tokens, to be brought up to date
   /// by the pass; null in passes over whole documents and for layers that keep nothing.
   FeedForwardState* memory = nullptr;
+  /// What is added to the numbers of routed layers: another for every pass through a group that is
+  /// applied several times (depth.h).
+  int64_t routed_shift = 0;
 
   /// The same pass on another tape (recomputation).
-  [[nodiscard]] ForwardContext on(Tape& other) const {
-    return {other,    layout,       routing,          training,  recompute, seed,
-            progress, valid_tokens, global_sequences, token_ids, attention, memory};
+  [[nodiscard]] ForwardContext on(Tape& other) const { return with(other, layout, token_ids); }
+  /// The same pass over other tokens. Layout and ids must live as long as the pass, a backward
+  /// included.
+  [[nodiscard]] ForwardContext over(const SequenceLayout& other,
+                                    std::span<const int32_t> ids) const {
+    return with(tape, other, ids);
   }
   /// The same pass with the ids of its tokens, [N] i32.
   [[nodiscard]] ForwardContext with_tokens(const Tensor& tokens) const {
@@ -58,6 +64,13 @@ struct ForwardContext {
   /// Key of a layer's random numbers; the sample is the sequence's global number.
   [[nodiscard]] RandomKey random_key(RandomPurpose purpose, int64_t layer) const {
     return {seed, purpose, static_cast<uint32_t>(layer), static_cast<uint64_t>(progress.step)};
+  }
+
+ private:
+  [[nodiscard]] ForwardContext with(Tape& tape_, const SequenceLayout& layout_,
+                                    std::span<const int32_t> ids) const {
+    return {tape_,        layout_,          routing, training,  recompute, seed,        progress,
+            valid_tokens, global_sequences, ids,     attention, memory,    routed_shift};
   }
 };
 

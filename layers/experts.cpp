@@ -1,28 +1,51 @@
 #include "layers/experts.h"
 
 namespace sluice {
+namespace {
 
-SwigluExperts::SwigluExperts(const Builder& b, int64_t num_experts, int64_t hidden_size,
-                             int64_t intermediate_size)
-    : w_gate_(parameter(b, "w_gate", {num_experts, intermediate_size, hidden_size},
-                        ParameterKind::matrix, {}, Stack::routed_experts)),
-      w_up_(parameter(b, "w_up", {num_experts, intermediate_size, hidden_size},
-                      ParameterKind::matrix, {}, Stack::routed_experts)),
-      w_down_(parameter(b, "w_down", {num_experts, hidden_size, intermediate_size},
-                        ParameterKind::matrix, Init::residual(), Stack::routed_experts)) {}
+#define SLUICE_EXPERTS(name) &name##_form,
+constexpr const ExpertsEntry* kExperts[] = {
+#include "layers/experts.def"
+};
+#undef SLUICE_EXPERTS
 
-ExpertWeightTensors SwigluExperts::matrices(Tape& tape) const {
-  return {tape.use(w_gate_), tape.use(w_up_), tape.use(w_down_)};
+}  // namespace
+
+Tensor RowExperts::forward(const ForwardContext& context, const Tensor& x, const Tensor& weights,
+                           const DispatchPlan& plan) const {
+  Tape& tape = context.tape;
+  const Tensor in = dispatch(tape, before(context, x), plan);
+  return after(context, combine(tape, rows(context, in, plan.offsets), weights, plan));
 }
 
-Tensor SwigluExperts::forward(const ForwardContext& context, const Tensor& x, const Tensor& weights,
-                              const DispatchPlan& plan) const {
-  return swiglu_experts(context.tape, x, matrices(context.tape), weights, plan);
+Tensor RowExperts::forward(const ForwardContext& context, const Tensor& x,
+                           const Tensor& offsets) const {
+  return after(context, rows(context, before(context, x), offsets));
 }
 
-Tensor SwigluExperts::forward(const ForwardContext& context, const Tensor& x,
-                              const Tensor& offsets) const {
-  return swiglu_experts(context.tape, x, matrices(context.tape), offsets);
+const Registry<ExpertsEntry>& experts_registry() {
+  static const Registry<ExpertsEntry> registry("experts", kExperts);
+  return registry;
+}
+
+std::span<const Choice> experts_choices() {
+  static const std::vector<Choice> choices = [] {
+    std::vector<Choice> result;
+    for (const ExpertsEntry* entry : kExperts) {
+      result.push_back({entry->name, entry->doc, entry->make_config});
+    }
+    return result;
+  }();
+  return choices;
+}
+
+Tagged default_experts() {
+  return {std::string(swiglu_form.name), std::shared_ptr<Configurable>(swiglu_form.make_config())};
+}
+
+std::unique_ptr<Experts> make_experts(const Builder& b, const ExpertsSetup& setup,
+                                      const Tagged& form) {
+  return experts_registry().at(form.type).make(b, setup, *form.config);
 }
 
 }  // namespace sluice

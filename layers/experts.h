@@ -2,9 +2,13 @@
 // Experts: a function per expert, applied to the tokens that were sent to it.
 
 #include <memory>
+#include <span>
+#include <string_view>
 #include <vector>
 
-#include "autograd/ops/swiglu_experts.h"
+#include "autograd/ops/dispatch_combine.h"
+#include "autograd/support/fields.h"
+#include "autograd/support/registry.h"
 #include "layers/context.h"
 #include "layers/module.h"
 
@@ -26,25 +30,55 @@ class Experts : public Module {
   [[nodiscard]] virtual const Parameter* neuron_weights() const { return nullptr; }
 };
 
-/// One SwiGLU per expert, stacked: "<path>.w_gate" [E, F, D], "<path>.w_up" [E, F, D],
-/// "<path>.w_down" [E, D, F].
-class SwigluExperts final : public Experts {
+/// Experts as y = after(sum over slots of weight * rows(before(x))): what each token is turned into
+/// once, what each expert makes of its rows, what is done once with the sum. `after` is linear and
+/// without bias.
+class RowExperts : public Experts {
  public:
-  SwigluExperts(const Builder& b, int64_t num_experts, int64_t hidden_size,
-                int64_t intermediate_size);
   [[nodiscard]] Tensor forward(const ForwardContext& context, const Tensor& x,
-                               const Tensor& weights, const DispatchPlan& plan) const override;
+                               const Tensor& weights, const DispatchPlan& plan) const final;
   [[nodiscard]] Tensor forward(const ForwardContext& context, const Tensor& x,
-                               const Tensor& offsets) const override;
-  /// w_gate: a neuron is active where SiLU's argument is positive.
-  [[nodiscard]] const Parameter* neuron_weights() const override { return &w_gate_; }
+                               const Tensor& offsets) const final;
 
- private:
-  [[nodiscard]] ExpertWeightTensors matrices(Tape& tape) const;
-
-  Parameter& w_gate_;
-  Parameter& w_up_;
-  Parameter& w_down_;
+ protected:
+  /// x [N, D] -> [N, I]
+  [[nodiscard]] virtual Tensor before(const ForwardContext& /*context*/, const Tensor& x) const {
+    return x;
+  }
+  /// x [R, I] in expert order -> [R, O]
+  [[nodiscard]] virtual Tensor rows(const ForwardContext& context, const Tensor& x,
+                                    const Tensor& offsets) const = 0;
+  /// y [N, O] -> [N, D]
+  [[nodiscard]] virtual Tensor after(const ForwardContext& /*context*/, const Tensor& y) const {
+    return y;
+  }
 };
+
+/// How many experts of which size.
+struct ExpertsSetup {
+  int64_t num_experts;
+  int64_t hidden_size;
+  int64_t intermediate_size;
+};
+
+/// A line of experts.def: what one expert is.
+struct ExpertsEntry {
+  std::string_view name;
+  std::string_view doc;
+  std::unique_ptr<Configurable> (*make_config)();
+  std::unique_ptr<Experts> (*make)(const Builder&, const ExpertsSetup&, const Configurable&);
+};
+
+#define SLUICE_EXPERTS(name) extern const ExpertsEntry name##_form;
+#include "layers/experts.def"
+#undef SLUICE_EXPERTS
+
+[[nodiscard]] const Registry<ExpertsEntry>& experts_registry();
+/// For FieldVisitor::tagged.
+[[nodiscard]] std::span<const Choice> experts_choices();
+/// `experts.form` of a recipe where it names none: swiglu.
+[[nodiscard]] Tagged default_experts();
+[[nodiscard]] std::unique_ptr<Experts> make_experts(const Builder& b, const ExpertsSetup& setup,
+                                                    const Tagged& form);
 
 }  // namespace sluice

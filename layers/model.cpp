@@ -11,6 +11,7 @@
 #include "autograd/ops/linear_cross_entropy.h"
 #include "autograd/ops/matmul.h"
 #include "autograd/support/parallel.h"
+#include "layers/depth.h"
 #include "layers/routed_layer.h"
 
 namespace sluice {
@@ -102,36 +103,98 @@ Model::Model(Pool& pool, const ModelConfig& config, uint64_t seed)
       dropout_(config.dropout) {
   SLUICE_CHECK(ConfigError, vocab_size_ >= 2,
                "model.vocab_size: not known; give a number or a tokenizer");
-  const Builder b(pool, dtype_, seed, config.init, static_cast<int64_t>(pattern_.size()));
+  const Builder b(pool, dtype_, seed, config.init, std::ssize(config.sublayers()));
   embedding_ =
       &child(std::make_unique<Embedding>(b.child("embedding"), vocab_size_, config.hidden_size));
   if (config.learned_positions) {
     positions_ = &parameter(b, "positions", {*config.learned_positions, config.hidden_size},
                             ParameterKind::embedding);
   }
+  ExpertPools pools;
   SublayerPlace place{0, 0};
-  for (const SublayerSpec& spec : config.sublayers()) {
-    auto& sublayer = child(std::make_unique<Sublayer>(
-        b.child(fmt::format("layers.{}", place.index)), config, spec, place));
-    sublayers_.push_back(&sublayer);
-    ++place.index;
-    for (RoutedLayer* routed : sublayer.body().routed_layers()) {
-      SLUICE_INTERNAL_CHECK(routed->layer() == place.routed_layer,
-                            "{}: routed layer {} is number {}", sublayer.path, routed->layer(),
-                            place.routed_layer);
-      ++place.routed_layer;
-      routed_.push_back({routed, &sublayer});
-      if (place.first_router == nullptr) place.first_router = &routed->router();
-    }
-    AttentionSource* attention =
-        sublayer.mixer != nullptr ? sublayer.mixer->attention_source() : nullptr;
-    if (attention != nullptr) place.attention = attention;
-  }
+  place.pools = &pools;
+  add_blocks(b, config, config.sublayers(), place);
+  trunk_blocks_ = blocks_.size();
   final_norm_ =
       &child(std::make_unique<Norm>(b.child("final_norm"), config.norm, config.hidden_size));
   head_ = config.tie_embeddings
               ? &embedding_->weight()
               : &parameter(b, "head", {vocab_size_, config.hidden_size}, ParameterKind::embedding);
+  multi_token_ = config.multi_token();
+  for (int64_t j = 0; multi_token_ != nullptr && j < multi_token_->num_depths; ++j) {
+    const Builder of_depth = b.child(fmt::format("multi_token.{}", j));
+    auto& depth =
+        child(std::make_unique<PredictionDepth>(of_depth, config.norm, config.hidden_size));
+    place.attention = nullptr;
+    const size_t first_block = blocks_.size();
+    add_blocks(of_depth, config, config.prediction_sublayers(), place);
+    predictions_.push_back({&depth, first_block, blocks_.size()});
+  }
+}
+
+void Model::add_blocks(const Builder& b, const ModelConfig& config,
+                       std::span<const SublayerSpec> specs, SublayerPlace& place) {
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const SublayerSpec& spec = specs[i];
+    const bool in_group = spec.group >= 0;
+    const bool begins = i == 0 || specs[i - 1].group != spec.group;
+    const bool ends = i + 1 == specs.size() || specs[i + 1].group != spec.group;
+    if (!in_group) blocks_.push_back({.begin = place.index, .end = place.index});
+    if (in_group && begins) {
+      start_group(b.child(fmt::format("depths.{}", spec.group)), config, place);
+    }
+    add_sublayer(b, config, spec, place);
+    if (in_group && ends) end_group(place);
+  }
+}
+
+void Model::add_routed_layers(SublayerBody& body, SublayerPlace& place) {
+  for (RoutedLayer* routed : body.routed_layers()) {
+    SLUICE_INTERNAL_CHECK(routed->layer() == place.routed_layer,
+                          "routed layer {} says that it is number {}", place.routed_layer,
+                          routed->layer());
+    ++place.routed_layer;
+    routed_.push_back({routed, &body, 0});
+    if (place.first_router == nullptr) place.first_router = &routed->router();
+  }
+}
+
+void Model::add_sublayer(const Builder& b, const ModelConfig& config, const SublayerSpec& spec,
+                         SublayerPlace& place) {
+  auto& sublayer = child(std::make_unique<Sublayer>(b.child(fmt::format("layers.{}", place.index)),
+                                                    config, spec, place));
+  sublayers_.push_back(&sublayer);
+  blocks_.back().end = ++place.index;
+  add_routed_layers(sublayer.body(), place);
+  AttentionSource* attention =
+      sublayer.mixer != nullptr ? sublayer.mixer->attention_source() : nullptr;
+  if (attention != nullptr) place.attention = attention;
+}
+
+void Model::start_group(const Builder& b, const ModelConfig& config, SublayerPlace& place) {
+  const DepthEntry& entry = depth_registry().at(config.depth.type);
+  Depth& depth = child(entry.make(b, config.hidden_size, *config.depth.config, place));
+  add_routed_layers(depth, place);
+  blocks_.push_back({.begin = place.index,
+                     .end = place.index,
+                     .depth = &depth,
+                     .visits = entry.visits(*config.depth.config),
+                     .first_routed = place.routed_layer,
+                     .attention_before = std::exchange(place.attention, nullptr)});
+}
+
+void Model::end_group(SublayerPlace& place) {
+  Block& group = blocks_.back();
+  place.attention = group.attention_before;
+  group.routed_layers = place.routed_layer - group.first_routed;
+  for (int64_t visit = 1; visit < group.visits; ++visit) {
+    for (int64_t i = 0; i < group.routed_layers; ++i) {
+      RoutedPlace again = routed_[static_cast<size_t>(group.first_routed + i)];
+      again.shift = visit * group.routed_layers;
+      routed_.push_back(again);
+    }
+    place.routed_layer += group.routed_layers;
+  }
 }
 
 Model::~Model() = default;
@@ -144,10 +207,7 @@ std::vector<int64_t> Model::experts_per_layer() const {
 }
 
 std::vector<Parameter*> Model::routed_parameters(int64_t layer) const {
-  std::vector<Parameter*> result = routed_[static_cast<size_t>(layer)].sublayer->parameters();
-  std::erase_if(
-      result, [](const Parameter* parameter) { return parameter->stack != Stack::routed_experts; });
-  return result;
+  return routed_[static_cast<size_t>(layer)].owner->routed_parameters();
 }
 
 Tensor Model::maybe_dropout(const ForwardContext& context, const Tensor& x, int64_t stream) const {
@@ -200,22 +260,98 @@ BlockState Model::run_block(const ForwardContext& context, const Sublayer& subla
   return out.restore(outputs);
 }
 
-BlockState Model::forward(const ForwardContext& caller, const Tensor& tokens) const {
-  const ForwardContext context = caller.with_tokens(tokens);
-  BlockState state;
-  state.hidden = embed(context, tokens);
-  for (const Sublayer* sublayer : sublayers_)
-    state = run_block(context, *sublayer, std::move(state));
-  state.hidden = final_norm_->forward(context, state.hidden);
+BlockState Model::walk(std::span<const Block> blocks, const ForwardContext& context,
+                       BlockState state, SublayerPass pass) const {
+  for (const Block& block : blocks) {
+    const auto visit_block = [&](const ForwardContext& inner, BlockState at, int64_t visit) {
+      ForwardContext visiting = inner;
+      visiting.routed_shift = visit * block.routed_layers;
+      for (int64_t i = block.begin; i < block.end; ++i)
+        at = pass(visiting, i, visit, std::move(at));
+      return at;
+    };
+    state = block.depth == nullptr ? visit_block(context, std::move(state), 0)
+                                   : block.depth->forward(context, std::move(state), visit_block);
+  }
   return state;
+}
+
+BlockState Model::run_blocks(std::span<const Block> blocks, const ForwardContext& context,
+                             BlockState state) const {
+  return walk(blocks, context, std::move(state),
+              [&](const ForwardContext& at, int64_t sublayer, int64_t, BlockState before) {
+                return run_block(at, *sublayers_[static_cast<size_t>(sublayer)], std::move(before));
+              });
+}
+
+std::vector<Model::Predicted> Model::predict_further(const ForwardContext& context,
+                                                     const Tensor& tokens,
+                                                     BlockState& trunk) const {
+  std::vector<Predicted> result;
+  Tensor hidden = trunk.hidden;
+  for (size_t j = 0; j < predictions_.size(); ++j) {
+    const Prediction& prediction = predictions_[j];
+    const auto rows =
+        PredictionDepth::rows(j == 0 ? context : result[j - 1].rows->context(context));
+    if (rows->tokens() == 0) break;
+    const Tensor ids = PredictionDepth::shifted(context.tape.pool(), tokens, context.layout,
+                                                rows->layout, static_cast<int64_t>(j) + 1);
+    const ForwardContext inner = rows->context(context).with_tokens(ids);
+    BlockState state;
+    state.losses = trunk.losses;
+    state.hidden =
+        prediction.depth->input(inner, *embedding_, ids, rows->gather(context.tape, hidden));
+    state = run_blocks(std::span(blocks_).subspan(prediction.first_block,
+                                                  prediction.end_block - prediction.first_block),
+                       inner, std::move(state));
+    trunk.losses = state.losses;
+    hidden = state.hidden;
+    result.push_back({prediction.depth->output(inner, hidden), rows});
+  }
+  return result;
+}
+
+Model::Pass Model::pass(const ForwardContext& caller, const Tensor& tokens) const {
+  const ForwardContext context = caller.with_tokens(tokens);
+  Pass result;
+  result.state.hidden = embed(context, tokens);
+  result.state = run_blocks(trunk(), context, std::move(result.state));
+  if (context.training) result.predicted = predict_further(context, tokens, result.state);
+  result.state.hidden = final_norm_->forward(context, result.state.hidden);
+  return result;
+}
+
+BlockState Model::forward(const ForwardContext& context, const Tensor& tokens) const {
+  return pass(context, tokens).state;
+}
+
+Tensor Model::multi_token_loss(const ForwardContext& context, std::span<const Predicted> predicted,
+                               const Tensor& targets) const {
+  Tape& tape = context.tape;
+  const double weight = multi_token_->coefficient.at(context.progress) /
+                        static_cast<double>(multi_token_->num_depths);
+  Tensor total;
+  for (size_t j = 0; j < predicted.size(); ++j) {
+    const Tensor later =
+        PredictionDepth::shifted(tape.pool(), targets, context.layout, predicted[j].rows->layout,
+                                 static_cast<int64_t>(j) + 1);
+    const auto head = linear_cross_entropy(tape, predicted[j].hidden, tape.use(*head_), later,
+                                           {static_cast<double>(context.valid_tokens), 0.0});
+    const Tensor loss = scale(tape, head.loss, weight);
+    total = total.defined() ? add(tape, total, loss) : loss;
+  }
+  return total;
 }
 
 Model::Loss Model::loss(const ForwardContext& context, const Tensor& tokens, const Tensor& targets,
                         const LossOptions& options) const {
   Tape& tape = context.tape;
-  const BlockState state = forward(context, tokens);
+  auto [state, predicted] = pass(context, tokens);
   Loss result;
   const PhaseScope phase(tape, Phase::embedding_and_loss);
+  if (!predicted.empty()) {
+    state.add_loss(tape, {LossKind::multi_token, multi_token_loss(context, predicted, targets)});
+  }
   const auto divisor = static_cast<double>(context.valid_tokens);
   const auto head = linear_cross_entropy(tape, state.hidden, tape.use(*head_), targets,
                                          {divisor, options.head_z_loss});
@@ -264,39 +400,47 @@ void Model::add_expert_losses(const ForwardContext& context, int64_t expert,
 }
 
 void Model::end_step(RoutingSession& session, const Progress& progress) {
-  for (const RoutedPlace& routed : routed_) routed.layer->end_step(session, progress);
+  for (const RoutedPlace& routed : routed_) routed.layer->end_step(session, routed.shift, progress);
 }
 
 DecodeState Model::start_decoding(Pool& pool, int64_t capacity) const {
   DecodeState state;
-  for (const Sublayer* sublayer : sublayers_) {
-    if (sublayer->mixer != nullptr) {
-      state.mixers.push_back(sublayer->mixer->make_state(pool, dtype_, capacity));
-    } else {
-      state.feed_forwards.push_back(sublayer->feed_forward->make_state(pool, dtype_, capacity));
+  for (const Block& block : trunk()) {
+    for (int64_t i = block.begin; i < block.end; ++i) {
+      const Sublayer& sublayer = *sublayers_[static_cast<size_t>(i)];
+      auto& visits = state.sublayers.emplace_back();
+      for (int64_t visit = 0; visit < block.visits; ++visit) {
+        DecodeState::Kept& kept = visits.emplace_back();
+        if (sublayer.mixer != nullptr) {
+          kept.mixer = sublayer.mixer->make_state(pool, dtype_, capacity);
+        } else {
+          kept.feed_forward = sublayer.feed_forward->make_state(pool, dtype_, capacity);
+        }
+      }
     }
   }
   return state;
 }
 
 Tensor Model::decode(const ForwardContext& caller, const Tensor& tokens, DecodeState& state) const {
-  ForwardContext context = caller.with_tokens(tokens);
+  const ForwardContext context = caller.with_tokens(tokens);
   const NoGrad no_grad(context.tape);
   BlockState block;
   block.hidden = embed(context, tokens);
-  size_t mixer = 0;
-  size_t feed_forward = 0;
-  for (const Sublayer* sublayer : sublayers_) {
-    const Tensor x = sublayer->norm->forward(context, block.hidden);
-    Tensor y;
-    if (sublayer->mixer != nullptr) {
-      y = sublayer->mixer->decode(context, x, block, *state.mixers[mixer++]);
-    } else {
-      context.memory = state.feed_forwards[feed_forward++].get();
-      y = sublayer->feed_forward->forward(context, x, block);
-    }
-    block.hidden = add(context.tape, block.hidden, y);
-  }
+  block = walk(trunk(), context, std::move(block),
+               [&](const ForwardContext& outer, int64_t index, int64_t visit, BlockState at) {
+                 const Sublayer& sublayer = *sublayers_[static_cast<size_t>(index)];
+                 DecodeState::Kept& kept =
+                     state.sublayers[static_cast<size_t>(index)][static_cast<size_t>(visit)];
+                 ForwardContext inner = outer;
+                 inner.memory = kept.feed_forward.get();
+                 const Tensor x = sublayer.norm->forward(inner, at.hidden);
+                 const Tensor y = sublayer.mixer != nullptr
+                                      ? sublayer.mixer->decode(inner, x, at, *kept.mixer)
+                                      : sublayer.feed_forward->forward(inner, x, at);
+                 at.hidden = add(inner.tape, at.hidden, y);
+                 return at;
+               });
   state.length += tokens.numel();
   return final_norm_->forward(context, block.hidden);
 }

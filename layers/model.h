@@ -15,6 +15,7 @@
 
 #include "layers/context.h"
 #include "layers/embedding.h"
+#include "layers/multi_token.h"
 #include "layers/norm.h"
 #include "layers/sublayer.h"
 
@@ -37,6 +38,10 @@ struct ModelConfig final : Configurable {
   double dropout = 0.0;
   /// Letters that this recipe adds to those of the tables.
   TaggedMap variants;
+  /// How tokens go through the groups in square brackets (depth.h); no type without such groups.
+  Tagged depth;
+  /// MultiTokenConfig (multi_token.h), or null.
+  std::shared_ptr<Configurable> multi_token_prediction;
   NormConfig norm;
   InitConfig init;
 
@@ -53,6 +58,9 @@ struct ModelConfig final : Configurable {
   [[nodiscard]] std::string expanded_pattern() const;
   /// What each of them stands for. Throws ConfigError.
   [[nodiscard]] std::vector<SublayerSpec> sublayers() const;
+  /// The same of one depth of multi-token prediction; empty without. Throws ConfigError.
+  [[nodiscard]] std::vector<SublayerSpec> prediction_sublayers() const;
+  [[nodiscard]] std::shared_ptr<const MultiTokenConfig> multi_token() const;
   /// How each routed layer of the model routes, in order; empty for a dense model. Throws
   /// ConfigError.
   [[nodiscard]] std::vector<const RoutingConfig*> routed_layers() const;
@@ -61,15 +69,22 @@ struct ModelConfig final : Configurable {
 
  private:
   [[nodiscard]] std::shared_ptr<Configurable> find_section(std::string_view key) const;
+  [[nodiscard]] std::vector<SublayerSpec> sublayers_of(const std::string& expanded) const;
   std::vector<std::pair<std::string, std::shared_ptr<Configurable>>> sections_;
 };
 
 /// What the layers keep of one sequence while it is decoded.
 struct DecodeState {
-  std::vector<std::unique_ptr<MixerState>> mixers;  // key/value caches, recurrent states
-  std::vector<std::unique_ptr<FeedForwardState>> feed_forwards;  // null where nothing is kept
+  /// Of each sublayer, once for every pass through it.
+  struct Kept {
+    std::unique_ptr<MixerState> mixer;               // key/value cache, recurrent state
+    std::unique_ptr<FeedForwardState> feed_forward;  // null where nothing is kept
+  };
+  std::vector<std::vector<Kept>> sublayers;  // [sublayer, visit]
   int64_t length = 0;
 };
+
+class Depth;
 
 class Model : public Module {
  public:
@@ -136,6 +151,55 @@ class Model : public Module {
 
  private:
   struct Sublayer;
+  /// One sublayer, or those of a group of adaptive depth.
+  struct Block {
+    int64_t begin;  // sublayers [begin, end)
+    int64_t end;
+    Depth* depth = nullptr;  // null for a single sublayer
+    int64_t visits = 1;
+    int64_t first_routed = 0;   // number of the first routed layer of its sublayers
+    int64_t routed_layers = 0;  // of its sublayers, in one visit
+    AttentionSource* attention_before = nullptr;
+  };
+  using SublayerPass =
+      FunctionRef<BlockState(const ForwardContext&, int64_t sublayer, int64_t visit, BlockState)>;
+  /// Depth j of multi-token prediction: its surroundings, and blocks_[first_block, end_block).
+  struct Prediction {
+    PredictionDepth* depth;
+    size_t first_block;
+    size_t end_block;
+  };
+  /// What one depth of multi-token prediction makes of a batch.
+  struct Predicted {
+    Tensor hidden;  // [R, D], normalised for the head
+    std::shared_ptr<const TokenSubset> rows;
+  };
+  struct Pass {
+    BlockState state;
+    std::vector<Predicted> predicted;  // by depth; in training only
+  };
+  [[nodiscard]] Pass pass(const ForwardContext& caller, const Tensor& tokens) const;
+  [[nodiscard]] std::vector<Predicted> predict_further(const ForwardContext& context,
+                                                       const Tensor& tokens,
+                                                       BlockState& trunk) const;
+  [[nodiscard]] Tensor multi_token_loss(const ForwardContext& context,
+                                        std::span<const Predicted> predicted,
+                                        const Tensor& targets) const;
+  void add_blocks(const Builder& b, const ModelConfig& config, std::span<const SublayerSpec> specs,
+                  SublayerPlace& place);
+  void add_routed_layers(SublayerBody& body, SublayerPlace& place);
+  void add_sublayer(const Builder& b, const ModelConfig& config, const SublayerSpec& spec,
+                    SublayerPlace& place);
+  void start_group(const Builder& b, const ModelConfig& config, SublayerPlace& place);
+  void end_group(SublayerPlace& place);
+  /// `state` through `blocks`, each sublayer by `pass`.
+  [[nodiscard]] BlockState walk(std::span<const Block> blocks, const ForwardContext& context,
+                                BlockState state, SublayerPass pass) const;
+  [[nodiscard]] BlockState run_blocks(std::span<const Block> blocks, const ForwardContext& context,
+                                      BlockState state) const;
+  [[nodiscard]] std::span<const Block> trunk() const {
+    return std::span(blocks_).first(trunk_blocks_);
+  }
   [[nodiscard]] BlockState run_sublayer(const ForwardContext& context, const Sublayer& sublayer,
                                         BlockState state) const;
   [[nodiscard]] BlockState run_block(const ForwardContext& context, const Sublayer& sublayer,
@@ -151,9 +215,14 @@ class Model : public Module {
   Embedding* embedding_;
   Parameter* positions_ = nullptr;  // [P, D]
   std::vector<Sublayer*> sublayers_;
+  std::vector<Block> blocks_;  // of the trunk, then of multi-token prediction
+  size_t trunk_blocks_ = 0;
+  std::vector<Prediction> predictions_;
+  std::shared_ptr<const MultiTokenConfig> multi_token_;
   struct RoutedPlace {
     RoutedLayer* layer;
-    const Sublayer* sublayer;
+    const SublayerBody* owner;
+    int64_t shift;  // ForwardContext::routed_shift of its pass
   };
   std::vector<RoutedPlace> routed_;
   Norm* final_norm_;

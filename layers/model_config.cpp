@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 
+#include "layers/depth.h"
 #include "layers/model.h"
 #include "layers/pattern.h"
 #include "layers/routed_layer.h"
@@ -101,6 +102,7 @@ const RoutingConfig* SublayerSpec::routing() const {
 
 ModelConfig::ModelConfig() {
   for_each_entry([&](const auto& entry) {
+    if (entry.symbol == kNoSymbol) return;
     sections_.emplace_back(entry.section, std::shared_ptr<Configurable>(entry.make_config()));
   });
 }
@@ -112,6 +114,15 @@ void ModelConfig::fields(FieldVisitor& v) {
                 "letters of this recipe's own for the pattern, each a layer with settings of its "
                 "own: {W: {type: attention, window: 256}}"},
                variants, variant_choices());
+  v.tagged(
+      {"depth",
+       "which tokens go through the groups in square brackets of the pattern, AF[AF]AF, and how "
+       "often"},
+      depth, depth_choices());
+  v.optional_object(
+      {"multi_token_prediction",
+       "layers that predict the tokens after the next, in training (DeepSeek-V3 2024)"},
+      multi_token_prediction, [] { return std::make_shared<MultiTokenConfig>(); }, "none");
   v.integer({"hidden_size", "width D of the residual stream"}, hidden_size, {.min = 1});
   v.optional_integer({"vocab_size", "rows of the embedding (auto: the tokenizer's)"}, vocab_size,
                      {.min = 2}, "auto");
@@ -126,8 +137,10 @@ void ModelConfig::fields(FieldVisitor& v) {
            dropout, {.min = 0.0, .max = 0.99});
   v.object({"norm", "normalisation before each sublayer and before the head"}, norm);
   v.object({"init", "initial values"}, init);
-  const std::string used = used_symbols(pattern, variants);
+  std::string used = used_symbols(pattern, variants);
+  if (const auto config = multi_token()) used += used_symbols(config->pattern, variants);
   for_each_entry([&](const auto& entry) {
+    if (entry.symbol == kNoSymbol) return;
     if (all_sections || used.find(entry.symbol) != std::string::npos) {
       v.object({entry.section, entry.doc}, section(entry.section));
     }
@@ -144,7 +157,29 @@ std::string ModelConfig::check() const {
     if (!problem.empty()) problem = fmt::format("{}.{}", key, problem);
   };
   try {
-    for (const SublayerSpec& sublayer : sublayers()) {
+    const std::vector<SublayerSpec> all = sublayers();
+    const bool has_groups =
+        std::ranges::any_of(all, [](const SublayerSpec& sublayer) { return sublayer.group >= 0; });
+    if (has_groups && depth.type.empty()) {
+      return fmt::format(
+          "depth: not given, but pattern \"{}\" has groups in square brackets; name a method "
+          "({})",
+          pattern, fmt::join(depth_registry().names(), ", "));
+    }
+    if (!has_groups && !depth.type.empty()) {
+      return fmt::format(
+          "depth: given, but pattern \"{}\" has no group in square brackets, such as AF[AF]AF",
+          pattern);
+    }
+    std::vector<SublayerSpec> everywhere = all;
+    for (const SublayerSpec& sublayer : prediction_sublayers()) {
+      if (sublayer.group >= 0) {
+        return "multi_token_prediction.pattern: found a group in square brackets, allowed single "
+               "sublayers";
+      }
+      everywhere.push_back(sublayer);
+    }
+    for (const SublayerSpec& sublayer : everywhere) {
       if (sublayer.mixer != nullptr) check_layer(*sublayer.mixer, sublayer.key, *sublayer.config);
       if (sublayer.feed_forward != nullptr) {
         check_layer(*sublayer.feed_forward, sublayer.key, *sublayer.config);
@@ -170,10 +205,35 @@ std::string ModelConfig::expanded_pattern() const {
   return expand_pattern(pattern, all_symbols(variants));
 }
 
+std::shared_ptr<const MultiTokenConfig> ModelConfig::multi_token() const {
+  return std::dynamic_pointer_cast<const MultiTokenConfig>(multi_token_prediction);
+}
+
 std::vector<SublayerSpec> ModelConfig::sublayers() const {
+  return sublayers_of(expanded_pattern());
+}
+
+std::vector<SublayerSpec> ModelConfig::prediction_sublayers() const {
+  const auto config = multi_token();
+  if (config == nullptr) return {};
+  try {
+    return sublayers_of(expand_pattern(config->pattern, all_symbols(variants)));
+  } catch (const ConfigError& error) {
+    throw ConfigError(fmt::format("multi_token_prediction.{}", error.what()));
+  }
+}
+
+std::vector<SublayerSpec> ModelConfig::sublayers_of(const std::string& expanded) const {
   std::vector<SublayerSpec> result;
-  for (const char symbol : expanded_pattern()) {
-    SublayerSpec spec{.symbol = symbol};
+  int64_t groups = 0;
+  bool in_group = false;
+  for (const char symbol : expanded) {
+    if (symbol == '[' || symbol == ']') {
+      in_group = symbol == '[';
+      groups += in_group ? 1 : 0;
+      continue;
+    }
+    SublayerSpec spec{.symbol = symbol, .group = in_group ? groups - 1 : -1};
     const auto variant =
         std::ranges::find(variants, std::string(1, symbol), &TaggedMap::value_type::first);
     if (variant != variants.end()) {
@@ -195,10 +255,35 @@ std::vector<SublayerSpec> ModelConfig::sublayers() const {
 
 std::vector<const RoutingConfig*> ModelConfig::routed_layers() const {
   std::vector<const RoutingConfig*> result;
-  for (const SublayerSpec& sublayer : sublayers()) {
-    const RoutingConfig* routing = sublayer.routing();
-    if (routing == nullptr) continue;
-    result.insert(result.end(), static_cast<size_t>(routing->num_routed_layers()), routing);
+  const std::vector<SublayerSpec> all = sublayers();
+  for (size_t i = 0; i < all.size();) {
+    const int64_t group = all[i].group;
+    int64_t visits = 1;
+    if (group >= 0) {
+      const auto* routing = dynamic_cast<const RoutingConfig*>(depth.config.get());
+      if (routing != nullptr) result.push_back(routing);
+      visits = depth_registry().at(depth.type).visits(*depth.config);
+    }
+    // The routed layers of the group, or of this sublayer, once for every visit.
+    std::vector<const RoutingConfig*> inside;
+    do {
+      const RoutingConfig* routing = all[i].routing();
+      if (routing != nullptr) {
+        inside.insert(inside.end(), static_cast<size_t>(routing->num_routed_layers()), routing);
+      }
+      ++i;
+    } while (group >= 0 && i < all.size() && all[i].group == group);
+    for (int64_t visit = 0; visit < visits; ++visit) {
+      result.insert(result.end(), inside.begin(), inside.end());
+    }
+  }
+  const auto predictions = multi_token();
+  for (int64_t j = 0; predictions != nullptr && j < predictions->num_depths; ++j) {
+    for (const SublayerSpec& sublayer : prediction_sublayers()) {
+      if (const RoutingConfig* routing = sublayer.routing()) {
+        result.insert(result.end(), static_cast<size_t>(routing->num_routed_layers()), routing);
+      }
+    }
   }
   return result;
 }

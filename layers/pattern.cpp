@@ -15,7 +15,9 @@ class PatternParser {
 
   std::string parse() {
     std::string result = sequence(0);
-    if (position_ < text_.size()) fail("\")\" without its \"(\"");
+    if (position_ < text_.size()) {
+      fail(text_[position_] == ')' ? "\")\" without its \"(\"" : "\"]\" without its \"[\"");
+    }
     if (result.empty()) fail("nothing");
     return result;
   }
@@ -24,17 +26,16 @@ class PatternParser {
   std::string sequence(int depth) {
     if (depth > kMaxDepth) fail("brackets nested too deeply");
     std::string result;
-    for (skip_spaces(); position_ < text_.size() && text_[position_] != ')'; skip_spaces()) {
+    for (skip_spaces(); position_ < text_.size() && !closes(text_[position_]); skip_spaces()) {
       std::string item;
       if (text_[position_] == '(') {
-        const size_t open = position_++;
-        item = sequence(depth + 1);
-        skip_spaces();
-        if (position_ >= text_.size()) {
-          position_ = open;
-          fail("\"(\" without its \")\"");
-        }
-        ++position_;
+        item = bracketed(depth, ')');
+      } else if (text_[position_] == '[') {
+        if (in_group_) fail("a group in square brackets inside another");
+        in_group_ = true;
+        item = '[' + bracketed(depth, ']') + ']';
+        in_group_ = false;
+        if (item.size() == 2) fail("an empty group");
       } else if (symbols_.find(text_[position_]) != std::string_view::npos) {
         item = text_[position_++];
       } else {
@@ -43,6 +44,21 @@ class PatternParser {
       append_repeated(result, item, count());
     }
     return result;
+  }
+
+  static bool closes(char c) { return c == ')' || c == ']'; }
+
+  /// What stands between the bracket here and its partner.
+  std::string bracketed(int depth, char partner) {
+    const size_t open = position_++;
+    std::string inner = sequence(depth + 1);
+    skip_spaces();
+    if (position_ >= text_.size() || text_[position_] != partner) {
+      position_ = open;
+      fail(fmt::format("\"{}\" without its \"{}\"", text_[open], partner));
+    }
+    ++position_;
+    return inner;
   }
 
   /// "x3", "3" or nothing, which is 1.
@@ -93,6 +109,7 @@ class PatternParser {
   std::string_view text_;
   std::string_view symbols_;
   size_t position_ = 0;
+  bool in_group_ = false;
 };
 
 }  // namespace

@@ -133,16 +133,16 @@ RoutedLayer::RoutedLayer(const Builder& b, const RoutingConfig& config, int64_t 
   }
 }
 
-void RoutedLayer::end_step(RoutingSession& session, const Progress& progress) {
+void RoutedLayer::end_step(RoutingSession& session, int64_t shift, const Progress& progress) {
   const int64_t size = router_->num_sums();
-  if (size > 0) router_->end_step(session.router_sums(layer_, size), progress);
+  if (size > 0) router_->end_step(session.router_sums(layer_ + shift, size), progress);
 }
 
 void RoutedLayer::add_expert_losses(const ForwardContext& context, int64_t expert,
                                     const Tensor& losses) const {
   if (!router_->wants_expert_losses(context.progress) || !losses.has_memory()) return;
   router_->add_expert_losses(context, expert, losses,
-                             context.routing->router_sums(layer_, router_->num_sums()));
+                             context.routing->router_sums(number(context), router_->num_sums()));
 }
 
 Route RoutedLayer::route(const ForwardContext& caller, const Tensor& x, BlockState& state) const {
@@ -169,13 +169,13 @@ Route RoutedLayer::route(const ForwardContext& caller, const Tensor& x, BlockSta
                           context.global_sequences,
                           context.training,
                           choose,
-                          context.training ? context.routing->step_load(layer_) : nullptr};
+                          context.training ? context.routing->step_load(number(context)) : nullptr};
   const Selection& selection = select(context, input, state);
   add_router_sums(context, x, selection);
   Tensor weights = combine_weights(context, input, selection);
   if (!tape.recomputing() && !tape.shapes_only()) {
     context.routing->observe(
-        {layer_, scores, selection, context.layout, weights, context.token_ids, top_k});
+        {number(context), scores, selection, context.layout, weights, context.token_ids, top_k});
   }
   return {std::move(scores), selection, std::move(weights), router_->expert_input(context, x)};
 }
@@ -189,7 +189,8 @@ DispatchPlan RoutedLayer::dispatch(const ForwardContext& context, const Route& r
 }
 
 Tensor RoutedLayer::bypass(const ForwardContext& context, const Tensor& x) const {
-  (void)context.routing->select(layer_, context.tape.recomputing(), context.layout.counted_tokens(),
+  (void)context.routing->select(number(context), context.tape.recomputing(),
+                                context.layout.counted_tokens(),
                                 [&](Balancer& /*balancer*/, Selection& made) {
                                   made.tokens = x.dim(0);
                                   made.experts = num_experts();
@@ -204,8 +205,9 @@ const Selection& RoutedLayer::select(const ForwardContext& context, const Router
                                      BlockState& state) const {
   Tape& tape = context.tape;
   RoutingSession& session = *context.routing;
+  const int64_t layer = number(context);
   const Selection& selection =
-      session.select(layer_, tape.recomputing(), context.layout.counted_tokens(),
+      session.select(layer, tape.recomputing(), context.layout.counted_tokens(),
                      [&](Balancer& balancer, Selection& made) {
                        const NoGrad no_grad(tape);
                        if (replay(context, input, made)) {
@@ -225,8 +227,7 @@ const Selection& RoutedLayer::select(const ForwardContext& context, const Router
   if (context.training && !session.counting()) {
     const TimedPhaseScope phase(tape, Phase::balancing);
     std::vector<AuxiliaryLoss>& losses = session.empty_losses();
-    session.balancer(layer_).add_losses(tape, input, selection, session.global_load(layer_),
-                                        losses);
+    session.balancer(layer).add_losses(tape, input, selection, session.global_load(layer), losses);
     for (const AuxiliaryLoss& loss : losses) state.add_loss(tape, loss);
     losses.clear();  // so that their tensors go
   }
@@ -238,8 +239,8 @@ bool RoutedLayer::replay(const ForwardContext& context, const RouterInput& input
   RouteSource* source = context.routing->source();
   if (source == nullptr || context.tape.shapes_only()) return false;
   const RouteRequest request{
-      layer_,        context.layout, context.token_ids,
-      num_experts(), input.top_k,    context.routing->balancer(layer_).traits()};
+      number(context), context.layout, context.token_ids,
+      num_experts(),   input.top_k,    context.routing->balancer(number(context)).traits()};
   if (!source->choose(request, made)) return false;
   made.count_load(context.layout.counted);
   made.count_dropped(context.layout.counted);
@@ -252,7 +253,7 @@ void RoutedLayer::add_router_sums(const ForwardContext& context, const Tensor& x
   const bool wanted = size > 0 && context.training && !context.tape.recomputing() &&
                       !context.tape.shapes_only() && !context.routing->counting();
   if (!wanted) return;
-  router_->add_sums(context, x, selection, context.routing->router_sums(layer_, size));
+  router_->add_sums(context, x, selection, context.routing->router_sums(number(context), size));
 }
 
 Tensor RoutedLayer::combine_weights(const ForwardContext& context, const RouterInput& input,
@@ -261,7 +262,8 @@ Tensor RoutedLayer::combine_weights(const ForwardContext& context, const RouterI
   Tensor weights;
   {
     const TimedPhaseScope phase(context.tape, Phase::balancing);
-    weights = context.routing->balancer(layer_).combine_weights(context.tape, input, selection);
+    weights =
+        context.routing->balancer(number(context)).combine_weights(context.tape, input, selection);
   }
   return weights.defined() ? weights : router_->combine_weights(context, input.router, selection);
 }
@@ -284,10 +286,21 @@ void RoutedLayer::drop_overflow(const ForwardContext& context, const RouterInput
 std::string check_attention_before(const ModelConfig& model, const Configurable& section) {
   const auto& config = dynamic_cast<const RoutingConfig&>(section);
   if (!config.reads_attention()) return {};
-  for (const SublayerSpec& sublayer : model.sublayers()) {
-    if (sublayer.mixer != nullptr && sublayer.mixer->attends) return {};
-    if (sublayer.config == &section) break;
-  }
+  // A group of adaptive depth, and a depth of multi-token prediction, sees the attention of its own
+  // layers only.
+  const auto all_readers_see = [&](const std::vector<SublayerSpec>& sublayers) {
+    for (auto reader = sublayers.begin(); reader != sublayers.end(); ++reader) {
+      if (reader->config != &section) continue;
+      const bool sees = std::any_of(sublayers.begin(), reader, [&](const SublayerSpec& sublayer) {
+        return sublayer.mixer != nullptr && sublayer.mixer->attends &&
+               sublayer.group == reader->group;
+      });
+      if (!sees) return false;
+    }
+    return true;
+  };
+  if (all_readers_see(model.sublayers()) && all_readers_see(model.prediction_sublayers()))
+    return {};
   return fmt::format(
       "router: found type {}, which reads the attention of an earlier layer, but pattern "
       "\"{}\" has none before its first expert layer (E); put an attention layer (A) before it",

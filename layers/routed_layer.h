@@ -97,8 +97,9 @@ class RoutedLayer final : public Module {
     return router_->wants_expert_losses(progress);
   }
   void add_expert_losses(const ForwardContext& context, int64_t expert, const Tensor& losses) const;
-  /// Once per applied optimizer step: lets a router learn that does not learn by gradients.
-  void end_step(RoutingSession& session, const Progress& progress);
+  /// Once per applied optimizer step and pass of a forward through it (ForwardContext::routed_shift):
+  /// lets a router learn that does not learn by gradients.
+  void end_step(RoutingSession& session, int64_t shift, const Progress& progress);
   /// Router::make_state: the owner puts it into ForwardContext::memory when decoding.
   [[nodiscard]] std::unique_ptr<FeedForwardState> make_state(Pool& pool, DType dtype,
                                                              int64_t capacity) const {
@@ -106,6 +107,10 @@ class RoutedLayer final : public Module {
   }
 
  private:
+  /// Its number in this pass.
+  [[nodiscard]] int64_t number(const ForwardContext& context) const {
+    return layer_ + context.routed_shift;
+  }
   [[nodiscard]] const Selection& select(const ForwardContext& context, const RouterInput& input,
                                         BlockState& state) const;
   [[nodiscard]] bool replay(const ForwardContext& context, const RouterInput& input,

@@ -132,8 +132,8 @@ struct RouterInput {
 };
 
 /// Losses are minimised beside the language-model loss and reported apart from it.
-enum class LossKind : uint8_t { balance, router_z };
-inline constexpr int kLossKinds = 2;
+enum class LossKind : uint8_t { balance, router_z, depth, multi_token };
+inline constexpr int kLossKinds = 4;
 
 struct AuxiliaryLoss {
   LossKind kind;

@@ -15,6 +15,7 @@
 namespace sluice {
 
 class AttentionSource;
+class Experts;
 class RoutedLayer;
 class Router;
 struct ModelConfig;
@@ -34,6 +35,14 @@ class SublayerBody : public Module {
   /// What routes in it, in order of their numbers; as many as its section says
   /// (RoutingConfig::num_routed_layers), none where it is no RoutingConfig.
   [[nodiscard]] virtual std::vector<RoutedLayer*> routed_layers() { return {}; }
+  /// The parameters that a token uses a part of, stacked by expert [E, ...]: its own, or those of a
+  /// pool that it shares.
+  [[nodiscard]] virtual std::vector<Parameter*> routed_parameters() const {
+    return routed_only(parameters());
+  }
+
+ protected:
+  [[nodiscard]] static std::vector<Parameter*> routed_only(std::vector<Parameter*> parameters);
 };
 
 /// Mixes along the sequence: attention, state spaces, linear attention.
@@ -70,6 +79,25 @@ class FeedForward : public SublayerBody {
   }
 };
 
+/// Experts that several layers share (UniPool 2026, section 9.4 of the method page), while a model is
+/// made.
+class ExpertPools {
+ public:
+  /// The pool of an earlier layer of the same section that has fewer than `most` members (nullopt: no
+  /// limit), which the caller joins; null when there is none.
+  [[nodiscard]] Experts* join(const Configurable& section, std::optional<int64_t> most);
+  /// A pool that its first member owns.
+  void open(const Configurable& section, Experts& experts);
+
+ private:
+  struct OpenPool {
+    const Configurable* section;
+    Experts* experts;
+    int64_t members;
+  };
+  std::vector<OpenPool> pools_;
+};
+
 /// Where a sublayer stands in the model.
 struct SublayerPlace {
   int64_t index;         // among all sublayers
@@ -78,6 +106,7 @@ struct SublayerPlace {
   AttentionSource* attention = nullptr;
   /// The router of the first routed layer; null up to there. Outlives the sublayer's use.
   const Router* first_router = nullptr;
+  ExpertPools* pools = nullptr;  // null: no layer shares its experts
 };
 
 /// The symbol of a mixer or feed-forward that recipes name among `model.variants` only.
@@ -118,6 +147,7 @@ struct SublayerSpec {
   const FeedForwardEntry* feed_forward = nullptr;
   std::string key;  // of its settings, below `model` ("experts", "variants.W")
   const Configurable* config = nullptr;
+  int64_t group = -1;  // number of its group of adaptive depth; -1: none
 
   /// How it routes; null when it does not.
   [[nodiscard]] const RoutingConfig* routing() const;

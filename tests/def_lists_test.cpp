@@ -35,6 +35,8 @@ const std::vector<DefList>& def_lists() {
       {"autograd/ops/ops.def", "autograd/ops/", {"table"}},
       {"layers/mixers.def", "layers/mixers/", {}},
       {"layers/ffns.def", "layers/ffns/", {}},
+      {"layers/experts.def", "layers/experts/", {}},
+      {"layers/depths.def", "layers/depths/", {}},
       {"layers/routers.def",
        "layers/routers/",
        {"choose", "cluster_domains", "initial_logits", "least_squares", "mixed_scores",

@@ -5,7 +5,7 @@
 #include <array>
 #include <charconv>
 
-#include "train/cli/format.h"
+#include "train/format.h"
 
 namespace sluice {
 namespace {

@@ -8,7 +8,7 @@
 #include "autograd/support/parallel.h"
 #include "balance/make.h"
 #include "layers/ffns/moe.h"
-#include "train/cli/format.h"
+#include "train/format.h"
 
 namespace sluice {
 namespace {
@@ -221,7 +221,8 @@ void load_weights(const Checkpoint& checkpoint, const std::string& source, const
   load.finish();
 }
 
-TrainedModel build_trained_model(const Checkpoint& checkpoint, const std::string& source) {
+TrainedModel build_trained_model(const Checkpoint& checkpoint, const std::string& source,
+                                 WeightStorage weights) {
   TrainedModel trained;
   trained.recipe = with_context([&] { return source; },
                                 [&] { return parse_recipe(checkpoint.meta.recipe, "its recipe"); });
@@ -243,6 +244,12 @@ TrainedModel build_trained_model(const Checkpoint& checkpoint, const std::string
     trained.routing->visit_state(load);
   }
   load.finish();
+  if (weights == WeightStorage::bf16) {
+    for (Parameter* parameter : trained.model->parameters()) {
+      parameter->store_in_bf16(*trained.pool);
+      trained.pool->trim();
+    }
+  }
   return trained;
 }
 

@@ -94,8 +94,17 @@ struct TrainedModel {
   std::unique_ptr<RoutingSession> routing;  // with the balancers' state
 };
 
-/// `source` (a file name) stands in messages. Throws CheckpointError, ConfigError.
+/// How a trained model's matrices are held.
+enum class WeightStorage : uint8_t {
+  f32,
+  bf16,  // rounded to nearest even; half the memory, for evaluation and generation only
+};
+
+/// `source` (a file name) stands in messages. With bf16 the memory of the f32 weights goes back to the
+/// system; results are those of the rounded weights in f32, bit for bit. Throws CheckpointError,
+/// ConfigError.
 [[nodiscard]] TrainedModel build_trained_model(const Checkpoint& checkpoint,
-                                               const std::string& source);
+                                               const std::string& source,
+                                               WeightStorage weights = WeightStorage::f32);
 
 }  // namespace sluice

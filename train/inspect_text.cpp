@@ -7,7 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <numeric>
 
-#include "train/cli/format.h"
+#include "train/format.h"
 
 namespace sluice {
 namespace {

@@ -7,7 +7,7 @@
 #include "autograd/support/parallel.h"
 #include "data/tokenizers/sentencepiece.h"
 #include "layers/routed_layer.h"
-#include "train/cli/format.h"
+#include "train/format.h"
 
 namespace sluice {
 namespace {

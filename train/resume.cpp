@@ -2,7 +2,7 @@
 
 #include <fmt/ranges.h>
 
-#include "train/cli/format.h"
+#include "train/format.h"
 
 namespace sluice {
 namespace {

@@ -12,10 +12,17 @@ void add_losses(const RunState& state, const StepResult& result, bool has_expert
   if (const auto deviation = state.losses.deviation(result.loss)) {
     record.add(metrics::train_loss_deviation, *deviation);
   }
+  const auto of_kind = [&](LossKind kind) { return result.auxiliary[static_cast<size_t>(kind)]; };
   if (has_experts) {
-    record.add(metrics::train_balance_loss,
-               result.auxiliary[static_cast<size_t>(LossKind::balance)]);
-    record.add(metrics::train_z_loss, result.auxiliary[static_cast<size_t>(LossKind::router_z)]);
+    record.add(metrics::train_balance_loss, of_kind(LossKind::balance));
+    record.add(metrics::train_z_loss, of_kind(LossKind::router_z));
+  }
+  // Models without such parts have exactly 0.
+  if (const double loss = of_kind(LossKind::depth); loss != 0.0) {
+    record.add(metrics::train_depth_loss, loss);
+  }
+  if (const double loss = of_kind(LossKind::multi_token); loss != 0.0) {
+    record.add(metrics::train_multi_token_loss, loss);
   }
   if (result.consistency) record.add(metrics::train_consistency_loss, *result.consistency);
   record.add(metrics::train_grad_norm, result.grad_norm);

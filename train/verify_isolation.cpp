@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "balance/make.h"
+#include "layers/depth.h"
 #include "layers/routed_layer.h"
 #include "train/model_input.h"
 
@@ -133,6 +134,11 @@ std::vector<std::string> declared_dependences(const Recipe& recipe) {
       declared.push_back(std::move(sentence));
     }
   };
+  const std::string& depth = recipe.model.depth.type;
+  if (!depth.empty() && depth_registry().at(depth).looks_ahead) {
+    declare(fmt::format("model.depth: {} chooses tokens of a whole document together, in training",
+                        depth));
+  }
   for (const SublayerSpec& sublayer : recipe.model.sublayers()) {
     const RoutingConfig* routing = sublayer.routing();
     if (routing == nullptr) continue;

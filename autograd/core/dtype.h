@@ -4,12 +4,14 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "autograd/support/bfloat16.h"
 #include "autograd/support/error.h"
 
 namespace sluice {
 
-/// f32 trains, f64 checks gradients, i32 holds token and expert ids.
-enum class DType : uint8_t { f32, f64, i32 };
+/// f32 trains, f64 checks gradients, i32 holds token and expert ids, bf16 holds weights for inference
+/// (nothing is computed in it: products widen their operands as they pack them).
+enum class DType : uint8_t { f32, f64, i32, bf16 };
 
 [[nodiscard]] constexpr const char* name_of(DType dtype) {
   switch (dtype) {
@@ -19,23 +21,32 @@ enum class DType : uint8_t { f32, f64, i32 };
       return "f64";
     case DType::i32:
       return "i32";
+    case DType::bf16:
+      return "bf16";
   }
   return "?";
 }
 
 /// Bytes of one element.
-[[nodiscard]] constexpr int64_t size_of(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
+[[nodiscard]] constexpr int64_t size_of(DType dtype) {
+  return dtype == DType::f64 ? 8 : dtype == DType::bf16 ? 2 : 4;
+}
 
-[[nodiscard]] constexpr bool is_floating(DType dtype) { return dtype != DType::i32; }
+/// Types that are computed in.
+[[nodiscard]] constexpr bool is_floating(DType dtype) {
+  return dtype == DType::f32 || dtype == DType::f64;
+}
 
 template <class T>
 concept Floating = std::is_same_v<T, float> || std::is_same_v<T, double>;
 
 template <class T>
 inline constexpr DType dtype_of = [] {
-  static_assert(Floating<T> || std::is_same_v<T, int32_t>, "no tensor holds this type");
+  static_assert(Floating<T> || std::is_same_v<T, int32_t> || std::is_same_v<T, BFloat16>,
+                "no tensor holds this type");
   if constexpr (std::is_same_v<T, float>) return DType::f32;
   if constexpr (std::is_same_v<T, double>) return DType::f64;
+  if constexpr (std::is_same_v<T, BFloat16>) return DType::bf16;
   return DType::i32;
 }();
 

@@ -2,6 +2,13 @@
 
 namespace sluice {
 
+void Parameter::store_in_bf16(Pool& pool) {
+  const bool is_matrix = kind == ParameterKind::matrix || kind == ParameterKind::embedding;
+  if (!is_matrix || stays_f32) return;
+  value = value.rounded_to_bf16(pool, MemoryKind::parameters);
+  grad = Tensor();
+}
+
 void Parameter::zero_grad(Pool& pool) {
   if (!trainable) {
     grad = Tensor();

@@ -24,6 +24,8 @@ struct Parameter {
   Placement placement = Placement::replicated;
   /// A frozen parameter has no gradient and no moments.
   bool trainable = true;
+  /// Set where more is done with the matrix than multiplying by it or looking rows up in it.
+  bool stays_f32 = false;
 
   Tensor value;
   /// Shape and dtype of `value`; undefined while frozen or before the first zero_grad.
@@ -31,6 +33,10 @@ struct Parameter {
   /// True after zero_grad until something was accumulated: the contents of `grad` are then
   /// meaningless and count as zero, which saves a pass over all gradients per step.
   bool grad_is_zero = true;
+
+  /// Rounds a matrix or an embedding, in f32, to bf16 for inference: half the memory of `pool`. Leaves
+  /// other kinds, and parameters that stay in f32, as they are.
+  void store_in_bf16(Pool& pool);
 
   /// Makes the gradient zero, allocating it if need be.
   void zero_grad(Pool& pool);

@@ -44,6 +44,8 @@ namespace sluice {
       return ElementType::f64;
     case DType::i32:
       return ElementType::i32;
+    case DType::bf16:
+      break;
   }
   return ElementType::u8;
 }

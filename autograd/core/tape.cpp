@@ -167,6 +167,7 @@ void Tape::reset() {
   for (Node& node : nodes_) drop_saved(node);
   nodes_.clear();
   values_.clear();
+  kept_.clear();
   arena_.rewind({});
   walked_ = false;
   id_ = next_tape_id();

@@ -65,6 +65,19 @@ Tensor Tensor::clone(Pool& pool, MemoryKind kind) const {
   return result;
 }
 
+Tensor Tensor::rounded_to_bf16(Pool& pool, MemoryKind kind) const {
+  check_dtype(DType::f32);
+  Tensor result = empty(pool, shape_, DType::bf16, kind);
+  if (!has_memory() || !result.has_memory()) return result;
+  const float* source = data<float>();
+  auto* target = result.data<BFloat16>();
+  constexpr int64_t kBlock = kCopyBlockBytes / static_cast<int64_t>(sizeof(float));
+  parallel_for_ranges(numel(), kBlock, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) target[i] = sluice::rounded_to_bf16(source[i]);
+  });
+  return result;
+}
+
 void Tensor::fill_zero() {
   if (!has_memory()) return;
   std::byte* target = block_.data();

@@ -77,6 +77,8 @@ class Tensor {
   [[nodiscard]] Tensor detached() const;
   /// A deep copy off the tape.
   [[nodiscard]] Tensor clone(Pool& pool, MemoryKind kind = MemoryKind::activations) const;
+  /// The values of an f32 tensor rounded to bf16 (nearest even), off the tape. Throws DTypeError.
+  [[nodiscard]] Tensor rounded_to_bf16(Pool& pool, MemoryKind kind = MemoryKind::activations) const;
   void fill_zero();
   /// Copies values of a tensor of the same dtype and number of elements.
   void copy_from(const Tensor& other);

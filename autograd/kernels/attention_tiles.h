@@ -1,6 +1,6 @@
 #pragma once
-// What the forward and the backward of causal attention share: panels of queries, tiles of keys,
-// scores.
+// What the attentions share, softmax and stick-breaking, forward and backward: panels of queries,
+// tiles of keys, scores.
 //
 // Everything is held transposed, queries as lanes: a panel is kTileColumns<T> query rows side by
 // side, and a tile of scores is [keys, lanes]. So the score product is (packed keys) x (panel), its
@@ -38,30 +38,39 @@ struct HeadGroup {
       : H(shape.H),
         K(shape.K),
         P(shape.P),
+        V(shape.value_width()),
         G(shape.H / shape.K),
         key_head(key_head_),
-        window(shape.window),
+        window(shape.window_of(key_head_)),
+        heads_alternate(shape.heads_alternate),
+        chunks(shape.chunks),
         segment(at) {}
 
-  int64_t H, K, P, G;
+  int64_t H, K, P, V, G;
   int64_t key_head;
   int64_t window;
+  bool heads_alternate;
+  const KeyChunks* chunks;
   AttentionSegment segment;
 
   [[nodiscard]] int64_t rows() const { return (segment.q_end - segment.q_begin) * G; }
   [[nodiscard]] int64_t keys() const { return segment.k_end - segment.k_begin; }
-  /// The row's number among all (token, head) pairs: its place in lse, and times P in q, o and
-  /// their gradients.
+  /// The row's number among all (token, head) pairs: its place in lse, and times a width in q, o
+  /// and their gradients.
   [[nodiscard]] int64_t pair(int64_t row) const {
-    return (segment.q_begin + row / G) * H + key_head * G + row % G;
+    const int64_t head = heads_alternate ? row % G * K + key_head : key_head * G + row % G;
+    return (segment.q_begin + row / G) * H + head;
   }
   /// Position in the segment, counted as keys are.
   [[nodiscard]] int64_t position(int64_t row) const {
     return keys() - (segment.q_end - segment.q_begin) + row / G;
   }
-  /// Offset of a key's row in k and v, whose rows are K * P apart.
+  /// Offset of a key's row in k, whose rows are K * P apart, and in v, K * V apart.
   [[nodiscard]] int64_t key_offset(int64_t key) const {
     return ((segment.k_begin + key) * K + key_head) * P;
+  }
+  [[nodiscard]] int64_t value_offset(int64_t key) const {
+    return ((segment.k_begin + key) * K + key_head) * V;
   }
   /// Keys that some row in [begin, end) may see, from a tile boundary on.
   struct Keys {
@@ -70,31 +79,45 @@ struct HeadGroup {
   };
   [[nodiscard]] Keys visible(int64_t begin, int64_t end) const {
     const int64_t first = position(begin);
-    const int64_t oldest = window > first ? 0 : first - window + 1;
+    const int64_t oldest = window > first || chunks != nullptr ? 0 : first - window + 1;
     return {oldest / kKeyTile * kKeyTile, std::clamp<int64_t>(position(end - 1) + 1, 0, keys())};
+  }
+  /// Keys of the tile that begins with key `j`; no tile lies in two chunks.
+  [[nodiscard]] int64_t tile_keys(int64_t j, int64_t end) const {
+    const int64_t keys = std::min(kKeyTile, end - j);
+    return chunks == nullptr ? keys : std::min(keys, chunks->chunk - j % chunks->chunk);
+  }
+  /// Was the query of this (token, head) pair given a chunk?
+  [[nodiscard]] bool sees_chunk(int64_t pair, int64_t chunk) const {
+    if (chunk < chunks->first) return true;
+    const int32_t* chosen = chosen_by(pair);
+    return std::find(chosen, chosen + chunks->per_query, chunk) != chosen + chunks->per_query;
+  }
+  /// [per_query]
+  [[nodiscard]] const int32_t* chosen_by(int64_t pair) const {
+    return chunks->chosen + (pair / H * K + key_head) * chunks->per_query;
   }
 };
 
 /// Rows [first, first + count) of a head group, as lanes.
 template <class T>
 struct Panel {
-  Panel(const HeadGroup& group, int64_t first, int64_t count_) : count(count_), P(group.P) {
+  Panel(const HeadGroup& group, int64_t first, int64_t count_) : count(count_) {
     for (int64_t lane = 0; lane < count; ++lane) {
       pair[lane] = group.pair(first + lane);
       position[lane] = group.position(first + lane);
     }
   }
   int64_t count;
-  int64_t P;
   int64_t pair[kPanelLanes<T>];
   int64_t position[kPanelLanes<T>];
 };
 
-/// lanes[p, lane] = factor * x[pair(lane), p]; lanes past the panel's count are 0.
+/// lanes[p, lane] = factor * x[pair(lane), p], p < width; lanes past the panel's count are 0.
 template <class T>
-void load_lanes(const Panel<T>& panel, const T* x, T factor, T* lanes) {
+void load_lanes(const Panel<T>& panel, int64_t width, const T* x, T factor, T* lanes) {
   load_lanes<T>(
-      panel.count, panel.P, [&](int64_t lane) { return x + panel.pair[lane] * panel.P; }, factor,
+      panel.count, width, [&](int64_t lane) { return x + panel.pair[lane] * width; }, factor,
       lanes);
 }
 
@@ -102,13 +125,14 @@ void load_lanes(const Panel<T>& panel, const T* x, T factor, T* lanes) {
 template <class T>
 void load_turned_lanes(const Panel<T>& panel, const HeadGroup& group, const Rope<T>& rope,
                        const T* x, T factor, T* rows, T* lanes) {
+  const int64_t P = group.P;
   for (int64_t lane = 0; lane < panel.count; ++lane) {
-    T* row = rows + lane * panel.P;
-    rotate_head(rope, panel.pair[lane] / group.H, T{1}, x + panel.pair[lane] * panel.P,
+    T* row = rows + lane * P;
+    rotate_head(rope, panel.pair[lane] / group.H, T{1}, x + panel.pair[lane] * P,
                 [row](int64_t i, T value) { row[i] = value; });
   }
   load_lanes<T>(
-      panel.count, panel.P, [&](int64_t lane) { return rows + lane * panel.P; }, factor, lanes);
+      panel.count, P, [&](int64_t lane) { return rows + lane * P; }, factor, lanes);
 }
 
 /// rows[j, p] = k of key begin + j, turned: [keys, P] side by side.
@@ -135,25 +159,67 @@ void put_turned_back(const Rope<T>* rope, int64_t token, int64_t P, const T* row
   }
 }
 
-/// x[pair(lane), p] (+)= factors[lane] * lanes[p, lane]
+/// x[pair(lane), p] (+)= factors[lane] * lanes[p, lane], p < width
 template <class T>
-void store_lanes(const Panel<T>& panel, const T* lanes, const T* factors, T* x, bool accumulate) {
+void store_lanes(const Panel<T>& panel, int64_t width, const T* lanes, const T* factors, T* x,
+                 bool accumulate) {
   store_lanes<T>(
-      panel.count, panel.P, lanes, factors,
-      [&](int64_t lane) { return x + panel.pair[lane] * panel.P; }, accumulate);
+      panel.count, width, lanes, factors,
+      [&](int64_t lane) { return x + panel.pair[lane] * width; }, accumulate);
 }
+
+/// Which chunks of keys any query of a panel sees, for the panels of a tile. Without KeyChunks, all.
+template <class T>
+class SeenChunks {
+ public:
+  SeenChunks(ArenaScope& scratch, const HeadGroup& group, int64_t panels) : group_(&group) {
+    if (group.chunks == nullptr) return;
+    count_ = ceil_div(group.keys(), group.chunks->chunk);
+    seen_ = scratch.allocate<bool>(panels * count_);
+  }
+  void look(int64_t index, const Panel<T>& panel) const {
+    if (seen_ == nullptr) return;
+    bool* seen = seen_ + index * count_;
+    const KeyChunks& chunks = *group_->chunks;
+    const int64_t first = std::min(chunks.first, count_);
+    std::fill_n(seen, first, true);
+    std::fill(seen + first, seen + count_, false);
+    for (int64_t lane = 0; lane < panel.count; ++lane) {
+      const int32_t* chosen = group_->chosen_by(panel.pair[lane]);
+      for (int64_t i = 0; i < chunks.per_query; ++i) {
+        if (chosen[i] >= 0) seen[chosen[i]] = true;
+      }
+      const int64_t position = panel.position[lane];
+      const int64_t oldest = group_->window > position ? 0 : position - group_->window + 1;
+      for (int64_t c = oldest / chunks.chunk; c * chunks.chunk <= position; ++c) seen[c] = true;
+    }
+  }
+  [[nodiscard]] bool contain(int64_t index, int64_t key) const {
+    return seen_ == nullptr || seen_[index * count_ + key / group_->chunks->chunk];
+  }
+
+ private:
+  const HeadGroup* group_;
+  int64_t count_ = 0;
+  bool* seen_ = nullptr;  // [panels, chunks]
+};
 
 /// Which keys of a tile each lane may see, as numbers within the tile.
 template <class T>
 struct VisibleKeys {
-  VisibleKeys(const Panel<T>& panel, int64_t window, int64_t tile_begin, int64_t tile_keys) {
+  VisibleKeys(const Panel<T>& panel, const HeadGroup& group, int64_t tile_begin,
+              int64_t tile_keys) {
+    const int64_t window = group.window;
     for (int64_t lane = 0; lane < kPanelLanes<T>; ++lane) {
       // Lanes past the count repeat the last row: they cost nothing extra and are never stored.
-      const int64_t position = panel.position[std::min(lane, panel.count - 1)];
+      const int64_t row = std::min(lane, panel.count - 1);
+      const int64_t position = panel.position[row];
       const int64_t newest = std::clamp<int64_t>(position - tile_begin, -1, tile_keys - 1);
+      const bool sees_all = window > position ||
+                            (group.chunks != nullptr &&
+                             group.sees_chunk(panel.pair[row], tile_begin / group.chunks->chunk));
       const int64_t oldest =
-          window > position ? 0
-                            : std::clamp<int64_t>(position - window + 1 - tile_begin, 0, tile_keys);
+          sees_all ? 0 : std::clamp<int64_t>(position - window + 1 - tile_begin, 0, tile_keys);
       first[lane] = static_cast<T>(oldest);
       last[lane] = static_cast<T>(newest);
       least_first = std::min(least_first, oldest);
@@ -196,6 +262,31 @@ struct VisibleKeys {
   return (rows + kTileRows - 1) / kTileRows * kTileRows * K;
 }
 
+/// A tile of keys and their values, packed as left operands.
+template <class T>
+struct PackedKeys {
+  PackedKeys(ArenaScope& scratch, const HeadGroup& group, const AttentionForward<T>& args)
+      : keys(scratch.allocate<T>(packed_rows_size(kKeyTile, group.P))),
+        values(scratch.allocate<T>(packed_rows_size(group.V, kKeyTile))),
+        turned(args.rope == nullptr ? nullptr : scratch.allocate<T>(kKeyTile * group.P)) {}
+
+  void load(const HeadGroup& group, int64_t begin, int64_t count, const AttentionForward<T>& args) {
+    MatrixRows<T> k{args.k + group.key_offset(begin), group.K * group.P};
+    if (args.rope != nullptr) {
+      turn_keys(group, *args.rope, begin, count, args.k, turned);
+      k = {turned, group.P};
+    }
+    const int64_t stride = args.value_stride == 0 ? group.K * group.V : args.value_stride;
+    const T* v = args.v + (group.segment.k_begin + begin) * stride + group.key_head * group.V;
+    pack_transposing<T, kTileRows>(count, group.P, k, keys);
+    pack_copying<T, kTileRows>(group.V, count, {v, stride}, values);
+  }
+
+  T* keys;    // k [keys, P]
+  T* values;  // v^T [V, keys]
+  T* turned;  // scratch: k [keys, P] side by side
+};
+
 /// A part of a head group's work: query rows by keys.
 struct Rectangle {
   int64_t first_row;
@@ -225,7 +316,8 @@ void for_each_rectangle(const AttentionShape& shape, std::span<const AttentionSe
           const int64_t end_key = key + std::min(keys, group.keys() - key);
           const int64_t seen = std::min(end_key, group.visible(row, end_row).end) - key;
           for (int64_t head = 0; head < shape.K; ++head) {
-            take(Task{&segment, head, {row, end_row, key, end_key}, (end_row - row) * seen, 0});
+            const int64_t each = std::min(seen, shape.window_of(head));
+            take(Task{&segment, head, {row, end_row, key, end_key}, (end_row - row) * each, 0});
           }
         }
       }

@@ -12,17 +12,17 @@ namespace {
 template <class T>
 struct OnlineSoftmax {
   OnlineSoftmax() = default;
-  OnlineSoftmax(ArenaScope& scratch, int64_t P)
-      : query(scratch.allocate<T>(P * kPanelLanes<T>)),
-        output(scratch.allocate<T>(P * kPanelLanes<T>)),
+  OnlineSoftmax(ArenaScope& scratch, const HeadGroup& group)
+      : query(scratch.allocate<T>(group.P * kPanelLanes<T>)),
+        output(scratch.allocate<T>(group.V * kPanelLanes<T>)),
         maximum(scratch.allocate<T>(kPanelLanes<T>)),
         sum(scratch.allocate<T>(kPanelLanes<T>)) {
-    std::fill_n(output, P * kPanelLanes<T>, T{0});
+    std::fill_n(output, group.V * kPanelLanes<T>, T{0});
     std::fill_n(maximum, kPanelLanes<T>, -std::numeric_limits<T>::infinity());
     std::fill_n(sum, kPanelLanes<T>, T{0});
   }
   T* query;    // [P, lanes], scaled
-  T* output;   // [P, lanes]
+  T* output;   // [V, lanes]
   T* maximum;  // [lanes]
   T* sum;      // [lanes]
 };
@@ -30,7 +30,7 @@ struct OnlineSoftmax {
 /// scores [keys, lanes] -> e^(score - new maximum), in place; what was gathered before is rescaled
 /// to it. All lanes in one pass: their chains of additions run side by side.
 template <class T>
-void fold_scores(int64_t keys, int64_t P, T* scores, const OnlineSoftmax<T>& state) {
+void fold_scores(int64_t keys, int64_t V, T* scores, const OnlineSoftmax<T>& state) {
   constexpr int64_t kWidth = Vec<T>::kWidth;
   constexpr int64_t kVectors = kPanelLanes<T> / kWidth;
   Vec<T> old_maximum[kVectors];
@@ -68,7 +68,7 @@ void fold_scores(int64_t keys, int64_t P, T* scores, const OnlineSoftmax<T>& sta
   }
   for (int64_t v = 0; v < kVectors; ++v) store(state.sum + v * kWidth, sum[v]);
   if (!has_grown) return;
-  for (int64_t p = 0; p < P; ++p) {
+  for (int64_t p = 0; p < V; ++p) {
     for (int64_t v = 0; v < kVectors; ++v) {
       T* o = state.output + p * kPanelLanes<T> + v * kWidth;
       store(o, alpha[v] * load(o));
@@ -78,7 +78,8 @@ void fold_scores(int64_t keys, int64_t P, T* scores, const OnlineSoftmax<T>& sta
 
 /// o = output / sum and lse = maximum + log sum; 0 and -inf for a row that saw no key.
 template <class T>
-void finish(const Panel<T>& panel, const OnlineSoftmax<T>& state, const AttentionForward<T>& args) {
+void finish(const HeadGroup& group, const Panel<T>& panel, const OnlineSoftmax<T>& state,
+            const AttentionForward<T>& args) {
   for (int64_t lane = 0; lane < kPanelLanes<T>; ++lane) {
     const T sum = state.sum[lane];
     if (args.lse != nullptr && lane < panel.count) {
@@ -86,53 +87,50 @@ void finish(const Panel<T>& panel, const OnlineSoftmax<T>& state, const Attentio
     }
     state.sum[lane] = sum > T{0} ? T{1} / sum : T{0};
   }
-  store_lanes(panel, state.output, state.sum, args.o, false);
+  store_lanes(panel, group.V, state.output, state.sum, args.o, false);
 }
 
 /// A few panels of one head group, rows first_row .. end_row - 1, against the keys they may see.
 template <class T>
 void forward_tile(const HeadGroup& group, double scale, int64_t first_row, int64_t end_row,
                   const AttentionForward<T>& args) {
-  const int64_t P = group.P;
   ArenaScope scratch(thread_arena());
   auto* panels = scratch.allocate<Panel<T>>(kPanelsPerTile);
   OnlineSoftmax<T> states[kPanelsPerTile];
-  T* turned = args.rope == nullptr ? nullptr : scratch.allocate<T>(kKeyTile * P);
+  PackedKeys<T> tile(scratch, group, args);
+  const SeenChunks<T> chunks(scratch, group, kPanelsPerTile);
   int64_t count = 0;
   for (int64_t row = first_row; row < end_row; row += kPanelLanes<T>, ++count) {
     panels[count] = Panel<T>(group, row, std::min(kPanelLanes<T>, end_row - row));
-    states[count] = OnlineSoftmax<T>(scratch, P);
+    states[count] = OnlineSoftmax<T>(scratch, group);
+    chunks.look(count, panels[count]);
     if (args.rope == nullptr) {
-      load_lanes(panels[count], args.q, static_cast<T>(scale), states[count].query);
+      load_lanes(panels[count], group.P, args.q, static_cast<T>(scale), states[count].query);
     } else {
-      load_turned_lanes(panels[count], group, *args.rope, args.q, static_cast<T>(scale), turned,
-                        states[count].query);
+      load_turned_lanes(panels[count], group, *args.rope, args.q, static_cast<T>(scale),
+                        tile.turned, states[count].query);
     }
   }
   T* scores = scratch.allocate<T>(kKeyTile * kPanelLanes<T>);
-  T* packed_k = scratch.allocate<T>(packed_rows_size(kKeyTile, P));
-  T* packed_v = scratch.allocate<T>(packed_rows_size(P, kKeyTile));
 
   const HeadGroup::Keys visible = group.visible(first_row, end_row);
-  for (int64_t j = visible.begin; j < visible.end; j += kKeyTile) {
-    const int64_t keys = std::min(kKeyTile, visible.end - j);
-    MatrixRows<T> k{args.k + group.key_offset(j), group.K * P};
-    if (args.rope != nullptr) {
-      turn_keys(group, *args.rope, j, keys, args.k, turned);
-      k = {turned, P};
-    }
-    pack_transposing<T, kTileRows>(keys, P, k, packed_k);
-    pack_copying<T, kTileRows>(P, keys, {args.v + group.key_offset(j), group.K * P}, packed_v);
+  int64_t keys = 0;
+  for (int64_t j = visible.begin; j < visible.end; j += keys) {
+    keys = group.tile_keys(j, visible.end);
+    bool is_packed = false;
     for (int64_t i = 0; i < count; ++i) {
-      const VisibleKeys<T> seen(panels[i], group.window, j, keys);
+      if (!chunks.contain(i, j)) continue;
+      const VisibleKeys<T> seen(panels[i], group, j, keys);
       if (seen.none()) continue;
-      multiply_panels(seen.keys(), P, P, packed_k, states[i].query, scores, T{0});
+      if (!is_packed) tile.load(group, j, keys, args);
+      is_packed = true;
+      multiply_panels(seen.keys(), group.P, group.P, tile.keys, states[i].query, scores, T{0});
       seen.mask(scores);
-      fold_scores(seen.keys(), P, scores, states[i]);
-      multiply_panels(P, seen.keys(), keys, packed_v, scores, states[i].output, T{1});
+      fold_scores(seen.keys(), group.V, scores, states[i]);
+      multiply_panels(group.V, seen.keys(), keys, tile.values, scores, states[i].output, T{1});
     }
   }
-  for (int64_t i = 0; i < count; ++i) finish(panels[i], states[i], args);
+  for (int64_t i = 0; i < count; ++i) finish(group, panels[i], states[i], args);
 }
 
 }  // namespace

@@ -129,6 +129,8 @@ void unary(UnaryFunction f, int64_t n, const T* x, T* y) {
       return fill(n, y, [=](int64_t i) { return std::erf(x[i]); });
     case UnaryFunction::softplus:
       return fill(n, y, [=](int64_t i) { return softplus(x[i]); });
+    case UnaryFunction::relu:
+      return fill(n, y, [=](int64_t i) { return std::max(x[i], T{0}); });
     case UnaryFunction::relu_squared:
       return fill(n, y, [=](int64_t i) {
         const T positive = std::max(x[i], T{0});
@@ -167,6 +169,8 @@ void unary_backward(UnaryFunction f, int64_t n, const T* saved, const T* grad_y,
       return put([](T x) { return T{2} * std::numbers::inv_sqrtpi_v<T> * std::exp(-x * x); });
     case UnaryFunction::softplus:
       return put([](T x) { return logistic(x); });
+    case UnaryFunction::relu:
+      return put([](T y) { return y > T{0} ? T{1} : T{0}; });
     case UnaryFunction::relu_squared:
       return put([](T x) { return T{2} * std::max(x, T{0}); });
     case UnaryFunction::elu_plus_one:

@@ -51,6 +51,7 @@ enum class UnaryFunction : uint8_t {
   erf,           // 2 / pi^(1/2) times the integral of e^(-t^2) from 0 to x
   softplus,      // log(1 + e^x), as max(x, 0) + log1p(e^-|x|)
   silu,          // x sigmoid(x)
+  relu,          // max(x, 0)
   relu_squared,  // max(x, 0)^2 (So et al. 2021, "Primer")
   elu_plus_one,  // x + 1 for x > 0, else e^x (Katharopoulos et al. 2020)
 };
@@ -59,7 +60,7 @@ enum class UnaryFunction : uint8_t {
 /// saved.
 [[nodiscard]] constexpr bool differentiates_from_output(UnaryFunction f) {
   return f == UnaryFunction::exp || f == UnaryFunction::sqrt || f == UnaryFunction::sigmoid ||
-         f == UnaryFunction::tanh || f == UnaryFunction::elu_plus_one;
+         f == UnaryFunction::tanh || f == UnaryFunction::relu || f == UnaryFunction::elu_plus_one;
 }
 
 /// y = f(x)

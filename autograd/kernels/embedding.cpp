@@ -24,8 +24,9 @@ void sort_by_id(int64_t N, int64_t V, const int32_t* id, int64_t* start, int64_t
 }  // namespace
 
 template <class T>
-void embedding(int64_t N, int64_t D, const int32_t* id, const T* weight, T* y) {
-  gather_rows(N, D, id, weight, y);
+void embedding(int64_t N, int64_t D, const int32_t* id, std::type_identity_t<Stored<T>> weight,
+               T* y) {
+  gather_rows<T>(N, D, id, weight, y);
 }
 
 template <class T>
@@ -46,8 +47,8 @@ void embedding_backward(int64_t N, int64_t D, const EmbeddingBackward<T>& args) 
   });
 }
 
-template void embedding(int64_t, int64_t, const int32_t*, const float*, float*);
-template void embedding(int64_t, int64_t, const int32_t*, const double*, double*);
+template void embedding(int64_t, int64_t, const int32_t*, Stored<float>, float*);
+template void embedding(int64_t, int64_t, const int32_t*, Stored<double>, double*);
 template void embedding_backward(int64_t, int64_t, const EmbeddingBackward<float>&);
 template void embedding_backward(int64_t, int64_t, const EmbeddingBackward<double>&);
 

@@ -2,14 +2,17 @@
 // Rows of a table by number, and the sum of their gradients.
 
 #include <cstdint>
+#include <type_traits>
 
 #include "autograd/kernels/gradient.h"
+#include "autograd/kernels/stored.h"
 
 namespace sluice::kernels {
 
 /// y[n] = weight[id[n]], rows of width D. Every id must be a row of the table.
 template <class T>
-void embedding(int64_t N, int64_t D, const int32_t* id, const T* weight, T* y);
+void embedding(int64_t N, int64_t D, const int32_t* id, std::type_identity_t<Stored<T>> weight,
+               T* y);
 
 template <class T>
 struct EmbeddingBackward {

@@ -17,6 +17,9 @@ constexpr int64_t kBlockRows = 266 / kTileRows * kTileRows;
 constexpr int64_t kFewRows = 10 * kTileRows;
 // Elements of B packed at a time for all tiles: 4 MiB of f32, about a core's share of L3 twice.
 constexpr int64_t kSharedElements = int64_t{1} << 20;
+// Elements of all right operands up to which products are joined: 1.5 MiB of f32 stay in L2 beside a
+// block of A. With more, reading them again for every block of rows costs what is saved.
+constexpr int64_t kCachedElements = 3 << 17;
 // A part of C smaller than this is not worth another thread: about 20 microseconds of one core.
 constexpr double kFlopsPerTile = 2e6;
 // Tiles for each thread: the last ones to end are short, though threads are not equally fast.
@@ -234,18 +237,13 @@ void multiply_few_rows(Products<T> products, int64_t N, int64_t K) {
   multiply_tiles<T>(products, {0, N}, {0, K});
 }
 
-/// Columns of `depth` depths that are packed at a time for all tiles.
-template <class T>
-int64_t shared_columns(int64_t depth) {
-  return std::max(4 * kTileColumns<T>, kSharedElements / depth / kTileColumns<T> * kTileColumns<T>);
-}
-
 /// body(columns, depths) for parts of op(B) small enough to stay in cache for all tiles: a block of
 /// K, and as many columns as fit.
 template <class T, class Body>
 void for_each_part(int64_t N, int64_t K, Body&& body) {
   const int64_t depths = depth_block(K);
-  const int64_t columns = shared_columns<T>(depths);
+  const int64_t columns =
+      std::max(4 * kTileColumns<T>, kSharedElements / depths / kTileColumns<T> * kTileColumns<T>);
   for (int64_t k = 0; k < K; k += depths) {
     for (int64_t j = 0; j < N; j += columns) {
       body(Range{j, std::min(N, j + columns)}, Range{k, std::min(K, k + depths)});
@@ -316,6 +314,14 @@ void gemm_joint_columns(int64_t M, int64_t K, GemmOperand<T> a,
     for (const JointProduct<T>& product : products) scale_rows(M, product.n, product.c);
     return;
   }
+  int64_t N = 0;
+  for (const JointProduct<T>& product : products) N += product.n;
+  if (M > kFewRows && N * K > kCachedElements) {
+    for (const JointProduct<T>& product : products) {
+      gemm<T>({M, product.n, K}, a, product.operand, product.c);
+    }
+    return;
+  }
   ArenaScope scratch(thread_arena());
   auto* right = scratch.allocate<RightPart<T>>(std::ssize(products));
   lay_out(products, kTileColumns<T>, [&](size_t i, Range columns) {
@@ -350,8 +356,7 @@ void gemm_sum(int64_t M, int64_t N, std::span<const GemmTerm<T>> terms, GemmResu
   int64_t depth = 0;
   for (const GemmTerm<T>& term : terms) depth += term.K;
   if (depth == 0) return scale_rows(M, N, c);
-  const T first_beta = c.beta;
-  if (M <= kFewRows) {
+  if (M <= kFewRows || N * depth > kCachedElements) {
     for (const GemmTerm<T>& term : terms) {
       if (term.K == 0) continue;
       gemm<T>({M, N, term.K}, term.a, term.b, c);
@@ -359,47 +364,38 @@ void gemm_sum(int64_t M, int64_t N, std::span<const GemmTerm<T>> terms, GemmResu
     }
     return;
   }
-  // All terms of some columns, packed one behind the other.
-  const int64_t most_columns = shared_columns<T>(depth);
-  for (int64_t column = 0; column < N; column += most_columns) {
-    const Range columns{column, std::min(N, column + most_columns)};
-    ArenaScope scratch(thread_arena());
-    T* packed = scratch.allocate<T>(packed_size<T>(columns.size(), depth));
-    const auto for_each_term = [&](auto&& body) {
-      T* own = packed;
-      T beta = first_beta;
-      for (const GemmTerm<T>& term : terms) {
-        if (term.K == 0) continue;
-        body(term, own, beta);
-        own += packed_size<T>(columns.size(), term.K);
-        beta = T{1};
-      }
-    };
-    for_each_term([&](const GemmTerm<T>& term, T* own, T) {
-      const RightPart<T> right{{0, N}, term.b};
-      pack_range<T>({&right, 1}, columns, {0, term.K}, own);
-    });
-    const Tiling tile = tiling<T>(M, columns.size(), depth);
-    const int64_t column_tiles = ceil_div(columns.size(), tile.columns);
-    parallel_for(ceil_div(M, tile.rows) * column_tiles, [&](int64_t index) {
-      const int64_t row = index / column_tiles * tile.rows;
-      const int64_t j = columns.begin + index % column_tiles * tile.columns;
-      // A block of rows meets all terms while its part of C is in cache.
-      for (int64_t i = row; i < std::min(M, row + tile.rows); i += kBlockRows) {
-        const Range rows{i, std::min({M, row + tile.rows, i + kBlockRows})};
-        for_each_term([&](const GemmTerm<T>& term, const T* own, T beta) {
-          const LeftPart<T> left{{0, M}, term.a};
-          const RightPart<T> right{{0, N}, term.b};
-          const GemmResult<T> result{c.data, c.stride, c.alpha, beta};
-          const Products<T> product{{&left, 1}, {&right, 1},
-                                    &result,    depth_block(term.K),
-                                    {},         {own, term.K, 0, columns.begin}};
-          multiply_block(product, 0, rows, {j, std::min(columns.end, j + tile.columns)},
-                         {0, term.K});
-        });
-      }
-    });
-  }
+  // All terms, packed one behind the other.
+  ArenaScope scratch(thread_arena());
+  T* packed = scratch.allocate<T>(packed_size<T>(N, depth));
+  const auto for_each_term = [&](auto&& body) {
+    T* own = packed;
+    T beta = c.beta;
+    for (const GemmTerm<T>& term : terms) {
+      if (term.K == 0) continue;
+      body(term, own, beta);
+      own += packed_size<T>(N, term.K);
+      beta = T{1};
+    }
+  };
+  for_each_term([&](const GemmTerm<T>& term, T* own, T) { pack<T>(N, term.K, term.b, own); });
+  const Tiling tile = tiling<T>(M, N, depth);
+  const int64_t column_tiles = ceil_div(N, tile.columns);
+  parallel_for(ceil_div(M, tile.rows) * column_tiles, [&](int64_t index) {
+    const int64_t row = index / column_tiles * tile.rows;
+    const int64_t column = index % column_tiles * tile.columns;
+    // A block of rows meets all terms while its part of C is in cache.
+    for (int64_t i = row; i < std::min(M, row + tile.rows); i += kBlockRows) {
+      const Range rows{i, std::min({M, row + tile.rows, i + kBlockRows})};
+      for_each_term([&](const GemmTerm<T>& term, const T* own, T beta) {
+        const LeftPart<T> left{{0, M}, term.a};
+        const RightPart<T> right{{0, N}, {}};
+        const GemmResult<T> result{c.data, c.stride, c.alpha, beta};
+        const Products<T> product{{&left, 1},          {&right, 1}, &result,
+                                  depth_block(term.K), {},          {own, term.K, 0, 0}};
+        multiply_block(product, 0, rows, {column, std::min(N, column + tile.columns)}, {0, term.K});
+      });
+    }
+  });
 }
 
 template <class T>

@@ -19,7 +19,7 @@ template <class T>
 auto map_operand(const GemmOperand<T>& x, int64_t rows, int64_t cols) {
   if (x.transposed) std::swap(rows, cols);
   return Eigen::Map<const RowMajor<T>, Eigen::Unaligned, Eigen::OuterStride<>>(
-      x.data, rows, cols, Eigen::OuterStride<>(x.stride));
+      x.data.plain(), rows, cols, Eigen::OuterStride<>(x.stride));
 }
 
 template <class Left, class Right, class Result, class T>

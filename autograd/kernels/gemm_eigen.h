@@ -1,7 +1,7 @@
 #pragma once
 // Eigen's matrix product behind the signature of gemm.h, single-threaded: the baseline of
 // bench_gemm and a second opinion for its test. Training never calls it, for the reasons given in
-// gemm.h. Operands without an index only.
+// gemm.h. Operands of T, without an index, only.
 
 #include "autograd/kernels/gemm.h"
 

@@ -148,17 +148,23 @@ struct MatrixRows {
   }
 };
 
+/// body(rows) with the MatrixRows of elements as they are stored.
+template <class T, class Body>
+inline void visit_rows(const Stored<T>& data, int64_t stride, const int32_t* index, Body&& body) {
+  data.visit([&]<class S>(const S* elements) { body(MatrixRows<S>{elements, stride, index}); });
+}
+
 /// Packs rows into panels of kPanel lanes: panel[k * kPanel + i] = source[first + i][k], k < K.
-/// There are `rows` of them; lanes past them are filled with 0.
-template <class T, int64_t kPanel>
-inline void pack_transposing(int64_t rows, int64_t K, const MatrixRows<T>& source, T* packed) {
+/// There are `rows` of them; lanes past them are filled with 0. The source may be stored in another type S than T, for which load_first gives a Vec<T>.
+template <class T, int64_t kPanel, class S = T>
+inline void pack_transposing(int64_t rows, int64_t K, const MatrixRows<S>& source, T* packed) {
   constexpr int64_t kWidth = Vec<T>::kWidth;
   for (int64_t first = 0; first < rows; first += kPanel, packed += kPanel * K) {
     for (int64_t lane = 0; lane < kPanel; lane += kWidth) {
       const int64_t lanes = std::min(kWidth, kPanel - lane);
       const int64_t present = std::min(lanes, rows - first - lane);
-      const T* row[kWidth];
-      const T* ahead[kWidth];
+      const S* row[kWidth];
+      const S* ahead[kWidth];
       for (int64_t i = 0; i < kWidth; ++i) {
         row[i] = source[std::min(first + lane + i, rows - 1)];
         ahead[i] = source[std::min(first + lane + i + kWidth, rows - 1)];
@@ -180,8 +186,8 @@ inline void pack_transposing(int64_t rows, int64_t K, const MatrixRows<T>& sourc
 
 namespace detail {
 /// kPanel lanes, of which the first `count` are copied and the others 0.
-template <class T, int64_t kPanel>
-inline void copy_lanes(const T* from, int64_t count, T* to) {
+template <class T, int64_t kPanel, class S>
+inline void copy_lanes(const S* from, int64_t count, T* to) {
   constexpr int64_t kWidth = Vec<T>::kWidth;
 #pragma GCC unroll 4
   for (int64_t i = 0; i < kPanel; i += kWidth) {
@@ -194,14 +200,14 @@ inline void copy_lanes(const T* from, int64_t count, T* to) {
 /// Packs columns into panels of kPanel lanes: panel[k * kPanel + i] = source[k][first + i], k < K.
 /// The rows have `columns` columns; lanes past them are filled with 0. Whole rows are read at a
 /// time.
-template <class T, int64_t kPanel>
-inline void pack_copying(int64_t columns, int64_t K, const MatrixRows<T>& source, T* packed) {
+template <class T, int64_t kPanel, class S = T>
+inline void pack_copying(int64_t columns, int64_t K, const MatrixRows<S>& source, T* packed) {
   constexpr int64_t kRowsAhead = 8;
   const int64_t full = columns / kPanel;
   const int64_t rest = columns - full * kPanel;
   for (int64_t k = 0; k < K; ++k) {
-    const T* row = source[k];
-    const T* ahead = source[std::min(k + kRowsAhead, K - 1)];
+    const S* row = source[k];
+    const S* ahead = source[std::min(k + kRowsAhead, K - 1)];
     T* lanes = packed + k * kPanel;
     for (int64_t panel = 0; panel < full; ++panel, lanes += kPanel * K) {
       __builtin_prefetch(ahead + panel * kPanel);
@@ -218,14 +224,15 @@ inline void pack_operand(const GemmOperand<T>& x, bool rows_are_lanes, int64_t l
                          int64_t depth, int64_t K, T* packed) {
   const int64_t row = rows_are_lanes ? lane : depth;
   const int64_t column = rows_are_lanes ? depth : lane;
-  const MatrixRows<T> rows = x.index == nullptr
-                                 ? MatrixRows<T>{x.data + row * x.stride + column, x.stride}
-                                 : MatrixRows<T>{x.data + column, x.stride, x.index + row};
-  if (rows_are_lanes) {
-    pack_transposing<T, kPanel>(lanes, K, rows, packed);
-  } else {
-    pack_copying<T, kPanel>(lanes, K, rows, packed);
-  }
+  const bool gathers = x.index != nullptr;
+  const Stored<T> first = x.data + (gathers ? column : row * x.stride + column);
+  visit_rows(first, x.stride, gathers ? x.index + row : nullptr, [&](const auto& rows) {
+    if (rows_are_lanes) {
+      pack_transposing<T, kPanel>(lanes, K, rows, packed);
+    } else {
+      pack_copying<T, kPanel>(lanes, K, rows, packed);
+    }
+  });
 }
 
 /// Packs rows [row, row + rows) and depths [depth, depth + K) of op(A) into panels.

@@ -71,13 +71,9 @@ void for_each_tile(int64_t E, int64_t columns, Rows&& rows_of, Depth&& depth_of,
     const int64_t rows = rows_per_tile(rows_of(e), most_rows);
     for (int64_t row = 0; row < rows_of(e); row += rows) {
       for (int64_t column = 0; column < columns; column += step) {
-        Tile tile{e,
-                  row,
-                  std::min(rows_of(e), row + rows),
-                  column,
-                  std::min(columns, column + step),
-                  0,
-                  count};
+        Tile tile{
+            e, row,  std::min(rows_of(e), row + rows), column, std::min(columns, column + step),
+            0, count};
         tile.work = tile.rows() * tile.columns() * depth_of(e);
         tiles[count++] = tile;
       }
@@ -92,7 +88,7 @@ void for_each_tile(int64_t E, int64_t columns, Rows&& rows_of, Depth&& depth_of,
 }  // namespace
 
 template <class T>
-void grouped_gemm(const Groups& groups, const T* x, const T* weight, T* y) {
+void grouped_gemm(const Groups& groups, const T* x, std::type_identity_t<Stored<T>> weight, T* y) {
   const int64_t I = groups.I;
   const int64_t O = groups.O;
   for_each_tile(
@@ -148,7 +144,7 @@ void grouped_gemm_grad_weight(const Groups& groups, const ExpertRows<T>& grad_y,
 }
 
 #define SLUICE_INSTANTIATE(T)                                                                  \
-  template void grouped_gemm<T>(const Groups&, const T*, const T*, T*);                        \
+  template void grouped_gemm<T>(const Groups&, const T*, Stored<T>, T*);                       \
   template void grouped_gemm_grad_x<T>(const Groups&, const T*, const T*, const Gradient<T>&); \
   template void grouped_gemm_grad_weight<T>(const Groups&, const ExpertRows<T>&,               \
                                             const ExpertRows<T>&, const Gradient<T>&)

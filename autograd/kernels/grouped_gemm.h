@@ -7,8 +7,10 @@
 // gemm.h: a row's result depends neither on the other rows of its expert nor on how many there are.
 
 #include <cstdint>
+#include <type_traits>
 
 #include "autograd/kernels/gradient.h"
+#include "autograd/kernels/stored.h"
 
 namespace sluice::kernels {
 
@@ -23,7 +25,7 @@ struct Groups {
 
 /// y[r, o] = sum_i x[r, i] weight[e(r), o, i]: x [R, I], y [R, O].
 template <class T>
-void grouped_gemm(const Groups& groups, const T* x, const T* weight, T* y);
+void grouped_gemm(const Groups& groups, const T* x, std::type_identity_t<Stored<T>> weight, T* y);
 
 /// grad_x[r, i] (+)= sum_o grad_y[r, o] weight[e(r), o, i]
 template <class T>

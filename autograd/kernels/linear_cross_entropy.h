@@ -12,6 +12,8 @@
 
 #include <cstdint>
 
+#include "autograd/kernels/stored.h"
+
 namespace sluice::kernels {
 
 /// N tokens, D hidden size, V vocabulary.
@@ -21,7 +23,7 @@ struct LinearCrossEntropy {
   int64_t D;
   int64_t V;
   const T* hidden;         // [N, D]
-  const T* weight;         // [V, D]
+  Stored<T> weight;        // [V, D]
   const int32_t* targets;  // [N], negative where there is no loss
   T divisor = 1;
   T z_loss = 0;

@@ -39,14 +39,17 @@ void order_by_expert(const Assignments& assignments, const int32_t* offsets,
 }
 
 template <class T>
-void gather_rows(int64_t R, int64_t D, const int32_t* index, const T* x, T* y) {
-  parallel_rows(R, D, [=](int64_t row) {
-    const T* from = x + index[row] * D;
-    T* to = y + row * D;
-    // By hand: rows are a few registers to a few kilobytes long, where a call of memmove costs more
-    // than it saves.
-    for_each_vector<T>(D, [=](int64_t i, int64_t count) {
-      store_first(to + i, load_first(from + i, count), count);
+void gather_rows(int64_t R, int64_t D, const int32_t* index, std::type_identity_t<Stored<T>> x,
+                 T* y) {
+  x.visit([=](const auto* elements) {
+    parallel_rows(R, D, [=](int64_t row) {
+      const auto* from = elements + index[row] * D;
+      T* to = y + row * D;
+      // By hand: rows are a few registers to a few kilobytes long, where a call of memmove costs more
+      // than it saves.
+      for_each_vector<T>(D, [=](int64_t i, int64_t count) {
+        store_first(to + i, load_first(from + i, count), count);
+      });
     });
   });
 }
@@ -87,7 +90,7 @@ void combine_rows_backward(int64_t N, int64_t D, const CombineRows<T>& args,
 }
 
 #define SLUICE_INSTANTIATE(T)                                                              \
-  template void gather_rows(int64_t, int64_t, const int32_t*, const T*, T*);               \
+  template void gather_rows(int64_t, int64_t, const int32_t*, Stored<T>, T*);              \
   template void combine_rows(int64_t, int64_t, const CombineRows<T>&, const Gradient<T>&); \
   template void combine_rows_backward(int64_t, int64_t, const CombineRows<T>&,             \
                                       const CombineRowsBackward<T>&);

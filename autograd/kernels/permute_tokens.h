@@ -7,8 +7,10 @@
 // An assignment with expert -1 was dropped: it has no row and contributes nothing.
 
 #include <cstdint>
+#include <type_traits>
 
 #include "autograd/kernels/gradient.h"
+#include "autograd/kernels/stored.h"
 
 namespace sluice::kernels {
 
@@ -37,7 +39,8 @@ void order_by_expert(const Assignments& assignments, const int32_t* offsets,
 
 /// y[r] = x[index[r]], rows of width D.
 template <class T>
-void gather_rows(int64_t R, int64_t D, const int32_t* index, const T* x, T* y);
+void gather_rows(int64_t R, int64_t D, const int32_t* index, std::type_identity_t<Stored<T>> x,
+                 T* y);
 
 /// The way back from expert order.
 template <class T>

@@ -6,8 +6,8 @@
 //   y[a] = x[a] cos - x[b] sin,   y[b] = x[b] cos + x[a] sin
 //
 // with (a, b) = (2i, 2i + 1) in the interleaved layout (Meta, DeepSeek) and (i, i + R/2) in the
-// half-split one (Hugging Face's rotate_half). Elements past the rotated width are copied. The
-// backward turns by the opposite angle.
+// half-split one (Hugging Face's rotate_half), counted from the first rotated element. The other
+// elements are copied. The backward turns by the opposite angle.
 
 #include <cstdint>
 #include <optional>
@@ -63,6 +63,7 @@ struct Rope {
   const int32_t* position;  // [N], each below the table's positions
   const T* cos;             // [positions, pairs]
   const T* sin;             // [positions, pairs]
+  int64_t first = 0;        // the first rotated element of a head
 };
 
 /// One head of a token: put(i, value) leaves element i < P of what x [P] turns into. `sign` is -1 to
@@ -71,20 +72,22 @@ template <class T, class Put>
 inline void rotate_head(const Rope<T>& r, int64_t token, T sign, const T* x, Put&& put) {
   const T* cos = r.cos + r.position[token] * r.pairs;
   const T* sin = r.sin + r.position[token] * r.pairs;
+  const T* y = x + r.first;
   if (r.layout == RopeLayout::half_split) {
     for (int64_t i = 0; i < r.pairs; ++i) {
-      put(i, x[i] * cos[i] - x[i + r.pairs] * (sign * sin[i]));
+      put(r.first + i, y[i] * cos[i] - y[i + r.pairs] * (sign * sin[i]));
     }
     for (int64_t i = 0; i < r.pairs; ++i) {
-      put(r.pairs + i, x[r.pairs + i] * cos[i] + x[i] * (sign * sin[i]));
+      put(r.first + r.pairs + i, y[r.pairs + i] * cos[i] + y[i] * (sign * sin[i]));
     }
   } else {
     for (int64_t i = 0; i < r.pairs; ++i) {
-      put(2 * i, x[2 * i] * cos[i] - x[2 * i + 1] * (sign * sin[i]));
-      put(2 * i + 1, x[2 * i + 1] * cos[i] + x[2 * i] * (sign * sin[i]));
+      put(r.first + 2 * i, y[2 * i] * cos[i] - y[2 * i + 1] * (sign * sin[i]));
+      put(r.first + 2 * i + 1, y[2 * i + 1] * cos[i] + y[2 * i] * (sign * sin[i]));
     }
   }
-  for (int64_t i = 2 * r.pairs; i < r.P; ++i) put(i, x[i]);
+  for (int64_t i = 0; i < r.first; ++i) put(i, x[i]);
+  for (int64_t i = r.first + 2 * r.pairs; i < r.P; ++i) put(i, x[i]);
 }
 
 /// x and y are [N, H, P].

@@ -10,6 +10,8 @@
 #include <cstring>
 #include <utility>
 
+#include "autograd/support/bfloat16.h"
+
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
 #endif
@@ -80,6 +82,26 @@ template <class T>
 #else
   Vec<T> result = zeros<T>();
   for (int64_t i = 0; i < count; ++i) result.v[i] = x[i];
+  return result;
+#endif
+}
+
+/// The same of numbers stored in bf16, widened.
+[[nodiscard]] inline Vec<float> load_first(const BFloat16* x, int64_t count) {
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+  const auto mask = static_cast<__mmask16>((uint32_t{1} << count) - 1);
+  const __m512i wide = _mm512_maskz_cvtepu16_epi32(mask, _mm256_maskz_loadu_epi16(mask, x));
+  return {_mm512_castsi512_ps(_mm512_maskz_slli_epi32(mask, wide, 16))};
+#else
+  Vec<float> result = zeros<float>();
+#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
+  if (count == Vec<float>::kWidth) {
+    __m128i bits;
+    std::memcpy(&bits, x, sizeof(bits));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16))};
+  }
+#endif
+  for (int64_t i = 0; i < count; ++i) result.v[i] = widened(x[i]);
   return result;
 #endif
 }

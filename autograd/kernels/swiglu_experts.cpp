@@ -96,14 +96,17 @@ struct PackedWeight {
       : data(scratch.allocate<T>(kResultsAtOnce * most_depth)) {}
 
   /// Result i sums over row i of the matrix.
-  void load_rows(int64_t results, int64_t depth_, const T* weight, int64_t stride) {
+  void load_rows(int64_t results, int64_t depth_, const Stored<T>& weight, int64_t stride) {
     depth = depth_;
-    pack_transposing<T, kTileRows>(results, depth, {weight, stride}, data);
+    visit_rows(weight, stride, nullptr, [&](const auto& rows) {
+      pack_transposing<T, kTileRows>(results, depth, rows, data);
+    });
   }
   /// Result i sums over column i of the matrix.
-  void load_columns(int64_t results, int64_t depth_, const T* weight, int64_t stride) {
+  void load_columns(int64_t results, int64_t depth_, const Stored<T>& weight, int64_t stride) {
     depth = depth_;
-    pack_copying<T, kTileRows>(results, depth, {weight, stride}, data);
+    visit_rows(weight, stride, nullptr,
+               [&](const auto& rows) { pack_copying<T, kTileRows>(results, depth, rows, data); });
   }
   /// tile[i, lane] = or += sum_k weight(first + i, k) lanes[k, lane] for i < results, no more than a
   /// tile has, and lane < count; `first` is a multiple of kTileRows.
@@ -147,31 +150,69 @@ T* ones(ArenaScope& scratch) {
   return result;
 }
 
+/// What comes into a block and what leaves it: [panels, D, lanes]. With a single part of F everything
+/// has been read before anything is written, and one takes the other's place.
+template <class T>
+struct BlockRows {
+  BlockRows(ArenaScope& scratch, const ExpertsShape& shape, const Block& block_)
+      : block(block_),
+        D(shape.D),
+        parts(shape.F),
+        panels(ceil_div(block.rows, kLanes<T>)),
+        in(scratch.allocate<T>(panels * D * kLanes<T>)),
+        out(parts.single() ? in : scratch.allocate<T>(panels * D * kLanes<T>)),
+        factors(ones<T>(scratch)) {}
+
+  [[nodiscard]] const T* in_of(int64_t panel) const { return in + panel * D * kLanes<T>; }
+  [[nodiscard]] T* out_of(int64_t panel, int64_t d = 0) const {
+    return out + (panel * D + d) * kLanes<T>;
+  }
+  /// in = the rows of x [N, D] that the block's rows are the tokens of.
+  void load(const ExpertsShape& shape, const T* x) const {
+    for (int64_t p = 0; p < panels; ++p) {
+      const LanePanel panel = panel_of<T>(block, p);
+      load_lanes<T>(
+          panel.count, D, [&](int64_t lane) { return x + shape.token(panel.first + lane) * D; },
+          T{1}, in + p * D * kLanes<T>);
+    }
+  }
+  /// The block's rows of y [R, D] = or += out.
+  void store(T* y, bool accumulate) const {
+    for (int64_t p = 0; p < panels; ++p) {
+      const LanePanel panel = panel_of<T>(block, p);
+      store_lanes<T>(
+          panel.count, D, out_of(p), factors,
+          [&](int64_t lane) { return y + (panel.first + lane) * D; }, accumulate);
+    }
+  }
+
+  Block block;
+  int64_t D;
+  HiddenParts<T> parts;
+  int64_t panels;
+  T* in;
+  T* out;
+  const T* factors;
+};
+
 template <class T>
 void forward_block(const ExpertsShape& shape, const ExpertWeights<T>& weights, const T* x,
                    const ExpertsHidden<T>& hidden, T* y, const Block& block) {
   constexpr int64_t kWidth = Vec<T>::kWidth;
   const int64_t D = shape.D;
   const int64_t F = shape.F;
-  const HiddenParts<T> parts(F);
-  const int64_t panels = ceil_div(block.rows, kLanes<T>);
   ArenaScope scratch(thread_arena());
-  T* in = scratch.allocate<T>(panels * D * kLanes<T>);
-  T* out = parts.single() ? in : scratch.allocate<T>(panels * D * kLanes<T>);
+  const BlockRows<T> rows(scratch, shape, block);
+  const HiddenParts<T>& parts = rows.parts;
+  const int64_t panels = rows.panels;
   T* h = scratch.allocate<T>(panels * parts.lanes());
   T* gate = scratch.allocate<T>(kTileRows * kLanes<T>);
   T* up = scratch.allocate<T>(kTileRows * kLanes<T>);
   PackedWeight<T> w_gate(scratch, D);
   PackedWeight<T> w_up(scratch, D);
   PackedWeight<T> w_down(scratch, parts.step);
-  const T* factors = ones<T>(scratch);
 
-  for (int64_t p = 0; p < panels; ++p) {
-    const LanePanel panel = panel_of<T>(block, p);
-    load_lanes<T>(
-        panel.count, D, [&](int64_t lane) { return x + shape.token(panel.first + lane) * D; }, T{1},
-        in + p * D * kLanes<T>);
-  }
+  rows.load(shape, x);
   for_each_step(F, parts.step, [&](int64_t part, int64_t width) {
     const auto load_gate_and_up = [&](int64_t f, int64_t results) {
       const int64_t neuron = (block.expert * F + part + f) * D;
@@ -181,8 +222,8 @@ void forward_block(const ExpertsShape& shape, const ExpertWeights<T>& weights, c
     for_each_tile(width, load_gate_and_up, [&](int64_t f, int64_t first, int64_t results) {
       for (int64_t p = 0; p < panels; ++p) {
         const LanePanel panel = panel_of<T>(block, p);
-        w_gate.multiply(first, results, panel.lanes, in + p * D * kLanes<T>, false, gate);
-        w_up.multiply(first, results, panel.lanes, in + p * D * kLanes<T>, false, up);
+        w_gate.multiply(first, results, panel.lanes, rows.in_of(p), false, gate);
+        w_up.multiply(first, results, panel.lanes, rows.in_of(p), false, up);
         T* h_tile = h + p * parts.lanes() + f * kLanes<T>;
         for (int64_t i = 0; i < results; ++i) {
           const int64_t kept = panel.first * F + (part + f + i) * panel.count;
@@ -204,16 +245,11 @@ void forward_block(const ExpertsShape& shape, const ExpertWeights<T>& weights, c
     for_each_tile(D, load_down, [&](int64_t d, int64_t first, int64_t results) {
       for (int64_t p = 0; p < panels; ++p) {
         w_down.multiply(first, results, panel_of<T>(block, p).lanes, h + p * parts.lanes(),
-                        part > 0, out + (p * D + d) * kLanes<T>);
+                        part > 0, rows.out_of(p, d));
       }
     });
   });
-  for (int64_t p = 0; p < panels; ++p) {
-    const LanePanel panel = panel_of<T>(block, p);
-    store_lanes<T>(
-        panel.count, D, out + p * D * kLanes<T>, factors,
-        [&](int64_t lane) { return y + (panel.first + lane) * D; }, false);
-  }
+  rows.store(y, false);
 }
 
 /// dh of a tile -> dg, du and weight times h of it; adds <h, dh / weight> to `dots` [lanes].
@@ -254,15 +290,14 @@ void differentiate_hidden(int64_t results, const LanePanel& panel, const T* grad
 
 template <class T>
 void backward_block(const ExpertsShape& shape, const ExpertWeights<T>& weights,
-                    const ExpertsBackward<T>& args, const ExpertsRows<T>& rows,
+                    const ExpertsBackward<T>& args, const ExpertsRows<T>& kept_rows,
                     const Block& block) {
   const int64_t D = shape.D;
   const int64_t F = shape.F;
-  const HiddenParts<T> parts(F);
-  const int64_t panels = ceil_div(block.rows, kLanes<T>);
   ArenaScope scratch(thread_arena());
-  T* in = scratch.allocate<T>(panels * D * kLanes<T>);
-  T* out = parts.single() ? in : scratch.allocate<T>(panels * D * kLanes<T>);
+  const BlockRows<T> rows(scratch, shape, block);
+  const HiddenParts<T>& parts = rows.parts;
+  const int64_t panels = rows.panels;
   T* grad_gate = scratch.allocate<T>(panels * parts.lanes());
   T* grad_up = scratch.allocate<T>(panels * parts.lanes());
   T* weighted = scratch.allocate<T>(panels * parts.lanes());
@@ -272,20 +307,15 @@ void backward_block(const ExpertsShape& shape, const ExpertWeights<T>& weights,
   PackedWeight<T> w_gate(scratch, parts.step);
   PackedWeight<T> w_up(scratch, parts.step);
   PackedWeight<T> w_down(scratch, D);
-  const T* factors = ones<T>(scratch);
   const auto slot_of = [&](int64_t row) {
     return args.slot_of_row == nullptr ? row : args.slot_of_row[row];
   };
 
   std::fill_n(dots, panels * kLanes<T>, T{0});
   std::fill_n(row_weights, panels * kLanes<T>, T{1});
-  for (int64_t p = 0; p < panels; ++p) {
+  rows.load(shape, args.grad_y);
+  for (int64_t p = 0; p < panels && args.weight != nullptr; ++p) {
     const LanePanel panel = panel_of<T>(block, p);
-    load_lanes<T>(
-        panel.count, D,
-        [&](int64_t lane) { return args.grad_y + shape.token(panel.first + lane) * D; }, T{1},
-        in + p * D * kLanes<T>);
-    if (args.weight == nullptr) continue;
     for (int64_t lane = 0; lane < panel.count; ++lane) {
       row_weights[p * kLanes<T> + lane] = args.weight[slot_of(panel.first + lane)];
     }
@@ -297,7 +327,7 @@ void backward_block(const ExpertsShape& shape, const ExpertWeights<T>& weights,
     for_each_tile(width, load_down, [&](int64_t f, int64_t first, int64_t results) {
       for (int64_t p = 0; p < panels; ++p) {
         const LanePanel panel = panel_of<T>(block, p);
-        w_down.multiply(first, results, panel.lanes, in + p * D * kLanes<T>, false, grad_h);
+        w_down.multiply(first, results, panel.lanes, rows.in_of(p), false, grad_h);
         const int64_t kept = panel.first * F + (part + f) * panel.count;
         const int64_t tile = p * parts.lanes() + f * kLanes<T>;
         differentiate_hidden<T>(results, panel, grad_h, args.hidden.gate + kept,
@@ -311,12 +341,12 @@ void backward_block(const ExpertsShape& shape, const ExpertWeights<T>& weights,
       const auto keep = [&](const T* lanes, T* to) {
         if (to == nullptr) return;
         store_lanes<T>(
-            panel.count, width, lanes + p * parts.lanes(), factors,
+            panel.count, width, lanes + p * parts.lanes(), rows.factors,
             [&](int64_t lane) { return to + (panel.first + lane) * F + part; }, false);
       };
-      keep(grad_gate, rows.grad_gate);
-      keep(grad_up, rows.grad_up);
-      keep(weighted, rows.hidden);
+      keep(grad_gate, kept_rows.grad_gate);
+      keep(grad_up, kept_rows.grad_up);
+      keep(weighted, kept_rows.hidden);
     }
     if (!args.grad_rows) return;
     const auto load_gate_and_up = [&](int64_t d, int64_t results) {
@@ -326,22 +356,16 @@ void backward_block(const ExpertsShape& shape, const ExpertWeights<T>& weights,
     };
     for_each_tile(D, load_gate_and_up, [&](int64_t d, int64_t first, int64_t results) {
       for (int64_t p = 0; p < panels; ++p) {
-        T* tile = out + (p * D + d) * kLanes<T>;
+        T* tile = rows.out_of(p, d);
         const int64_t lanes = panel_of<T>(block, p).lanes;
         w_gate.multiply(first, results, lanes, grad_gate + p * parts.lanes(), part > 0, tile);
         w_up.multiply(first, results, lanes, grad_up + p * parts.lanes(), true, tile);
       }
     });
   });
-  for (int64_t p = 0; p < panels; ++p) {
+  if (args.grad_rows) rows.store(args.grad_rows.data, args.grad_rows.accumulate);
+  for (int64_t p = 0; p < panels && args.grad_weight; ++p) {
     const LanePanel panel = panel_of<T>(block, p);
-    if (args.grad_rows) {
-      store_lanes<T>(
-          panel.count, D, out + p * D * kLanes<T>, factors,
-          [&](int64_t lane) { return args.grad_rows.data + (panel.first + lane) * D; },
-          args.grad_rows.accumulate);
-    }
-    if (!args.grad_weight) continue;
     for (int64_t lane = 0; lane < panel.count; ++lane) {
       put_gradient(args.grad_weight.from(slot_of(panel.first + lane)), 1,
                    [&](int64_t) { return dots[p * kLanes<T> + lane]; });

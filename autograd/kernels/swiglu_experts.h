@@ -19,6 +19,7 @@
 #include <cstdint>
 
 #include "autograd/kernels/gradient.h"
+#include "autograd/kernels/stored.h"
 
 namespace sluice::kernels {
 
@@ -38,9 +39,9 @@ struct ExpertsShape {
 
 template <class T>
 struct ExpertWeights {
-  const T* gate;  // [E, F, D]
-  const T* up;    // [E, F, D]
-  const T* down;  // [E, D, F]
+  Stored<T> gate;  // [E, F, D]
+  Stored<T> up;    // [E, F, D]
+  Stored<T> down;  // [E, D, F]
 };
 
 /// g and u of every row, for the backward: R F elements each, in an order of the kernel's own.

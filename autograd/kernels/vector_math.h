@@ -126,17 +126,18 @@ template <class T>
 
 /// e^x for x up to 1, or NaN, without denormal results: 0 where x is below -87 (f32) or -708 (f64).
 /// For sums in which 1 is among the terms, and where many x may be -inf: a processor can take a
-/// hundred times as long over a denormal.
+/// hundred times as long over a denormal. `lowest`, no less than those bounds, raises them where
+/// results meet further small factors.
 template <class T>
-[[nodiscard]] inline Vec<T> exp_of_negative(Vec<T> x) {
-  using Constants = detail::ExpConstants<T>;
-  const detail::ExpParts<T> parts = detail::exp_parts(max(broadcast(Constants::kLowestNormal), x));
+[[nodiscard]] inline Vec<T> exp_of_negative(Vec<T> x,
+                                            T lowest = detail::ExpConstants<T>::kLowestNormal) {
+  const detail::ExpParts<T> parts = detail::exp_parts(max(broadcast(lowest), x));
 #if defined(__AVX512F__)
   const Vec<T> result = scale_by_power_of_two(parts.mantissa, parts.n);
 #else
   const Vec<T> result = parts.mantissa * detail::power_of_two<T>(detail::exponent_bits(parts));
 #endif
-  return select_less(x, broadcast(Constants::kLowestNormal), zeros<T>(), result);
+  return select_less(x, broadcast(lowest), zeros<T>(), result);
 }
 
 /// 1 / (1 + e^-x), without overflow at either end.

@@ -6,6 +6,7 @@
 
 #include "autograd/core/tape.h"
 #include "autograd/kernels/gradient.h"
+#include "autograd/kernels/stored.h"
 
 namespace sluice {
 
@@ -50,6 +51,26 @@ inline void check_same_dtype(std::string_view op, const Operand& a, const Operan
   check_floating(op, a.name, a.tensor);
   SLUICE_CHECK(DTypeError, a.tensor.dtype() == b.tensor.dtype(), "{}: {} is {} but {} is {}", op,
                a.name, name_of(a.tensor.dtype()), b.name, name_of(b.tensor.dtype()));
+}
+
+/// What ops compute with x and a matrix they only read: the matrix has x's dtype or, where no gradient
+/// passes through, is bf16 beside an x of f32.
+inline void check_weight(Tape& tape, std::string_view op, const Operand& x, const Operand& weight) {
+  if (weight.tensor.dtype() != DType::bf16 || x.tensor.dtype() != DType::f32) {
+    return check_same_dtype(op, x, weight);
+  }
+  SLUICE_CHECK(DTypeError, !tape.requires_grad(x.tensor) && !tape.requires_grad(weight.tensor),
+               "{}: {} is bf16, which is for inference only; a gradient needs it in f32", op,
+               weight.name);
+}
+
+/// The elements of a weight for a kernel that computes in T.
+template <class T>
+[[nodiscard]] kernels::Stored<T> stored(const Tensor& weight) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (weight.dtype() == DType::bf16) return kernels::Stored<T>::of(weight.data<BFloat16>());
+  }
+  return weight.data<T>();
 }
 
 /// Both floating, of one dtype and one shape: "add: a is [2, 3] but b is [3, 2]; shapes differ".

@@ -40,6 +40,8 @@ namespace sluice {
 [[nodiscard]] Tensor silu(Tape& tape, const Tensor& x);
 /// GPT-2's gelu_new (Hendrycks and Gimpel 2016).
 [[nodiscard]] Tensor gelu_tanh(Tape& tape, const Tensor& x);
+/// max(x, 0); slope 0 at 0.
+[[nodiscard]] Tensor relu(Tape& tape, const Tensor& x);
 /// max(x, 0)^2 (So et al. 2021, "Primer").
 [[nodiscard]] Tensor relu_squared(Tape& tape, const Tensor& x);
 /// x + 1 for x > 0, else e^x: the feature map of Katharopoulos et al. 2020.

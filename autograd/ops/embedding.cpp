@@ -46,16 +46,21 @@ const OpInfo& embedding_info() {
 }
 
 Tensor embedding(Tape& tape, const Tensor& weight, const Tensor& ids) {
-  check_floating("embedding", "weight", weight);
+  const bool narrow = weight.dtype() == DType::bf16;
+  if (!narrow) check_floating("embedding", "weight", weight);
+  SLUICE_CHECK(
+      DTypeError, !narrow || !tape.requires_grad(weight),
+      "embedding: weight is bf16, which is for inference only; a gradient needs it in f32");
   check_dtype("embedding", "ids", ids, DType::i32);
   check_rank("embedding", "weight", weight, 2, "[V, D]");
   check_rank("embedding", "ids", ids, 1, "[N]");
   check_ids(ids, weight.dim(0));
   const int64_t D = weight.dim(1);
-  Tensor y = tape.empty({ids.numel(), D}, weight.dtype());
+  const DType dtype = narrow ? DType::f32 : weight.dtype();
+  Tensor y = tape.empty({ids.numel(), D}, dtype);
   tape.run(embedding_info(), moving({ids, y, y}), [&] {
-    dispatch_float(weight.dtype(), [&]<class T>() {
-      kernels::embedding<T>(ids.numel(), D, ids.data<int32_t>(), weight.data<T>(), y.data<T>());
+    dispatch_float(dtype, [&]<class T>() {
+      kernels::embedding<T>(ids.numel(), D, ids.data<int32_t>(), stored<T>(weight), y.data<T>());
     });
   });
   tape.record(embedding_info(), {weight}, {&y}, {ids}, [](Backward& b) {

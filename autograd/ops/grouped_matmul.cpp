@@ -57,7 +57,7 @@ const OpInfo& grouped_matmul_info() {
 }
 
 Tensor grouped_matmul(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& offsets) {
-  check_same_dtype(kOp, {"x", x}, {"weight", weight});
+  check_weight(tape, kOp, {"x", x}, {"weight", weight});
   check_rank(kOp, "x", x, 2, "[R, I]");
   check_rank(kOp, "weight", weight, 3, "[E, O, I]");
   SLUICE_CHECK(ShapeError, x.dim(1) == weight.dim(2),
@@ -69,7 +69,7 @@ Tensor grouped_matmul(Tape& tape, const Tensor& x, const Tensor& weight, const T
   const kernels::Groups groups = groups_of(weight, offsets);
   tape.run(grouped_matmul_info(), cost_of(groups, rows, x, weight, y), [&] {
     dispatch_float(x.dtype(), [&]<class T>() {
-      kernels::grouped_gemm<T>(groups, x.data<T>(), weight.data<T>(), y.data<T>());
+      kernels::grouped_gemm<T>(groups, x.data<T>(), stored<T>(weight), y.data<T>());
     });
   });
   // The weight is saved for its shape too.

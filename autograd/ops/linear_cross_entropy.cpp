@@ -37,10 +37,10 @@ std::vector<OpSample> misuses(SampleFactory& make) {
           sample("target past the vocabulary", make, {2, 4}, 5, {1, 5}, {})};
 }
 
-void check(const Tensor& hidden, const Tensor& weight, const Tensor& targets) {
+void check(Tape& tape, const Tensor& hidden, const Tensor& weight, const Tensor& targets) {
   check_rank(kOp, "hidden", hidden, 2, "[N, D]");
   check_rank(kOp, "weight", weight, 2, "[V, D]");
-  check_same_dtype(kOp, {"hidden", hidden}, {"weight", weight});
+  check_weight(tape, kOp, {"hidden", hidden}, {"weight", weight});
   check_dtype(kOp, "targets", targets, DType::i32);
   SLUICE_CHECK(ShapeError, hidden.dim(1) == weight.dim(1),
                "{}: hidden is {} but weight is {}; last dimensions {} and {} differ", kOp,
@@ -65,7 +65,7 @@ const OpInfo& linear_cross_entropy_info() {
 LinearCrossEntropyResult linear_cross_entropy(Tape& tape, const Tensor& hidden,
                                               const Tensor& weight, const Tensor& targets,
                                               const LinearCrossEntropyOptions& options) {
-  check(hidden, weight, targets);
+  check(tape, hidden, weight, targets);
   const int64_t N = hidden.dim(0);
   const int64_t D = hidden.dim(1);
   const int64_t V = weight.dim(0);
@@ -85,7 +85,7 @@ LinearCrossEntropyResult linear_cross_entropy(Tape& tape, const Tensor& hidden,
                                             .D = D,
                                             .V = V,
                                             .hidden = hidden.data<T>(),
-                                            .weight = weight.data<T>(),
+                                            .weight = stored<T>(weight),
                                             .targets = targets.data<int32_t>(),
                                             .divisor = static_cast<T>(options.divisor),
                                             .z_loss = static_cast<T>(options.z_loss),

@@ -29,7 +29,7 @@ void multiply(const Product& product, const Tensor& a, const Tensor& b, GradTarg
   dispatch_float(a.dtype(), [&]<class T>() {
     kernels::gemm<T>(product.size,
                      {a.data<T>(), product.a_transposed ? M : K, product.a_transposed},
-                     {b.data<T>(), product.b_transposed ? K : N, product.b_transposed},
+                     {stored<T>(b), product.b_transposed ? K : N, product.b_transposed},
                      {c.tensor.data<T>(), N, T{1}, c.beta<T>()});
   });
 }
@@ -141,9 +141,9 @@ std::vector<OpSample> joint_misuses(SampleFactory& make) {
 Shape with_last(const Shape& shape, int64_t last) { return shape.resized(-1, last); }
 
 /// x [..., in], weight [out, in], bias [out].
-void check_linear(std::string_view op, const Tensor& x, const LinearWeights& linear) {
+void check_linear(Tape& tape, std::string_view op, const Tensor& x, const LinearWeights& linear) {
   const auto& [weight, bias] = linear;
-  check_same_dtype(op, {"x", x}, {"weight", weight});
+  check_weight(tape, op, {"x", x}, {"weight", weight});
   check_min_rank(op, "x", x, 1);
   check_rank(op, "weight", weight, 2, "[out, in]");
   SLUICE_CHECK(ShapeError, x.dim(-1) == weight.dim(1),
@@ -245,7 +245,7 @@ const OpInfo& matmul_info() {
 }
 
 Tensor matmul(Tape& tape, const Tensor& a, const Tensor& b, MatmulForm form) {
-  check_same_dtype("matmul", {"a", a}, {"b", b});
+  check_weight(tape, "matmul", {"a", a}, {"b", b});
   check_min_rank("matmul", "a", a, 2);
   check_rank("matmul", "b", b, 2, "two dimensions");
   const bool a_transposed = form == MatmulForm::tn;
@@ -296,7 +296,7 @@ const OpInfo& linear_info() {
 }
 
 Tensor linear(Tape& tape, const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  check_linear("linear", x, {weight, bias});
+  check_linear(tape, "linear", x, {weight, bias});
   const int64_t in = weight.dim(1);
   const int64_t out = weight.dim(0);
   const int64_t rows = x.shape().rows();
@@ -333,7 +333,7 @@ void joint_linear(Tape& tape, const Tensor& x, std::span<const LinearWeights> li
                "joint_linear: found {} weights, allowed 1 to {}", count, kMostJointWeights);
   SLUICE_INTERNAL_CHECK(outputs.size() == count, "joint_linear: {} outputs for {} weights",
                         outputs.size(), count);
-  for (const LinearWeights& linear : linears) check_linear("joint_linear", x, linear);
+  for (const LinearWeights& linear : linears) check_linear(tape, "joint_linear", x, linear);
   const int64_t rows = x.shape().rows();
   const int64_t in = x.dim(-1);
   std::array<Tensor, kMostJointInputs> inputs{x};
@@ -358,7 +358,7 @@ void joint_linear(Tape& tape, const Tensor& x, std::span<const LinearWeights> li
         const auto& [weight, bias] = linears[j];
         put_bias(rows, bias, outputs[j]);
         products[j] = {weight.dim(0),
-                       {weight.data<T>(), in, true},
+                       {stored<T>(weight), in, true},
                        {outputs[j].data<T>(), weight.dim(0), T{1}, bias.defined() ? T{1} : T{0}}};
       }
       kernels::gemm_joint_columns<T>(rows, in, {x.data<T>(), in}, std::span(products).first(count));

@@ -76,14 +76,14 @@ const OpInfo& rope_info() {
 }
 
 void check_rope(std::string_view op, const Tensor& x, const Tensor& positions,
-                const RopeTable& table) {
+                const RopeTable& table, int64_t first) {
   check_same_dtype(op, {"x", x}, {"table", table.cos});
   check_dtype(op, "positions", positions, DType::i32);
   check_rank(op, "x", x, 3, "[N, H, P]");
   check_shape(op, "positions", positions, {x.dim(0)});
-  SLUICE_CHECK(ShapeError, 2 * table.cos.dim(1) <= x.dim(2),
-               "{}: x is {} but the table rotates {} elements of each head", op, x.shape(),
-               2 * table.cos.dim(1));
+  SLUICE_CHECK(ShapeError, first + 2 * table.cos.dim(1) <= x.dim(2),
+               "{}: x is {} but the table rotates {} elements of each head, from {} on", op,
+               x.shape(), 2 * table.cos.dim(1), first);
   check_positions(op, positions, table.cos.dim(0));
 }
 

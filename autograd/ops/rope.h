@@ -20,21 +20,23 @@ struct RopeTable {
 [[nodiscard]] RopeTable rope_table(Pool& pool, DType dtype, const RopeConfig& config,
                                    int64_t positions);
 
-/// Throws ShapeError or DTypeError, naming `op`, unless rope() would take x [N, H, P] with these.
+/// Throws ShapeError or DTypeError, naming `op`, unless x [N, H, P] can turn with these from element
+/// `first` of its heads on.
 void check_rope(std::string_view op, const Tensor& x, const Tensor& positions,
-                const RopeTable& table);
+                const RopeTable& table, int64_t first = 0);
 /// The kernels' view of a rope of x; all but x's shape has memory.
 template <class T>
 [[nodiscard]] kernels::Rope<T> rope_view(const Tensor& x, RopeLayout layout,
                                          const Tensor& positions, const Tensor& cos,
-                                         const Tensor& sin) {
+                                         const Tensor& sin, int64_t first = 0) {
   return {.H = x.dim(1),
           .P = x.dim(2),
           .pairs = cos.dim(1),
           .layout = layout,
           .position = positions.data<int32_t>(),
           .cos = cos.data<T>(),
-          .sin = sin.data<T>()};
+          .sin = sin.data<T>(),
+          .first = first};
 }
 
 /// Rotates the first R elements of every head. x [N, H, P], positions [N] i32 below the table's P.

@@ -84,10 +84,10 @@ std::vector<OpSample> feed_forward_misuses(SampleFactory& make) {
 }
 
 /// The matrices are [E, F, D] and [E, D, F], or those of one expert without E.
-void check(std::string_view op, const Tensor& x, const ExpertWeightTensors& experts) {
-  check_same_dtype(op, {"x", x}, {"gate", experts.gate});
-  check_same_dtype(op, {"x", x}, {"up", experts.up});
-  check_same_dtype(op, {"x", x}, {"down", experts.down});
+void check(Tape& tape, std::string_view op, const Tensor& x, const ExpertWeightTensors& experts) {
+  check_weight(tape, op, {"x", x}, {"gate", experts.gate});
+  check_weight(tape, op, {"x", x}, {"up", experts.up});
+  check_weight(tape, op, {"x", x}, {"down", experts.down});
   SLUICE_CHECK(ShapeError, x.dim(1) == experts.gate.dim(-1),
                "{}: x is {} but gate is {}; last dimensions {} and {} differ", op, x.shape(),
                experts.gate.shape(), x.dim(1), experts.gate.dim(-1));
@@ -204,7 +204,7 @@ Tensor apply(Tape& tape, const OpInfo& op, const Tensor& x, const ExpertWeightTe
              const Tensor& weights, const DispatchPlan& plan) {
   const bool routed = weights.defined();
   const int64_t rows = routed ? plan.token_of_row.dim(0) : x.dim(0);
-  check(op.name, x, experts);
+  check(tape, op.name, x, experts);
   const kernels::ExpertsShape shape = shape_of(experts.gate, plan.offsets, plan.token_of_row);
   const bool keeps = tape.requires_grad(x) || tape.requires_grad(experts.gate) ||
                      tape.requires_grad(experts.up) || tape.requires_grad(experts.down) ||
@@ -221,7 +221,7 @@ Tensor apply(Tape& tape, const OpInfo& op, const Tensor& x, const ExpertWeightTe
            [&] {
              dispatch_float(x.dtype(), [&]<class T>() {
                kernels::swiglu_experts<T>(
-                   shape, {experts.gate.data<T>(), experts.up.data<T>(), experts.down.data<T>()},
+                   shape, {stored<T>(experts.gate), stored<T>(experts.up), stored<T>(experts.down)},
                    x.data<T>(),
                    keeps ? kernels::ExpertsHidden<T>{hidden[0].data<T>(), hidden[1].data<T>()}
                          : kernels::ExpertsHidden<T>{},

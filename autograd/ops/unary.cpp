@@ -18,7 +18,7 @@ OpSample unary_sample(std::string label, const Tensor& x, UnaryOp op) {
           }};
 }
 
-/// Points on both sides of zero, at least 0.05 away from it, where relu_squared has its kink.
+/// Points on both sides of zero, at least 0.05 away from it, where relu and relu_squared have their kink.
 template <UnaryOp op>
 std::vector<OpSample> signed_samples(SampleFactory& make) {
   return {unary_sample("negative", make.uniform({3, 5}, -3.0, -0.05), op),
@@ -138,6 +138,14 @@ const OpInfo& elu_plus_one_info() {
 }
 Tensor elu_plus_one(Tape& tape, const Tensor& x) {
   return apply_unary(tape, elu_plus_one_info(), UnaryFunction::elu_plus_one, x);
+}
+
+const OpInfo& relu_info() {
+  static constexpr OpInfo kInfo{"relu", "y[i] = max(x[i], 0)", signed_samples<relu>, nullptr};
+  return kInfo;
+}
+Tensor relu(Tape& tape, const Tensor& x) {
+  return apply_unary(tape, relu_info(), UnaryFunction::relu, x);
 }
 
 const OpInfo& relu_squared_info() {

@@ -8,8 +8,8 @@
 #include <string>
 #include <vector>
 
-#include "autograd/support/error.h"
 #include "bench/report/comparison.h"
+#include "bench/tools/run_tool.h"
 
 namespace sluice::bench {
 namespace {
@@ -38,10 +38,5 @@ int run(int argc, char** argv) {
 }  // namespace sluice::bench
 
 int main(int argc, char** argv) {
-  try {
-    return sluice::bench::run(argc, argv);
-  } catch (const sluice::Error& error) {
-    std::fprintf(stderr, "compare_results: %s\n", error.what());
-    return 1;
-  }
+  return sluice::bench::run_tool("compare_results", sluice::bench::run, argc, argv);
 }

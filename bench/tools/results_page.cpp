@@ -11,6 +11,7 @@
 
 #include "autograd/support/error.h"
 #include "autograd/support/file.h"
+#include "bench/tools/run_tool.h"
 
 namespace sluice::bench {
 namespace {
@@ -50,10 +51,5 @@ int run(int argc, char** argv) {
 }  // namespace sluice::bench
 
 int main(int argc, char** argv) {
-  try {
-    return sluice::bench::run(argc, argv);
-  } catch (const sluice::Error& error) {
-    std::fprintf(stderr, "results_page: %s\n", error.what());
-    return 1;
-  }
+  return sluice::bench::run_tool("results_page", sluice::bench::run, argc, argv);
 }

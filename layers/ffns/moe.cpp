@@ -1,6 +1,8 @@
 #include "layers/ffns/moe.h"
 
 #include "autograd/ops/elementwise.h"
+#include "autograd/ops/reshape.h"
+#include "autograd/ops/softmax.h"
 #include "layers/experts.h"
 #include "layers/ffns/dense.h"
 #include "layers/model.h"
@@ -11,6 +13,18 @@ namespace sluice {
 void SharedExpertsConfig::fields(FieldVisitor& v) {
   v.integer({"num_experts", "experts that every token uses"}, num_experts, {.min = 1});
   v.integer({"intermediate_size", "hidden width of each"}, intermediate_size, {.min = 1});
+  v.enumeration(
+      {"combine", "with the routed experts: sum, or learned, two weights per token from a softmax"},
+      combine, {{"sum", Combine::sum}, {"learned", Combine::learned}});
+}
+
+std::unique_ptr<DenseFeedForward> make_shared_experts(const Builder& b, int64_t hidden_size,
+                                                      const Configurable* config) {
+  const auto* shared = dynamic_cast<const SharedExpertsConfig*>(config);
+  if (shared == nullptr) return nullptr;
+  DenseConfig dense;
+  dense.intermediate_size = shared->num_experts * shared->intermediate_size;
+  return std::make_unique<DenseFeedForward>(b.child("shared_experts"), hidden_size, dense);
 }
 
 void DiversifyConfig::fields(FieldVisitor& v) {
@@ -26,6 +40,12 @@ void DiversifyConfig::fields(FieldVisitor& v) {
 void ExpertsConfig::fields(FieldVisitor& v) {
   count_fields(v);
   v.integer({"intermediate_size", "hidden width F of one expert"}, intermediate_size, {.min = 1});
+  v.tagged({"form", "what one expert is"}, form, experts_choices());
+  v.optional_integer(
+      {"pool_layers",
+       "consecutive expert layers that share one pool of experts, each with a router "
+       "of its own (UniPool); all: all of them"},
+      pool_layers, {.min = 1}, "all");
   v.optional_object(
       {"shared", "experts that every token uses beside the routed ones"}, shared,
       [] { return std::make_shared<SharedExpertsConfig>(); }, "none");
@@ -50,16 +70,28 @@ class MoeFeedForward final : public FeedForward {
       : momentum_(std::dynamic_pointer_cast<const MomentumConfig>(config.momentum)),
         diversify_(config.diversification()) {
     const int64_t d = model.hidden_size;
-    auto experts = std::make_unique<SwigluExperts>(b.child("experts"), config.num_experts, d,
-                                                   config.intermediate_size);
-    routed_ = &child(
-        std::make_unique<RoutedLayer>(b, config, d, place.routed_layer, place, experts.get()));
-    experts_ = &child(std::move(experts));
-    if (const auto* shared = dynamic_cast<const SharedExpertsConfig*>(config.shared.get())) {
-      DenseConfig dense;
-      dense.intermediate_size = shared->num_experts * shared->intermediate_size;
-      shared_ = &child(std::make_unique<DenseFeedForward>(b.child("shared_experts"), d, dense));
+    std::unique_ptr<Experts> own;
+    experts_ = place.pools == nullptr ? nullptr : place.pools->join(config, config.pool_layers);
+    if (experts_ == nullptr) {
+      own = make_experts(b.child("experts"), {config.num_experts, d, config.intermediate_size},
+                         config.form);
+      experts_ = own.get();
+      if (place.pools != nullptr) place.pools->open(config, *experts_);
     }
+    routed_ =
+        &child(std::make_unique<RoutedLayer>(b, config, d, place.routed_layer, place, experts_));
+    if (own != nullptr) child(std::move(own));
+    if (auto shared = make_shared_experts(b, d, config.shared.get())) {
+      shared_ = &child(std::move(shared));
+      const auto& settings = dynamic_cast<const SharedExpertsConfig&>(*config.shared);
+      if (settings.combine == SharedExpertsConfig::Combine::learned) {
+        shares_ = &child(std::make_unique<Linear>(b, LinearSpec{"shares", d, 2, true}));
+      }
+    }
+  }
+
+  [[nodiscard]] std::vector<Parameter*> routed_parameters() const override {
+    return routed_only(experts_->parameters());
   }
 
   [[nodiscard]] std::vector<RoutedLayer*> routed_layers() override { return {routed_}; }
@@ -96,8 +128,15 @@ class MoeFeedForward final : public FeedForward {
   [[nodiscard]] Tensor with_shared_experts(const ForwardContext& context, const Tensor& x,
                                            const Tensor& y) const {
     if (shared_ == nullptr) return y;
-    const PhaseScope phase(context.tape, Phase::experts);
-    return add(context.tape, y, shared_->apply(context, x));
+    Tape& tape = context.tape;
+    const PhaseScope phase(tape, Phase::experts);
+    const Tensor shared = shared_->apply(context, x);
+    if (shares_ == nullptr) return add(tape, y, shared);
+    const Tensor shares = softmax(tape, shares_->forward(context, x));  // [N, 2]
+    const auto share = [&](int64_t side) {
+      return reshape(tape, slice_columns(tape, shares, side, side + 1), {x.dim(0)});
+    };
+    return add(tape, mul_rows(tape, y, share(0)), mul_rows(tape, shared, share(1)));
   }
 
   /// Before the experts are spawned: the first one takes all tokens with weight 1.
@@ -116,6 +155,7 @@ class MoeFeedForward final : public FeedForward {
   RoutedLayer* routed_;
   Experts* experts_;
   DenseFeedForward* shared_ = nullptr;
+  Linear* shares_ = nullptr;  // of routed and shared experts; null: both count whole
 };
 
 }  // namespace

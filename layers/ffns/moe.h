@@ -9,17 +9,29 @@
 //   y_t = sum over chosen e of w_te FFN_e(x_t) + sum over shared FFN_s(x_t)
 
 #include <memory>
+#include <optional>
 
+#include "layers/experts.h"
+#include "layers/ffns/dense.h"
 #include "layers/routed_layer.h"
 
 namespace sluice {
 
 /// Shared experts, computed as one feed-forward of the joint width, which is the same function.
+/// `combine: learned` weighs the two sides by c = softmax(x Wc^T + bc), y = c_0 routed + c_1 shared
+/// (residual MoE; Rajbhandari et al. 2022, DeepSpeed-MoE).
 struct SharedExpertsConfig final : Configurable {
+  enum class Combine : uint8_t { sum, learned };
   int64_t num_experts = 1;
   int64_t intermediate_size = 256;
+  Combine combine = Combine::sum;
   void fields(FieldVisitor& v) override;
 };
+
+/// The shared experts "<path>.shared_experts..." of a SharedExpertsConfig; null for null.
+[[nodiscard]] std::unique_ptr<DenseFeedForward> make_shared_experts(const Builder& b,
+                                                                    int64_t hidden_size,
+                                                                    const Configurable* config);
 
 /// A first part of the run in which every expert layer is dense, one expert that takes all tokens,
 /// from which all are then made: expert-diversify of EvoMoE (Nie et al. 2021, arXiv 2112.14397).
@@ -35,6 +47,8 @@ struct DiversifyConfig final : Configurable {
 /// `model.experts` of a recipe.
 struct ExpertsConfig final : RoutingConfig {
   int64_t intermediate_size = 256;
+  Tagged form = default_experts();
+  std::optional<int64_t> pool_layers = 1;   // all: nullopt
   std::shared_ptr<Configurable> shared;     // SharedExpertsConfig, or null
   std::shared_ptr<Configurable> momentum;   // MomentumConfig, or null
   std::shared_ptr<Configurable> diversify;  // DiversifyConfig, or null

@@ -10,25 +10,10 @@
 #include "layers/attention_map.h"
 #include "layers/linear.h"
 #include "layers/model.h"
+#include "layers/rotary.h"
 #include "layers/row_cache.h"
 
 namespace sluice {
-
-void RopeScalingConfig::fields(FieldVisitor& v) {
-  static constexpr std::array<std::string_view, 3> kTypes = {"linear", "llama3", "yarn"};
-  v.word({"type", "linear, llama3 or yarn"}, type, kTypes);
-  v.number({"factor", "how many times longer than the original context"}, factor, {.min = 1.0});
-  v.integer({"original_max_position_embeddings", "context length before scaling (llama3, yarn)"},
-            original_max_position_embeddings, {.min = 1});
-  v.number({"low_freq_factor", "llama3: wavelengths above context / this are scaled fully"},
-           low_freq_factor, {.min = 0.0, .exclusive_min = true});
-  v.number({"high_freq_factor", "llama3: wavelengths below context / this are kept"},
-           high_freq_factor, {.min = 0.0, .exclusive_min = true});
-  v.number({"beta_fast", "yarn: turns over the context above which a pair is kept"}, beta_fast,
-           {.min = 0.0, .exclusive_min = true});
-  v.number({"beta_slow", "yarn: turns over the context below which a pair is scaled"}, beta_slow,
-           {.min = 0.0, .exclusive_min = true});
-}
 
 void AttentionConfig::fields(FieldVisitor& v) {
   static constexpr std::array<std::string_view, 2> kLayouts = {"half_split", "interleaved"};
@@ -53,6 +38,10 @@ void AttentionConfig::fields(FieldVisitor& v) {
   v.word({"bias", "biases: none, qkv (Qwen2), all (GPT-2)"}, bias, kBiases);
   v.optional_integer({"window", "tokens a token sees, itself included; none: all before it"},
                      window, {.min = 1}, "none");
+  v.integers({"head_windows",
+              "a window for each key/value head, for the query heads that read it too, instead of "
+              "window; empty: none"},
+             head_windows, {.min = 1});
 }
 
 std::string AttentionConfig::check() const {
@@ -63,6 +52,13 @@ std::string AttentionConfig::check() const {
   if (head_dim && *head_dim % 2 != 0 && rope_theta) {
     return fmt::format("head_dim: found {}, allowed an even number with rotary positions",
                        *head_dim);
+  }
+  if (!head_windows.empty() && std::ssize(head_windows) != kv_heads()) {
+    return fmt::format("head_windows: found {} windows, allowed {} (num_kv_heads) or none",
+                       head_windows.size(), kv_heads());
+  }
+  if (!head_windows.empty() && window) {
+    return fmt::format("window: found {}, allowed none beside head_windows", *window);
   }
   return {};
 }
@@ -84,24 +80,6 @@ std::string check_attention(const ModelConfig& model, const Configurable& sectio
         config.num_heads, model.hidden_size / config.num_heads);
   }
   return {};
-}
-
-RopeConfig rope_config(const AttentionConfig& config, int64_t head_dim) {
-  RopeConfig rope;
-  rope.rotary_dim = head_dim;
-  rope.theta = *config.rope_theta;
-  if (const auto* scaling = dynamic_cast<const RopeScalingConfig*>(config.rope_scaling.get())) {
-    rope.scaling = scaling->type == "linear"   ? RopeScaling::linear
-                   : scaling->type == "llama3" ? RopeScaling::llama3
-                                               : RopeScaling::yarn;
-    rope.factor = scaling->factor;
-    rope.original_max_positions = scaling->original_max_position_embeddings;
-    rope.low_frequency_factor = scaling->low_freq_factor;
-    rope.high_frequency_factor = scaling->high_freq_factor;
-    rope.beta_fast = scaling->beta_fast;
-    rope.beta_slow = scaling->beta_slow;
-  }
-  return rope;
 }
 
 /// Queries and keys of the latest pass, for layers that read the attention.
@@ -126,6 +104,7 @@ class Attention final : public Mixer, public AttentionSource {
         kv_heads_(config.kv_heads()),
         head_dim_(config.head_dim.value_or(model.hidden_size / config.num_heads)),
         window_(config.window),
+        head_windows_(config.head_windows),
         norm_eps_(model.norm.eps),
         full_norm_(config.qk_norm == "full"),
         layout_(config.rope_layout == "half_split" ? RopeLayout::half_split
@@ -144,7 +123,8 @@ class Attention final : public Mixer, public AttentionSource {
       k_norm_ = &parameter(b, "k_norm", k_shape, ParameterKind::norm, Init::ones());
     }
     if (config.rope_theta) {
-      table_ = rope_table(b.pool(), b.dtype(), rope_config(config, head_dim_),
+      table_ = rope_table(b.pool(), b.dtype(),
+                          rope_config(head_dim_, *config.rope_theta, config.rope_scaling.get()),
                           config.max_position_embeddings);
     }
   }
@@ -159,6 +139,7 @@ class Attention final : public Mixer, public AttentionSource {
       state.side[kSharedKeys] = p.k;
     }
     CausalAttentionOptions options{context.layout.document_offsets, scale(), window_};
+    options.windows = head_windows_;
     if (table_.cos.defined() && !turns_early) {
       options.rope = {context.layout.positions, table_, layout_};
     }
@@ -181,14 +162,15 @@ class Attention final : public Mixer, public AttentionSource {
       block.side[kSharedKeys] = cache.keys.filled(context.tape.pool());
     }
     const Tensor mixed = cached_attention(context.tape, p.q, cache.keys.rows(), cache.values.rows(),
-                                          cache.length(), scale(), window_);
+                                          {cache.length(), scale(), window_, head_windows_});
     return output(context, mixed);
   }
 
   AttentionSource* attention_source() override { return this; }
   void share() override { is_shared_ = true; }
   AttentionMap attention(const BlockState& state) const override {
-    return {state.side.at(kSharedQueries), state.side.at(kSharedKeys), scale(), window_};
+    return {state.side.at(kSharedQueries), state.side.at(kSharedKeys), scale(), window_,
+            head_windows_};
   }
 
  private:
@@ -231,6 +213,7 @@ class Attention final : public Mixer, public AttentionSource {
   int64_t kv_heads_;
   int64_t head_dim_;
   std::optional<int64_t> window_;
+  std::vector<int64_t> head_windows_;  // [K], or empty
   double norm_eps_;
   bool full_norm_;
   bool is_shared_ = false;

@@ -7,23 +7,14 @@
 //
 // Letters: N tokens, D hidden size, H query heads, K key/value heads, P head width.
 
+#include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "autograd/support/fields.h"
 
 namespace sluice {
-
-struct RopeScalingConfig final : Configurable {
-  std::string type = "linear";
-  double factor = 1.0;
-  int64_t original_max_position_embeddings = 8192;
-  double low_freq_factor = 1.0;
-  double high_freq_factor = 4.0;
-  double beta_fast = 32.0;
-  double beta_slow = 1.0;
-  void fields(FieldVisitor& v) override;
-};
 
 /// `model.attention` of a recipe.
 struct AttentionConfig final : Configurable {
@@ -37,6 +28,9 @@ struct AttentionConfig final : Configurable {
   std::string qk_norm = "none";
   std::string bias = "none";
   std::optional<int64_t> window;
+  /// One for each key/value head, instead of `window`: spans that differ by head, as a mixture of
+  /// attention spans sets them.
+  std::vector<int64_t> head_windows;
   void fields(FieldVisitor& v) override;
   [[nodiscard]] std::string check() const override;
 

@@ -141,8 +141,9 @@ class MixtureOfHeads final : public Mixer {
     const auto [q, k, v] = project(context, x);
     own.keys.append(turned(context, k));
     own.values.append(v);
-    const Tensor mixed = cached_attention(context.tape, turned(context, q), own.keys.rows(),
-                                          own.values.rows(), own.length(), scale(), config_.window);
+    const Tensor mixed =
+        cached_attention(context.tape, turned(context, q), own.keys.rows(), own.values.rows(),
+                         {.length = own.length(), .scale = scale(), .window = config_.window});
     return output(context, mixed, g);
   }
 

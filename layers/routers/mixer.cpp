@@ -115,6 +115,7 @@ class DomainGate final : public Module {
                              Init::zeros())),
         experts_(experts),
         config_(config) {
+    contexts_.stays_f32 = true;  // logits() and the update compute with them
     weight_.trainable = false;
     centroids_.trainable = false;
     if (centroids_.value.has_memory()) forget_centroids(0);

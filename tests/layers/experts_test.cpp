@@ -1,13 +1,12 @@
 // A dropless expert layer under any load is what each token computes alone, forward and backward.
 
-#include "layers/experts.h"
-
 #include <gtest/gtest.h>
 
 #include <cmath>
 
 #include "autograd/core/op_info.h"
 #include "autograd/ops/dispatch_combine.h"
+#include "layers/experts/swiglu.h"
 #include "tests/support/tiny_model.h"
 
 namespace sluice {
@@ -95,7 +94,7 @@ TEST_P(DroplessExperts, AreThePlainReferenceForwardAndBackward) {
   Pool pool;
   InitConfig init;
   init.std = 0.3;
-  SwigluExperts experts(Builder(pool, DType::f64, 1, init, 1), kExperts, kWidth, kHidden);
+  SwigluExperts experts(Builder(pool, DType::f64, 1, init, 1), {kExperts, kWidth, kHidden});
   for (Parameter* parameter : experts.parameters()) parameter->zero_grad(pool);
   SampleFactory make(pool, DType::f64, 4);
   const Tensor values = make.uniform({kTokens, kWidth}, -1.0, 1.0);

@@ -23,6 +23,16 @@ TEST(Pattern, ExpandsGroupsAndCounts) {
   EXPECT_EQ(expand_pattern("((AF)2E)x2", kSymbols), "AFAFEAFAFE");
 }
 
+TEST(Pattern, KeepsGroupsOfAdaptiveDepth) {
+  EXPECT_EQ(expand_pattern("AF[AF]x2 E", kSymbols), "AF[AF][AF]E");
+  EXPECT_EQ(expand_pattern("(F[A(FE)2])x2", kSymbols), "F[AFEFE]F[AFEFE]");
+  EXPECT_THAT(message_of("A[F[A]]"), ::testing::HasSubstr("position 4: found a group in square"));
+  EXPECT_THAT(message_of("A[F"), ::testing::HasSubstr("position 2: found \"[\" without its \"]\""));
+  EXPECT_THAT(message_of("AF]"), ::testing::HasSubstr("position 3: found \"]\" without its \"[\""));
+  EXPECT_THAT(message_of("A[]"), ::testing::HasSubstr("found an empty group"));
+  EXPECT_THAT(message_of("(A]"), ::testing::HasSubstr("position 1: found \"(\" without its \")\""));
+}
+
 TEST(Pattern, SaysWhereAndWhatIsWrong) {
   EXPECT_EQ(message_of("AXE"),
             "pattern \"AXE\", position 2: found \"X\"; allowed are the symbols A, F, E and groups "

@@ -19,6 +19,18 @@ CheckpointStore::Found CheckpointFlags::find() const {
   return found;
 }
 
+void declare_weights(CLI::App& app, WeightStorage& weights) {
+  app.add_option_function<std::string>(
+         "--weights",
+         [&weights](const std::string& word) {
+           weights = word == "bf16" ? WeightStorage::bf16 : WeightStorage::f32;
+         },
+         "how to hold the weight matrices: f32, or bf16 in half the memory (rounded to nearest; "
+         "sums, norms and routers stay f32)")
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->default_str("f32");
+}
+
 void print_note(const std::string& sentence) {
   std::fflush(stdout);
   fmt::print(stderr, "note: {}\n", sentence);

@@ -27,6 +27,9 @@ struct CheckpointFlags {
   [[nodiscard]] CheckpointStore::Found find() const;
 };
 
+/// `--weights f32|bf16`, for commands that only compute with a model.
+void declare_weights(CLI::App& app, WeightStorage& weights);
+
 /// One sentence that a person should see, on stderr.
 void print_note(const std::string& sentence);
 

@@ -11,6 +11,7 @@
 #include <memory>
 #include <new>
 
+#include "autograd/support/cpu.h"
 #include "autograd/support/error.h"
 #include "autograd/support/registry.h"
 
@@ -82,6 +83,11 @@ std::string parsed_command(const CLI::App& app) {
 std::span<const Command* const> command_table() { return kCommands; }
 
 int run_command_line(int argc, const char* const* argv) {
+  const int unfit = guarded([] {
+    check_processor();
+    return 0;
+  });
+  if (unfit != 0) return unfit;
   // A file beyond the process's limit is then an error with a name, like a full disk.
   std::signal(SIGXFSZ, SIG_IGN);
   CLI::App app("Trains small Mixture-of-Experts language models from a YAML recipe.", "sluice");

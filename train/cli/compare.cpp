@@ -5,11 +5,11 @@
 
 #include "autograd/support/file.h"
 #include "train/cli/command.h"
-#include "train/cli/format.h"
 #include "train/compare/comparison.h"
 #include "train/compare/runner.h"
 #include "train/compare/table.h"
 #include "train/environment.h"
+#include "train/format.h"
 #include "train/report/comparison_report.h"
 
 namespace sluice {

@@ -3,7 +3,7 @@
 #include <csignal>
 #include <cstring>
 
-#include "train/cli/format.h"
+#include "train/format.h"
 #include "train/profile/profile_text.h"
 
 namespace sluice {

@@ -11,9 +11,9 @@
 #include "balance/metrics.h"
 #include "train/cli/checkpoint_flags.h"
 #include "train/cli/command.h"
-#include "train/cli/format.h"
 #include "train/dump_logits.h"
 #include "train/evaluate_checkpoint.h"
+#include "train/format.h"
 
 namespace sluice {
 namespace {
@@ -27,6 +27,7 @@ struct EvalFlags {
   std::string tokens;
   std::string raw_type = "u16";
   EvaluationTraces traces;
+  WeightStorage weights = WeightStorage::f32;
   bool json = false;
 };
 
@@ -163,8 +164,9 @@ int run_evaluation(const EvalFlags& flags) {
   std::optional<TokenFile> tokens;
   if (!flags.tokens.empty()) tokens = read_token_file(flags.tokens, flags.raw_type);
 
-  const auto found = flags.checkpoint.find();
-  TrainedModel trained = build_trained_model(found.checkpoint, found.path.string());
+  auto found = flags.checkpoint.find();
+  TrainedModel trained = build_trained_model(found.checkpoint, found.path.string(), flags.weights);
+  found.checkpoint.state.clear();  // a second copy of the weights, and more
   use_threads(trained.recipe);
   if (tokens) {
     dump_logits(trained, *tokens,
@@ -191,6 +193,7 @@ const Command eval_command = {
     .declare = [](CLI::App& app) -> std::function<int()> {
       auto flags = std::make_shared<EvalFlags>();
       flags->checkpoint.declare(app);
+      declare_weights(app, flags->weights);
       auto* data =
           app.add_option(
                  "--data", flags->texts,

@@ -21,6 +21,7 @@ struct GenerateFlags {
   std::string prompt_file;
   bool hide_prompt = false;
   bool ignore_eos = false;
+  WeightStorage weights = WeightStorage::f32;
   int64_t samples = 1;
   GenerateOptions options;
 };
@@ -47,8 +48,9 @@ class TextOutput {
 int run_generation(GenerateFlags flags) {
   SLUICE_CHECK(ConfigError, flags.samples >= 1, "--samples: found {}, allowed 1 or more",
                flags.samples);
-  const auto found = flags.checkpoint.find();
-  TrainedModel trained = build_trained_model(found.checkpoint, found.path.string());
+  auto found = flags.checkpoint.find();
+  TrainedModel trained = build_trained_model(found.checkpoint, found.path.string(), flags.weights);
+  found.checkpoint.state.clear();  // a second copy of the weights, and more
   use_threads(trained.recipe);
   if (!flags.prompt_file.empty()) flags.prompt = read_input_file(flags.prompt_file);
   const auto prompt = encode_prompt(*trained.tokenizer, flags.prompt);
@@ -84,6 +86,7 @@ const Command generate_command = {
       auto flags = std::make_shared<GenerateFlags>();
       GenerateOptions& options = flags->options;
       flags->checkpoint.declare(app);
+      declare_weights(app, flags->weights);
       auto* prompt = app.add_option("--prompt", flags->prompt,
                                     "text to go on from (none: the start of a document)");
       app.add_option("--prompt-file", flags->prompt_file, "file to read it from, as it is")

@@ -5,8 +5,8 @@
 #include <memory>
 
 #include "train/cli/command.h"
-#include "train/cli/format.h"
 #include "train/environment.h"
+#include "train/format.h"
 
 namespace sluice {
 namespace {

@@ -3,7 +3,7 @@
 
 #include "train/build.h"
 #include "train/cli/command.h"
-#include "train/cli/format.h"
+#include "train/format.h"
 
 namespace sluice {
 namespace {

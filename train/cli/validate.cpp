@@ -4,8 +4,8 @@
 #include <memory>
 
 #include "train/cli/command.h"
-#include "train/cli/format.h"
 #include "train/environment.h"
+#include "train/format.h"
 #include "train/plan.h"
 
 namespace sluice {

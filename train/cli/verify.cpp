@@ -7,7 +7,7 @@
 
 #include "train/cli/checkpoint_flags.h"
 #include "train/cli/command.h"
-#include "train/cli/format.h"
+#include "train/format.h"
 #include "train/plan.h"
 #include "train/verify_isolation.h"
 #include "train/verify_resume.h"

@@ -41,7 +41,14 @@ void make_dense(YamlDocument& document, const Recipe& moe, const Location& where
   std::string pattern;
   bool routes = false;  // still, in its mixers
   YamlEntry* model = document.root.find("model");
-  for (const SublayerSpec& sublayer : moe.model.sublayers()) {
+  const std::vector<SublayerSpec> sublayers = moe.model.sublayers();
+  for (const char symbol : moe.model.expanded_pattern()) {
+    const auto found = std::ranges::find(sublayers, symbol, &SublayerSpec::symbol);
+    if (found == sublayers.end()) {
+      pattern += symbol;  // a bracket
+      continue;
+    }
+    const SublayerSpec& sublayer = *found;
     const bool is_sparse = sublayer.feed_forward != nullptr && sublayer.routing() != nullptr;
     pattern += is_sparse ? kDenseSymbol : sublayer.symbol;
     routes = routes || (!is_sparse && sublayer.routing() != nullptr);

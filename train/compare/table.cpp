@@ -5,7 +5,7 @@
 #include <set>
 
 #include "autograd/support/error.h"
-#include "train/cli/format.h"
+#include "train/format.h"
 
 namespace sluice {
 namespace {

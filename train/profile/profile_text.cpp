@@ -6,7 +6,7 @@
 #include <array>
 #include <map>
 
-#include "train/cli/format.h"
+#include "train/format.h"
 
 namespace sluice {
 namespace {

@@ -8,7 +8,7 @@
 #include <set>
 
 #include "autograd/support/error.h"
-#include "train/cli/format.h"
+#include "train/format.h"
 #include "train/report/bar_chart.h"
 #include "train/report/line_chart.h"
 #include "train/report/page.h"

@@ -75,14 +75,16 @@ std::string domain_chart(const RunMaterial& run, std::string_view metric, std::s
 
 std::string auxiliary_losses(const RunMaterial& run) {
   LineChart chart{.id = "auxiliary",
-                  .title = "Balancing losses",
+                  .title = "Auxiliary losses",
                   .note = "Added to the language-model loss, already weighted.",
                   .y_label = "weighted loss",
                   .width = kHalf,
                   .height = 280.0};
   size_t colour = 2;
-  for (const auto& [metric, name] : {std::pair("train/balance_loss", "balance loss"),
-                                     std::pair("train/z_loss", "router z-loss")}) {
+  for (const auto& [metric, name] :
+       {std::pair("train/balance_loss", "balance loss"), std::pair("train/z_loss", "router z-loss"),
+        std::pair("train/depth_loss", "depth loss"),
+        std::pair("train/multi_token_loss", "multi-token loss")}) {
     const Series* series = run.records.find(metric);
     const size_t mine = colour++;
     if (series == nullptr || (series->lowest().y == 0.0 && series->highest().y == 0.0)) continue;

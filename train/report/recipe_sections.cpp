@@ -5,7 +5,7 @@
 #include <cctype>
 #include <string_view>
 
-#include "train/cli/format.h"
+#include "train/format.h"
 #include "train/report/recipe_text.h"
 #include "train/report/run_sections.h"
 

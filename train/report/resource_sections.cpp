@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <string_view>
 
-#include "train/cli/format.h"
+#include "train/format.h"
 #include "train/report/bar_chart.h"
 #include "train/report/line_chart.h"
 #include "train/report/run_sections.h"

@@ -7,7 +7,7 @@
 #include <numeric>
 #include <string_view>
 
-#include "train/cli/format.h"
+#include "train/format.h"
 #include "train/report/heat_map.h"
 #include "train/report/line_chart.h"
 #include "train/report/run_sections.h"

@@ -3,7 +3,7 @@
 #include <fmt/format.h>
 
 #include "autograd/support/error.h"
-#include "train/cli/format.h"
+#include "train/format.h"
 #include "train/report/run_sections.h"
 #include "train/report/text.h"
 

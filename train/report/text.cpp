@@ -8,7 +8,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
-#include "train/cli/format.h"
+#include "train/format.h"
 
 namespace sluice::report {
 namespace {

@@ -9,7 +9,7 @@
 #include <numeric>
 
 #include "data/tokenizer.h"
-#include "train/cli/format.h"
+#include "train/format.h"
 
 namespace sluice {
 namespace {

@@ -9,7 +9,7 @@
 
 #include "autograd/support/error.h"
 #include "autograd/support/file.h"
-#include "train/cli/format.h"
+#include "train/format.h"
 
 namespace sluice {
 namespace {

@@ -6,7 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <system_error>
 
-#include "train/cli/format.h"
+#include "train/format.h"
 #include "train/run_folder.h"
 #include "train/trace/trace_file.h"
 

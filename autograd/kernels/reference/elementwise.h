@@ -32,6 +32,8 @@ T value_of(UnaryFunction f, T x) {
       return std::log(1 + std::exp(x));
     case UnaryFunction::silu:
       return x * sigmoid;
+    case UnaryFunction::relu:
+      return x > 0 ? x : T{0};
     case UnaryFunction::relu_squared:
       return x > 0 ? x * x : T{0};
     case UnaryFunction::elu_plus_one:
@@ -63,6 +65,8 @@ T slope_of(UnaryFunction f, T x) {
       return sigmoid;
     case UnaryFunction::silu:
       return sigmoid * (1 + x * (1 - sigmoid));
+    case UnaryFunction::relu:
+      return x > 0 ? T{1} : T{0};
     case UnaryFunction::relu_squared:
       return x > 0 ? 2 * x : T{0};
     case UnaryFunction::elu_plus_one:

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "autograd/kernels/reference/causal_attention.h"
@@ -26,7 +27,40 @@ TYPED_TEST_SUITE(Attention, FloatTypes);
 struct Case {
   AttentionShape shape;
   std::vector<AttentionSegment> segments;
+  std::vector<int64_t> windows = {};  // one for each key head, or none
+  int64_t chunk = 0;                  // keys of a chunk, 0: none
 };
+
+/// Chunks for every query and key head, and a view of them.
+struct Chunks {
+  /// The first chunk of each segment is seen by all; each query is given one of the earlier chunks
+  /// and one slot that is empty.
+  Chunks(const Case& c) : view{c.chunk, 1, 2, nullptr} {
+    int64_t queries = 0;
+    for (const auto& segment : c.segments) queries = std::max(queries, segment.q_end);
+    chosen.assign(static_cast<size_t>(queries * c.shape.K * 2), -1);
+    for (const auto& s : c.segments) {
+      for (int64_t i = s.q_begin; i < s.q_end; ++i) {
+        const int64_t own = (s.k_end - s.k_begin - s.q_end + i) / c.chunk;
+        for (int64_t head = 0; head < c.shape.K && own > 0; ++head) {
+          chosen[static_cast<size_t>((i * c.shape.K + head) * 2)] =
+              static_cast<int32_t>((7 * i + 3 * head) % own);
+        }
+      }
+    }
+    view.chosen = chosen.data();
+  }
+  std::vector<int32_t> chosen;
+  KeyChunks view;
+};
+
+/// The case's shape, with its windows and chunks.
+AttentionShape shape_of(const Case& c, const Chunks* chunks) {
+  AttentionShape shape = c.shape;
+  if (!c.windows.empty()) shape.windows = c.windows.data();
+  if (chunks != nullptr) shape.chunks = &chunks->view;
+  return shape;
+}
 
 std::vector<Case> cases() {
   return {{{1, 1, 1, 1.0}, {{0, 1, 0, 1}}},
@@ -40,6 +74,13 @@ std::vector<Case> cases() {
           {{2, 2, 4, 0.5, 50}, {{0, 1, 0, 200}}},  // one query, windowed
           {{6, 2, 70, 0.1}, {{0, 230, 0, 230}}},   // heads wider than a tile, three to a group
           {{5, 1, 3, 0.5, 7}, {{0, 60, 0, 60}}},
+          {{4, 2, 24, 0.2, kNoWindow, 7}, {{0, 130, 0, 130}, {130, 280, 130, 280}}},
+          {{2, 1, 5, 0.5, 40, 70}, {{0, 150, 0, 150}}},
+          {{2, 1, 6, 0.5, kNoWindow, 4}, {{0, 2, 0, 140}}},
+          {{6, 3, 8, 0.4}, {{0, 250, 0, 250}, {250, 280, 250, 280}}, {3, 130, kNoWindow}},
+          {{4, 2, 8, 0.4, 20}, {{0, 260, 0, 260}, {260, 300, 260, 300}}, {}, 16},
+          {{4, 4, 8, 0.4, 1}, {{0, 260, 0, 260}}, {}, 130},  // wider than a tile
+          {{2, 1, 8, 0.4, 9, 3}, {{0, 3, 0, 200}}, {}, 24},
           {{2, 1, 4, 0.5}, {}}};
 }
 
@@ -57,32 +98,36 @@ Arrays<T> arrays_for(const Case& c) {
     keys = std::max(keys, segment.k_end);
   }
   const auto& s = c.shape;
+  const int64_t V = s.value_width();
   return {Array<T>::uniform(queries * s.H * s.P, 1, -2, 2),
-          Array<T>::uniform(keys * s.K * s.P, 2, -2, 2), Array<T>::uniform(keys * s.K * s.P, 3),
-          Array<T>::uniform(queries * s.H * s.P, 4)};
+          Array<T>::uniform(keys * s.K * s.P, 2, -2, 2), Array<T>::uniform(keys * s.K * V, 3),
+          Array<T>::uniform(queries * s.H * V, 4)};
 }
 
 TYPED_TEST(Attention, EqualsTheReferenceForwardAndBackward) {
   using T = TypeParam;
   for (const Case& c : cases()) {
+    const std::optional<Chunks> chunks = c.chunk > 0 ? std::optional<Chunks>(c) : std::nullopt;
+    const AttentionShape shape = shape_of(c, chunks ? &*chunks : nullptr);
     const Arrays<T> a = arrays_for<T>(c);
     const int64_t q_size = a.q.size();
     const int64_t k_size = a.k.size();
+    const int64_t v_size = a.v.size();
     const auto q64 = a.q.in_double(), k64 = a.k.in_double(), v64 = a.v.in_double(),
                g64 = a.grad_o.in_double();
-    Array<T> o(q_size), lse(q_size / c.shape.P);
-    Array<double> o64(q_size), lse64(q_size / c.shape.P);
-    causal_attention<T>(c.shape, c.segments,
+    Array<T> o(a.grad_o.size()), lse(q_size / c.shape.P);
+    Array<double> o64(a.grad_o.size()), lse64(q_size / c.shape.P);
+    causal_attention<T>(shape, c.segments,
                         {a.q.data(), a.k.data(), a.v.data(), o.data(), lse.data()});
     reference::causal_attention<double>(
-        c.shape, c.segments, {q64.data(), k64.data(), v64.data(), o64.data(), lse64.data()});
+        shape, c.segments, {q64.data(), k64.data(), v64.data(), o64.data(), lse64.data()});
     expect_close(o, o64, kCoefficient);
     expect_close(lse, lse64, kCoefficient);
     for (const bool accumulate : {false, true}) {
-      Array<T> grad_q(q_size, T(0.5)), grad_k(k_size, T(0.5)), grad_v(k_size, T(0.5));
+      Array<T> grad_q(q_size, T(0.5)), grad_k(k_size, T(0.5)), grad_v(v_size, T(0.5));
       const double start = accumulate ? 0.5 : 0.0;
-      Array<double> grad_q64(q_size, start), grad_k64(k_size, start), grad_v64(k_size, start);
-      causal_attention_backward<T>(c.shape, c.segments,
+      Array<double> grad_q64(q_size, start), grad_k64(k_size, start), grad_v64(v_size, start);
+      causal_attention_backward<T>(shape, c.segments,
                                    {a.q.data(),
                                     a.k.data(),
                                     a.v.data(),
@@ -92,7 +137,7 @@ TYPED_TEST(Attention, EqualsTheReferenceForwardAndBackward) {
                                     {grad_q.data(), accumulate},
                                     {grad_k.data(), accumulate},
                                     {grad_v.data(), accumulate}});
-      reference::causal_attention_backward<double>(c.shape, c.segments,
+      reference::causal_attention_backward<double>(shape, c.segments,
                                                    {q64.data(),
                                                     k64.data(),
                                                     v64.data(),
@@ -239,6 +284,115 @@ TYPED_TEST(Attention, GivesTheSameGradientsOnAnyThreadsAndHoweverTheWorkIsCut) {
   };
   testing::expect_same_bits_on_any_threads([&] { return gradients(one); });
   testing::expect_same_bits_on_any_threads([&] { return gradients(four); });
+  const Array<T> cut = gradients(one);
+  const Array<T> whole = gradients(four);
+  for (const auto& [begin, size] :
+       {std::pair(int64_t{0}, a.q.size() / 4), std::pair(a.q.size(), a.k.size() / 4),
+        std::pair(a.q.size() + a.k.size(), a.k.size() / 4)}) {
+    for (int64_t i = begin; i < begin + size; ++i) ASSERT_EQ(cut[i], whole[i]);
+  }
+}
+
+TYPED_TEST(Attention, TakesValuesFromTheColumnsOfWiderRows) {
+  // Keys [c | r] and values c, as latent attention's cache has them: one array for both.
+  using T = TypeParam;
+  constexpr int64_t kTokens = 130, H = 3, P = 11, V = 7;
+  const std::vector<AttentionSegment> segments = {{0, kTokens, 0, kTokens}};
+  const AttentionShape shape{H, 1, P, 0.4, kNoWindow, V};
+  const auto q = Array<T>::uniform(kTokens * H * P, 1, -2, 2);
+  const auto rows = Array<T>::uniform(kTokens * P, 2, -2, 2);
+  Array<T> v(kTokens * V), apart(kTokens * H * V), o(kTokens * H * V);
+  for (int64_t i = 0; i < v.size(); ++i) v[i] = rows[i / V * P + i % V];
+  causal_attention<T>(shape, segments, {q.data(), rows.data(), v.data(), apart.data()});
+  causal_attention<T>(
+      shape, segments,
+      {q.data(), rows.data(), rows.data(), o.data(), nullptr, nullptr, /*value_stride=*/P});
+  EXPECT_TRUE(o.same_bits(apart));
+}
+
+TYPED_TEST(Attention, WithChunksThatCoverEverythingIsFullAttention) {
+  using T = TypeParam;
+  constexpr int64_t kTokens = 220, kChunk = 20;
+  const Case full{{2, 1, 8, 0.4}, {{0, kTokens, 0, kTokens}}};
+  const Arrays<T> a = arrays_for<T>(full);
+  Array<T> o(a.q.size()), covered(a.q.size());
+  causal_attention<T>(full.shape, full.segments, {a.q.data(), a.k.data(), a.v.data(), o.data()});
+  std::vector<int32_t> chosen;
+  for (int64_t i = 0; i < kTokens; ++i) {
+    for (int32_t c = 0; c < kTokens / kChunk; ++c) chosen.push_back(c * kChunk <= i ? c : -1);
+  }
+  const KeyChunks chunks{kChunk, 0, kTokens / kChunk, chosen.data()};
+  AttentionShape shape = full.shape;
+  shape.window = 1;
+  shape.chunks = &chunks;
+  causal_attention<T>(shape, full.segments, {a.q.data(), a.k.data(), a.v.data(), covered.data()});
+  // Other tiles, another order of the sums.
+  expect_close(covered, o.in_double(), kCoefficient);
+}
+
+TYPED_TEST(Attention, WithAWindowForEachHeadIsThatOfTheHeadsAlone) {
+  using T = TypeParam;
+  constexpr int64_t kTokens = 240, K = 2, P = 8;
+  const Case both{{K, K, P, 0.4}, {{0, kTokens, 0, kTokens}}};
+  const Arrays<T> a = arrays_for<T>(both);
+  const std::vector<int64_t> windows = {5, 120};
+  AttentionShape shape = both.shape;
+  shape.windows = windows.data();
+  Array<T> together(a.q.size());
+  causal_attention<T>(shape, both.segments, {a.q.data(), a.k.data(), a.v.data(), together.data()});
+  for (int64_t head = 0; head < K; ++head) {
+    Array<T> q(kTokens * P), k(kTokens * P), v(kTokens * P), o(kTokens * P);
+    for (int64_t i = 0; i < q.size(); ++i) {
+      const int64_t at = (i / P * K + head) * P + i % P;
+      q[i] = a.q[at];
+      k[i] = a.k[at];
+      v[i] = a.v[at];
+    }
+    causal_attention<T>({1, 1, P, 0.4, windows[static_cast<size_t>(head)]}, both.segments,
+                        {q.data(), k.data(), v.data(), o.data()});
+    for (int64_t i = 0; i < o.size(); ++i) {
+      ASSERT_EQ(together[(i / P * K + head) * P + i % P], o[i]) << head;
+    }
+  }
+}
+
+TYPED_TEST(Attention, WithChunksGivesTheSameBitsHoweverTheWorkIsCut) {
+  // One document is cut by keys and by queries; four copies of it are one task each.
+  using T = TypeParam;
+  constexpr int64_t kTokens = 300;
+  std::vector<AttentionSegment> four;
+  for (int64_t i = 0; i < 4; ++i) {
+    four.push_back({i * kTokens, (i + 1) * kTokens, i * kTokens, (i + 1) * kTokens});
+  }
+  Case c{{2, 1, 8, 0.4, 30}, four, {}, 48};
+  Arrays<T> a = arrays_for<T>(c);
+  for (Array<T>* array : {&a.q, &a.k, &a.v, &a.grad_o}) {
+    const int64_t part = array->size() / 4;
+    for (int64_t i = part; i < array->size(); ++i) (*array)[i] = (*array)[i - part];
+  }
+  Chunks chunks(c);
+  for (size_t i = chunks.chosen.size() / 4; i < chunks.chosen.size(); ++i) {
+    chunks.chosen[i] = chunks.chosen[i - chunks.chosen.size() / 4];
+  }
+  const AttentionShape shape = shape_of(c, &chunks);
+  Array<T> o(a.q.size()), lse(a.q.size() / 8);
+  causal_attention<T>(shape, four, {a.q.data(), a.k.data(), a.v.data(), o.data(), lse.data()});
+  const auto gradients = [&](std::span<const AttentionSegment> segments) {
+    Array<T> all(a.q.size() + 2 * a.k.size());
+    causal_attention_backward<T>(shape, segments,
+                                 {a.q.data(),
+                                  a.k.data(),
+                                  a.v.data(),
+                                  o.data(),
+                                  lse.data(),
+                                  a.grad_o.data(),
+                                  {all.data(), false},
+                                  {all.data() + a.q.size(), false},
+                                  {all.data() + a.q.size() + a.k.size(), false}});
+    return all;
+  };
+  const std::span<const AttentionSegment> one(four.data(), 1);
+  testing::expect_same_bits_on_any_threads([&] { return gradients(one); });
   const Array<T> cut = gradients(one);
   const Array<T> whole = gradients(four);
   for (const auto& [begin, size] :

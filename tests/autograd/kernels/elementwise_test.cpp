@@ -17,10 +17,10 @@ constexpr double kArithmetic = 1.0;  // one rounding, or two with a fused multip
 constexpr double kFunction = 8.0;    // a function good to 3 ulp and a few products after it
 
 constexpr UnaryFunction kFunctions[] = {
-    UnaryFunction::exp,          UnaryFunction::log,         UnaryFunction::sqrt,
-    UnaryFunction::square,       UnaryFunction::sigmoid,     UnaryFunction::tanh,
-    UnaryFunction::erf,          UnaryFunction::softplus,    UnaryFunction::silu,
-    UnaryFunction::relu_squared, UnaryFunction::elu_plus_one};
+    UnaryFunction::exp,    UnaryFunction::log,          UnaryFunction::sqrt,
+    UnaryFunction::square, UnaryFunction::sigmoid,      UnaryFunction::tanh,
+    UnaryFunction::erf,    UnaryFunction::softplus,     UnaryFunction::silu,
+    UnaryFunction::relu,   UnaryFunction::relu_squared, UnaryFunction::elu_plus_one};
 
 template <class T>
 class Elementwise : public ::testing::Test {};

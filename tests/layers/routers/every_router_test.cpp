@@ -5,6 +5,7 @@
 #include <set>
 
 #include "autograd/support/parallel.h"
+#include "layers/experts/swiglu.h"
 #include "tests/layers/routers/routed.h"
 #include "tests/support/tiny_model.h"
 
@@ -39,7 +40,7 @@ class EveryRouter : public testing::RouterFixture,
   /// With the defaults of a recipe, k = 2 where the router takes it, else 1.
   void make_it(DType dtype = DType::f64) {
     experts_ = std::make_unique<SwigluExperts>(Builder(pool_, dtype, 1, init_, 1).child("experts"),
-                                               kExperts, kWidth, 10);
+                                               ExpertsSetup{kExperts, kWidth, 10});
     const auto config = router_registry().at(GetParam().type).make_config();
     k_ = dynamic_cast<const RouterConfig&>(*config).check_against(kExperts, 2).empty() ? 2 : 1;
     make(GetParam().type, GetParam().options,

@@ -1,3 +1,4 @@
+#include "layers/experts/swiglu.h"
 #include "tests/layers/routers/routed.h"
 
 namespace sluice {
@@ -8,8 +9,8 @@ class MoeX : public testing::RouterFixture {
   /// Experts whose neurons' input weights are `weights` [E, F, D].
   void make_for(int64_t experts, int64_t neurons, int64_t width,
                 const std::vector<double>& weights) {
-    experts_ = std::make_unique<SwigluExperts>(Builder(pool_, DType::f64, 1, init_, 1), experts,
-                                               width, neurons);
+    experts_ = std::make_unique<SwigluExperts>(Builder(pool_, DType::f64, 1, init_, 1),
+                                               ExpertsSetup{experts, width, neurons});
     experts_->parameters()[0]->value.copy_from(
         Tensor::of<double>(pool_, {experts, neurons, width}, weights));
     make("moe_x", nlohmann::json::object(),
@@ -93,7 +94,8 @@ TEST_F(MoeX, DoesNotSeeTheSizeOfATokenAndSurvivesZeros) {
 }
 
 TEST_F(MoeX, GradientAgreesWithDifferencesAndStopsAtTheExperts) {
-  experts_ = std::make_unique<SwigluExperts>(Builder(pool_, DType::f64, 1, init_, 1), 6, 5, 7);
+  experts_ = std::make_unique<SwigluExperts>(Builder(pool_, DType::f64, 1, init_, 1),
+                                             ExpertsSetup{6, 5, 7});
   for (Parameter* p : experts_->parameters()) p->zero_grad(pool_);
   make("moe_x", nlohmann::json::object(),
        {.experts = 6, .hidden_size = 5, .top_k = 3, .weights_of = experts_.get()});

@@ -1,4 +1,4 @@
-#include "train/cli/format.h"
+#include "train/format.h"
 
 #include <fmt/format.h>
 
