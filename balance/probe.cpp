@@ -105,6 +105,7 @@ std::vector<ChoiceOverlap> compare_choices(const RememberedChoices& before,
     const std::vector<Choices> old_choices = before.layers();
     const std::vector<Choices> new_choices = after.layers();
     for (size_t layer = 0; layer < result.size(); ++layer) {
+      if (before.width[layer] == 0 || after.width[layer] == 0) continue;
       result[layer] = choice_overlap(old_choices[layer], new_choices[layer]);
     }
   }
@@ -118,14 +119,18 @@ std::vector<ChoiceOverlap> compare_choices(const RememberedChoices& before,
   communicator.sum(std::span<double>(overlaps));
   for (size_t layer = 0; layer < result.size(); ++layer) {
     result[layer] = {counts[2 * layer], overlaps[layer], counts[2 * layer + 1]};
-    if (result[layer].tokens == 0) return {};
   }
-  return result;
+  const bool any =
+      std::ranges::any_of(result, [](const ChoiceOverlap& overlap) { return overlap.tokens > 0; });
+  return any ? result : std::vector<ChoiceOverlap>{};
 }
 
 RoutingProbe::RoutingProbe(std::span<const int64_t> experts_per_layer, int64_t domains,
                            int64_t stride)
-    : stride_(stride), tokens_(static_cast<size_t>(domains), 0), rows_(experts_per_layer.size()) {
+    : stride_(stride),
+      tokens_(static_cast<size_t>(domains), 0),
+      layer_tokens_(experts_per_layer.size(), tokens_),
+      rows_(experts_per_layer.size()) {
   for (const int64_t experts : experts_per_layer) layers_.emplace_back(domains, experts);
 }
 
@@ -133,7 +138,9 @@ void RoutingProbe::observe(const RoutingObservation& observation) {
   const Selection& selection = observation.selection;
   const auto domain = static_cast<size_t>(domain_);
   LayerProbe& layer = layers_[static_cast<size_t>(observation.layer)];
-  if (observation.layer == 0) tokens_[domain] += observation.layout.counted_tokens();
+  int64_t& seen = layer_tokens_[static_cast<size_t>(observation.layer)][domain];
+  seen += observation.layout.counted_tokens();
+  tokens_[domain] = std::max(tokens_[domain], seen);
   for (size_t i = 0; i < selection.load.size(); ++i) layer.chosen[domain][i] += selection.load[i];
   if (layer.together.experts() > 0) {
     layer.together.add({selection.expert, selection.top_k, observation.layout.counted});
@@ -162,7 +169,7 @@ void RoutingProbe::remember(const RoutingObservation& observation) {
       const uint64_t name = name_of(layout.global_samples[s], token - begin);
       const bool wanted = mixed(name) % static_cast<uint64_t>(stride_) == 0;
       if (!wanted || layout.counted[static_cast<size_t>(token)] == 0) continue;
-      if (observation.layer == 0) remembered_.push_back(name);
+      rows.tokens.push_back(name);
       for (const int32_t expert : choices.of(token)) {
         if (expert != kNoExpert) rows.values.push_back(expert);
       }
@@ -194,8 +201,15 @@ void RoutingProbe::reduce(Communicator& communicator) {
 }
 
 RememberedChoices RoutingProbe::remembered(int64_t step) const {
-  RememberedChoices result{.step = step, .token = remembered_};
+  RememberedChoices result{.step = step};
+  const auto most =
+      std::ranges::max_element(rows_, {}, [](const Rows& rows) { return rows.tokens.size(); });
+  if (most != rows_.end()) result.token = most->tokens;
   for (const Rows& rows : rows_) {
+    if (rows.tokens != result.token) {
+      result.width.push_back(0);
+      continue;
+    }
     int64_t width = 0;
     int64_t begin = 0;
     for (const int64_t end : rows.ends) {

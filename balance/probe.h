@@ -41,7 +41,9 @@ struct LayerProbe {
 struct RememberedChoices {
   int64_t step = -1;            // of the evaluation; -1 before the first
   std::vector<uint64_t> token;  // which ones, in order
-  std::vector<int64_t> width;   // [layer]: slots per token
+  /// [layer]: slots per token; 0 for a layer that did not see just these tokens (it is not evaluated,
+  /// or works on some tokens only), of which nothing is remembered.
+  std::vector<int64_t> width;
   /// Layer after layer, [tokens, width of the layer]: experts, then kNoExpert.
   std::vector<int32_t> expert;
 
@@ -49,8 +51,8 @@ struct RememberedChoices {
   void visit_state(StateVisitor& visitor);
 };
 
-/// How far the choices of two evaluations agree, one per layer, over all ranks; empty when they did
-/// not remember the same tokens. Call on every rank.
+/// How far the choices of two evaluations agree, one per layer, over all ranks; of no tokens for a layer
+/// of which nothing was remembered, empty when there is nothing to compare. Call on every rank.
 [[nodiscard]] std::vector<ChoiceOverlap> compare_choices(const RememberedChoices& before,
                                                          const RememberedChoices& after,
                                                          Communicator& communicator);
@@ -66,7 +68,7 @@ class RoutingProbe final : public RoutingObserver {
   /// Sums counts and logits over ranks; what is remembered stays with its rank.
   void reduce(Communicator& communicator);
 
-  /// [D]: tokens seen.
+  /// [D]: tokens seen, by the layer that saw most.
   [[nodiscard]] const std::vector<int64_t>& tokens() const { return tokens_; }
   [[nodiscard]] const std::vector<LayerProbe>& layers() const { return layers_; }
   [[nodiscard]] RememberedChoices remembered(int64_t step) const;
@@ -74,6 +76,7 @@ class RoutingProbe final : public RoutingObserver {
  private:
   /// Rows of different lengths.
   struct Rows {
+    std::vector<uint64_t> tokens;
     std::vector<int32_t> values;
     std::vector<int64_t> ends;
   };
@@ -81,10 +84,10 @@ class RoutingProbe final : public RoutingObserver {
 
   int64_t stride_;
   int64_t domain_ = 0;
-  std::vector<int64_t> tokens_;     // [D]
-  std::vector<LayerProbe> layers_;  // [layer]
-  std::vector<uint64_t> remembered_;
-  std::vector<Rows> rows_;  // [layer], one row per remembered token
+  std::vector<int64_t> tokens_;                     // [D]
+  std::vector<std::vector<int64_t>> layer_tokens_;  // [layer][D]
+  std::vector<LayerProbe> layers_;                  // [layer]
+  std::vector<Rows> rows_;                          // [layer], one row per remembered token
 };
 
 }  // namespace sluice

@@ -22,7 +22,7 @@ TrainedModel untrained(const std::string& name, WeightStorage weights) {
   result.tokenizer = deserialize_tokenizer("bytes", "bytes 257");
   result.pool = std::make_unique<Pool>();
   result.model = build_model(result.recipe, *result.pool, result.tokenizer->vocab_size());
-  result.routing = build_routing(result.recipe, *result.model);
+  result.routing = build_routing(result.recipe);
   if (weights == WeightStorage::f32) return result;
   for (Parameter* parameter : result.model->parameters()) parameter->store_in_bf16(*result.pool);
   result.pool->trim();

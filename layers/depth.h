@@ -18,7 +18,8 @@
 namespace sluice {
 
 /// Runs the sublayers of the group on the tokens of a pass, residual connections included. `visit`
-/// counts the passes of one forward from 0: each has routed layers and decoding states of its own.
+/// counts the passes of one forward from 0: each has routed layers and decoding states of its own. In
+/// training every visit must be made, be it of no tokens, so that every routed layer is heard of.
 using DepthBody = FunctionRef<BlockState(const ForwardContext&, BlockState, int64_t visit)>;
 
 class Depth : public SublayerBody {

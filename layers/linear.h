@@ -35,6 +35,8 @@ class Linear : public Module {
     for (size_t j = 0; j < n; ++j) weights[j] = linears[j]->weights(context.tape);
     return joint_linear(context.tape, x, weights);
   }
+  /// Keeps w in f32 where weights are stored in bf16: for layers that take weight() apart.
+  void stay_f32() { weight_.stays_f32 = true; }
   /// The matrix w [out, in] on `tape`, for ops that multiply by several at once.
   [[nodiscard]] Tensor weight(Tape& tape) const { return tape.use(weight_); }
 

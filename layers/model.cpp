@@ -266,6 +266,12 @@ BlockState Model::walk(std::span<const Block> blocks, const ForwardContext& cont
     const auto visit_block = [&](const ForwardContext& inner, BlockState at, int64_t visit) {
       ForwardContext visiting = inner;
       visiting.routed_shift = visit * block.routed_layers;
+      if (inner.layout.tokens() == 0) {
+        for (int64_t i = 0; i < block.routed_layers; ++i) {
+          routed_[static_cast<size_t>(block.first_routed + i)].layer->skip(visiting);
+        }
+        return at;
+      }
       for (int64_t i = block.begin; i < block.end; ++i)
         at = pass(visiting, i, visit, std::move(at));
       return at;

@@ -188,6 +188,16 @@ DispatchPlan RoutedLayer::dispatch(const ForwardContext& context, const Route& r
                             selection.tokens, selection.top_k, selection.experts);
 }
 
+void RoutedLayer::skip(const ForwardContext& context) const {
+  (void)context.routing->select(number(context), context.tape.recomputing(), 0,
+                                [&](Balancer& /*balancer*/, Selection& made) {
+                                  made.tokens = 0;
+                                  made.experts = num_experts();
+                                  made.top_k = config_.top_k_at(context.progress);
+                                  made.load.assign(static_cast<size_t>(num_experts()), 0);
+                                });
+}
+
 Tensor RoutedLayer::bypass(const ForwardContext& context, const Tensor& x) const {
   (void)context.routing->select(number(context), context.tape.recomputing(),
                                 context.layout.counted_tokens(),

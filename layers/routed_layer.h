@@ -83,6 +83,8 @@ class RoutedLayer final : public Module {
                             BlockState& state) const;
   /// Where the assignments that were not dropped go, in expert order.
   [[nodiscard]] DispatchPlan dispatch(const ForwardContext& context, const Route& route) const;
+  /// No token came here in this pass: nothing is chosen, and balancers and loads hear of no tokens.
+  void skip(const ForwardContext& context) const;
   /// Every token of x [N, D] goes to the first expert and nothing is routed: no load is counted, no
   /// balancer asked, and none learns. The experts' input [N, D].
   [[nodiscard]] Tensor bypass(const ForwardContext& context, const Tensor& x) const;

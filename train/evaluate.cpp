@@ -59,7 +59,7 @@ void add_routing(const Evaluation& evaluation, Record& record) {
     if (const auto gamma = probe.congestion(evaluation.loss.tokens)) {
       add(metrics::eval_congestion, *gamma, layer);
     }
-    if (!evaluation.overlaps.empty()) {
+    if (!evaluation.overlaps.empty() && evaluation.overlaps[layer].tokens > 0) {
       add(metrics::eval_flipped_tokens, evaluation.overlaps[layer].changed_share(), layer);
       add(metrics::eval_fluctuation, evaluation.overlaps[layer].fluctuation(), layer);
     }

@@ -77,7 +77,8 @@ struct JointProduct {
 };
 
 /// C_i[M, n_i] = alpha_i * op(A) * op(B_i) + beta_i * C_i for all i, as one pool of work that packs
-/// op(A) once for all (queries, keys and values of one x); each the same bits as gemm().
+/// op(A) once for all (queries, keys and values of one x), while the right operands together stay in
+/// cache; each the same bits as gemm().
 template <class T>
 void gemm_joint_columns(int64_t M, int64_t K, GemmOperand<T> a,
                         std::span<const JointProduct<T>> products);

@@ -76,7 +76,7 @@ void multiply_tile(int64_t K, const T* a, const T* b, const TileResult<T>& c) {
     for (int64_t v = 0; v < kVectors; ++v) acc[i][v] = zeros<T>();
   }
   const auto advance = [&](int64_t k) {
-    if constexpr (Rows::kRowStep == 1) __builtin_prefetch(a + (k + kAhead) * kTileRows);
+    if constexpr (Rows::kRowStep == 1) __builtin_prefetch(a + (k + kAhead) * Rows::kDepthStep);
     Vec<T> right[kVectors];
     for (int64_t v = 0; v < kVectors; ++v) right[v] = load(b + k * kTileColumns<T> + v * kWidth);
 #pragma GCC unroll 16

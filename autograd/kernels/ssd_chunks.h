@@ -184,6 +184,29 @@ template <class T>
 [[nodiscard]] inline int64_t panels_of(const Chunk& chunk) {
   return ceil_div(chunk.size, kLanes<T>);
 }
+/// The left operand lies in lanes: element (i, k) is lanes[k * kLanes<T> + i].
+template <class T>
+struct LaneRows {
+  static constexpr int64_t kRowStep = 1;
+  static constexpr int64_t kDepthStep = kLanes<T>;
+};
+
+/// rows [count, columns] (+)= the transpose of lanes [depth, lanes] times a packed right operand, whose
+/// panels are `right_depth` deep. The rows are `stride` apart.
+template <class T>
+inline void multiply_lane_rows(int64_t count, int64_t depth, int64_t columns, const T* lanes,
+                               int64_t right_depth, const T* right, T* rows, int64_t stride,
+                               T beta) {
+  for (int64_t c = 0; c < columns; c += kTileColumns<T>) {
+    const int64_t width = std::min(kTileColumns<T>, columns - c);
+    for (int64_t i = 0; i < count; i += kTileRows) {
+      multiply_tile<T, LaneRows<T>>(std::min(kTileRows, count - i), depth, lanes + i,
+                                    right + c * right_depth,
+                                    {rows + i * stride + c, stride, width, T{1}, beta});
+    }
+  }
+}
+
 /// Elements of rows x depth packed as a left operand.
 [[nodiscard]] constexpr int64_t packed_left(int64_t rows, int64_t depth) {
   return ceil_div(rows, kTileRows) * kTileRows * depth;
@@ -246,17 +269,14 @@ void sum_outer(const SsdShape& shape, const Chunk& chunk, HeadRange heads, Token
       });
     }
   }
-  T* left = scratch.allocate<T>(packed_left(rows, chunk.size));
-  pack_copying<T, kTileRows>(rows, chunk.size, {weighted, rows}, left);
+  T* left = scratch.allocate<T>(packed_size<T>(rows, chunk.size));
+  pack_copying<T, kLanes<T>>(rows, chunk.size, {weighted, rows}, left);
   const T* first_v = v.data + chunk.begin * v.stride + heads.group(shape) * N;
   T* right = scratch.allocate<T>(packed_size<T>(N, chunk.size));
   pack_copying<T, kTileColumns<T>>(N, chunk.size, {first_v, v.stride}, right);
-  for (int64_t n = 0; n < N; n += kTileColumns<T>) {
-    const int64_t columns = std::min(kTileColumns<T>, N - n);
-    for (int64_t i = 0; i < rows; i += kTileRows) {
-      multiply_tile<T>(std::min(kTileRows, rows - i), chunk.size, left + i * chunk.size,
-                       right + n * chunk.size, {result + i * N + n, N, columns, T{1}, T{0}});
-    }
+  for (int64_t row = 0; row < rows; row += kLanes<T>) {
+    multiply_lane_rows(std::min(kLanes<T>, rows - row), chunk.size, N, left + row * chunk.size,
+                       chunk.size, right, result + row * N, N, T{0});
   }
 }
 

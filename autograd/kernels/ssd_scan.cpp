@@ -69,18 +69,15 @@ void head_outputs(const SsdShape& shape, const Chunk& chunk, int64_t head,
   const int64_t P = shape.P;
   const int64_t N = shape.N;
   ArenaScope scratch(thread_arena());
-  T* ones = scratch.allocate<T>(kLanes<T>);
-  std::fill_n(ones, kLanes<T>, T{1});
   T* tile = scratch.allocate<T>(chunk.size * kLanes<T>);
-  T* output = scratch.allocate<T>(P * kLanes<T>);
-  T* packed_x = scratch.allocate<T>(packed_left(P, chunk.size));
+  T* packed_x = scratch.allocate<T>(packed_size<T>(P, chunk.size));
   const T* x = args.in.x + chunk.begin * args.in.stride + head * P;
-  pack_copying<T, kTileRows>(P, chunk.size, {x, args.in.stride}, packed_x);
+  pack_copying<T, kTileColumns<T>>(P, chunk.size, {x, args.in.stride}, packed_x);
   T* packed_state = nullptr;
   T* from_start = nullptr;
   if (state != nullptr) {
-    packed_state = scratch.allocate<T>(packed_left(P, N));
-    pack_transposing<T, kTileRows>(P, N, {state, N}, packed_state);
+    packed_state = scratch.allocate<T>(packed_size<T>(P, N));
+    pack_transposing<T, kTileColumns<T>>(P, N, {state, N}, packed_state);
     from_start = scratch.allocate<T>(group.panels * kLanes<T>);
     std::fill_n(from_start, group.panels * kLanes<T>, T{0});
     decays.from_start(from_start);
@@ -90,21 +87,19 @@ void head_outputs(const SsdShape& shape, const Chunk& chunk, int64_t head,
     const int64_t count = panel_size<T>(chunk, panel);
     const PanelDecays<T> own(decays, first, count);
     find_weights(decays, own, count, args.in.D[head], group.products + first * chunk.size, tile);
+    const int64_t stride = shape.H * P;
+    T* y = args.y + (chunk.begin + first) * stride + head * P;
     if (state != nullptr) {
-      multiply_panels(P, N, N, packed_state, group.lanes + first * N, output, T{0});
-      for (int64_t lane = 0; lane < kLanes<T>; lane += Vec<T>::kWidth) {
-        const Vec<T> weight = load(from_start + first + lane);
-        for (int64_t p = 0; p < P; ++p) {
-          T* value = output + p * kLanes<T> + lane;
-          store(value, weight * load(value));
-        }
+      multiply_lane_rows(count, N, P, group.lanes + first * N, N, packed_state, y, stride, T{0});
+      for (int64_t i = 0; i < count; ++i) {
+        const Vec<T> weight = broadcast(from_start[first + i]);
+        for_each_vector<T>(P, [row = y + i * stride, weight](int64_t p, int64_t present) {
+          store_first(row + p, weight * load_first(row + p, present), present);
+        });
       }
     }
-    multiply_panels(P, first + count, chunk.size, packed_x, tile, output,
-                    state != nullptr ? T{1} : T{0});
-    T* y = args.y + ((chunk.begin + first) * shape.H + head) * P;
-    store_lanes<T>(
-        count, P, output, ones, [&](int64_t lane) { return y + lane * shape.H * P; }, false);
+    multiply_lane_rows(count, first + count, P, tile, chunk.size, packed_x, y, stride,
+                       state != nullptr ? T{1} : T{0});
   }
 }
 

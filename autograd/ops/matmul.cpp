@@ -180,7 +180,8 @@ double joint_flops(int64_t rows, int64_t in, int64_t outs) {
 /// Inputs of joint_linear: x, then the weights, then the biases.
 constexpr size_t kMostJointInputs = 1 + 2 * kMostJointWeights;
 
-/// grad_x[n, i] (+)= sum_j sum_o grad_y_j[n, o] w_j[o, i]; w_j is saved(1 + j).
+/// grad_x[n, i] (+)= sum_j sum_o grad_y_j[n, o] w_j[o, i], from the last j to the first, as a tape would
+/// walk back over several linear(); w_j is saved(1 + j).
 void add_joint_grad_x(Backward& b, int64_t rows, int64_t in, std::span<const Tensor> grads) {
   GradTarget target = b.target(0);
   KernelCost cost = moving({target.tensor});
@@ -193,9 +194,9 @@ void add_joint_grad_x(Backward& b, int64_t rows, int64_t in, std::span<const Ten
       std::array<kernels::GemmTerm<T>, kMostJointWeights> terms;
       for (size_t j = 0; j < grads.size(); ++j) {
         const int64_t out = grads[j].dim(-1);
-        terms[j] = {out,
-                    {grads[j].data<T>(), out},
-                    {b.saved(1 + static_cast<int>(j)).template data<T>(), in}};
+        terms[grads.size() - 1 - j] = {out,
+                                       {grads[j].data<T>(), out},
+                                       {b.saved(1 + static_cast<int>(j)).template data<T>(), in}};
       }
       kernels::gemm_sum<T>(rows, in, std::span(terms).first(grads.size()),
                            {target.tensor.data<T>(), in, T{1}, target.beta<T>()});

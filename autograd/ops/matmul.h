@@ -32,9 +32,9 @@ struct LinearWeights {
 inline constexpr size_t kMostJointWeights = 8;
 
 /// y_j[n, o] = sum_i x[n, i] w_j[o, i] + b_j[o] for every j: linear() of one x by several weights, as
-/// one product forward, one for the gradient of x (the sum over j in order) and one for those of the
-/// weights. The outputs have the bits of linear(). Saves x and the weights, those whose partner wants a
-/// gradient. outputs[j] belongs to linears[j]. Throws ShapeError, DTypeError.
+/// one product forward, one for the gradient of x and one for those of the weights, with the bits of
+/// one linear() each. outputs[j] belongs to linears[j]. Saves x and the weights, those whose partner
+/// wants a gradient. Throws ShapeError, DTypeError.
 void joint_linear(Tape& tape, const Tensor& x, std::span<const LinearWeights> linears,
                   std::span<Tensor> outputs);
 

@@ -68,7 +68,7 @@ class MixtureOfDepths final : public Depth {
     } else {
       chosen = choose_positive(logits, {});
     }
-    if (std::ranges::count(chosen, 1) == 0) return state;
+    if (!context.training && std::ranges::count(chosen, 1) == 0) return state;
     const auto subset = TokenSubset::of(context, chosen);
     const Tensor rows = subset->gather(tape, x);
     const BlockState done = body(subset->context(context), state_of(rows, state), 0);

@@ -68,7 +68,7 @@ class ExpertChoiceRecursions final : public Depth {
       } else {
         chosen = choose_positive(logits, going);
       }
-      if (std::ranges::count(chosen, 1) == 0) return state;
+      if (!context.training && std::ranges::count(chosen, 1) == 0) return state;
       const auto subset = TokenSubset::of(context, chosen);
       const BlockState done =
           body(subset->context(context), state_of(subset->gather(tape, x), state), step);

@@ -70,7 +70,7 @@ class TokenChoiceRecursions final : public Depth {
     for (int64_t step = 0; step < routed_.num_experts(); ++step) {
       std::vector<uint8_t> going;
       for (const int32_t of_row : depth_of_row) going.push_back(of_row >= step ? 1 : 0);
-      if (std::ranges::count(going, 1) == 0) break;
+      if (!context.training && std::ranges::count(going, 1) == 0) break;
       subset = TokenSubset::of(subset == nullptr ? context : subset->context(context), going);
       rows = subset->gather(tape, rows);
       std::erase_if(depth_of_row, [&](int32_t of_row) { return of_row < step; });

@@ -92,6 +92,7 @@ class LatentAttention final : public Mixer {
     kv_a_norm_ = &parameter(b, "kv_a_norm", {latent_}, ParameterKind::norm, Init::ones());
     kv_b_ =
         &child(std::make_unique<Linear>(b, LinearSpec{"kv_b", latent_, heads_ * (nope_ + value_)}));
+    kv_b_->stay_f32();  // decoding takes it apart by heads
     o_ = &child(
         std::make_unique<Linear>(b, LinearSpec{"o", heads_ * value_, d, false, Init::residual()}));
     if (rope_ > 0) {

@@ -1,4 +1,4 @@
-// What every balancing method and every router must do in a run: go on bit for bit from a
+// What every balancing method, router and kind of layer must do in a run: go on bit for bit from a
 // checkpoint file, keep its state in evaluation, and show no token a later one.
 
 #include <gmock/gmock.h>

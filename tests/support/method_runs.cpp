@@ -3,7 +3,10 @@
 #include <fmt/format.h>
 
 #include "balance/make.h"
+#include "layers/depth.h"
+#include "layers/experts.h"
 #include "layers/router.h"
+#include "layers/sublayer.h"
 
 namespace sluice::testing {
 namespace {
@@ -13,6 +16,18 @@ std::string changes_of(const std::string& router, int64_t top_k, const std::stri
       "model: {{experts: {{top_k: {}, router: {}}}}}\nbalance: {}\n"
       "train: {{micro_batch: 64 tokens}}\n",
       top_k, router, balance);
+}
+
+std::string in_model(std::string_view model) {
+  return fmt::format("model: {}\ntrain: {{micro_batch: 64 tokens}}\n", model);
+}
+
+/// Every mixer and feed-forward.
+std::vector<std::string> layer_types() {
+  std::vector<std::string> result;
+  for (const MixerEntry* entry : mixer_table()) result.emplace_back(entry->name);
+  for (const FeedForwardEntry* entry : feed_forward_table()) result.emplace_back(entry->name);
+  return result;
 }
 
 }  // namespace
@@ -39,6 +54,27 @@ std::vector<MethodInARun> methods_in_runs() {
                                                     : fmt::format("{{type: {}}}", name);
     result.push_back({"router_" + name, changes_of(router_yaml, takes_two ? 2 : 1, balance)});
   }
+  for (const std::string& name : layer_types()) {
+    result.push_back(
+        {"layer_" + name,
+         in_model(fmt::format("{{pattern: AEZE, hidden_size: 64, variants: {{Z: {{type: "
+                              "{}}}}}}}",
+                              name))});
+  }
+  for (const Choice& choice : depth_choices()) {
+    result.push_back(
+        {fmt::format("depth_{}", choice.name),
+         in_model(fmt::format("{{pattern: \"AE[AE]E\", depth: {{type: {}}}}}", choice.name))});
+  }
+  for (const Choice& choice : experts_choices()) {
+    result.push_back({fmt::format("experts_{}", choice.name),
+                      in_model(fmt::format("{{experts: {{form: {{type: {}}}}}}}", choice.name))});
+  }
+  result.push_back({"experts_pool", in_model("{experts: {pool_layers: all}}")});
+  result.push_back({"experts_residual",
+                    in_model("{experts: {shared: {intermediate_size: 8, combine: learned}}}")});
+  result.push_back({"multi_token_prediction",
+                    in_model("{multi_token_prediction: {num_depths: 2, pattern: AE}}")});
   result.push_back({"balance_loss_free_bias_multiplicative",
                     changes_of("{type: null_experts}", 2,
                                "{type: loss_free_bias, form: multiplicative, recentre: true}")});

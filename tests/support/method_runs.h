@@ -1,5 +1,6 @@
 #pragma once
-// Every balancing method and every router in a run of tiny_recipe(), one at a time.
+// Every balancing method, router, kind of layer, form of experts and way of adaptive depth in a run of
+// tiny_recipe(), one at a time.
 
 #include <ostream>
 #include <string>
@@ -8,7 +9,7 @@
 namespace sluice::testing {
 
 struct MethodInARun {
-  std::string name;     // "balance_bip", "router_top_p"
+  std::string name;     // "balance_bip", "router_top_p", "layer_mamba2"
   std::string changes;  // on top of tiny_recipe()
   friend void PrintTo(const MethodInARun& method, std::ostream* out) { *out << method.name; }
 };

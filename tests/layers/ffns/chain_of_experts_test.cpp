@@ -17,15 +17,15 @@ using testing_support::training_context;
 
 using Json = nlohmann::json;
 
-/// "AC" with C a chain of experts like the experts of tiny_config.
+/// "AZ" with Z a chain of experts like the experts of tiny_config.
 ModelConfig chain_config(const Json& fields, const std::string& dtype = "f32") {
   ModelConfig config = tiny_config("AE", dtype);
   auto chain = chain_of_experts_feed_forward.make_config();
   Json all = {{"num_experts", 4}, {"intermediate_size", 24}};
   all.update(fields);
   testing::set_fields(*chain, all);
-  config.variants = {{"C", {"chain_of_experts", std::shared_ptr<Configurable>(std::move(chain))}}};
-  config.pattern = "AC";
+  config.variants = {{"Z", {"chain_of_experts", std::shared_ptr<Configurable>(std::move(chain))}}};
+  config.pattern = "AZ";
   return config;
 }
 
