@@ -151,14 +151,14 @@ class Tape {
   void seed_gradient(const Tensor& input, Tensor grad);
   /// Forgets all nodes and values. Tensors of the step must not be used on this tape afterwards.
   void reset();
-  /// A copy of `numbers` that lives until the tape is reset: for ops whose backward reads a span.
-  [[nodiscard]] std::span<const int64_t> keep(std::span<const int64_t> numbers);
   [[nodiscard]] int64_t num_nodes() const { return static_cast<int64_t>(nodes_.size()); }
   /// Names of recorded ops, in order (tests, `plan`).
   [[nodiscard]] std::vector<const OpInfo*> recorded_ops() const;
 
   /// Holds what nodes refer to and no tensor is (a layout) until reset().
   void keep(std::shared_ptr<const void> object) { kept_.push_back(std::move(object)); }
+  /// A copy of `numbers` that lives until reset(): for ops whose backward reads a span.
+  [[nodiscard]] std::span<const int64_t> keep(std::span<const int64_t> numbers);
 
   /// What the nodes recorded so far keep.
   [[nodiscard]] SavedMemory saved_memory() const;

@@ -143,7 +143,7 @@ class MixtureOfHeads final : public Mixer {
     own.values.append(v);
     const Tensor mixed =
         cached_attention(context.tape, turned(context, q), own.keys.rows(), own.values.rows(),
-                         {own.length(), scale(), config_.window});
+                         {.length = own.length(), .scale = scale(), .window = config_.window});
     return output(context, mixed, g);
   }
 

@@ -15,26 +15,28 @@ namespace {
 using testing::differing_arrays;
 using testing::state_of;
 
-/// 8 keys and 8 values, in documents of 32 pairs. A token says log(8) = 2.08 nats, but for the values
-/// of keys that were there before: who recalls those is left with (1 + 8 / 32) / 2 of it, 1.30 nats.
+/// 4 keys and 4 values, in documents of 31 pairs and a key. A token says log(4) = 1.39 nats, but for the
+/// values of keys that were there before: who recalls those is left with about (1 + 4 / 31) / 2 of it,
+/// 0.78 nats.
 constexpr std::string_view kData = R"(
 seed: 3
 data:
   tokenizer: {type: bytes}
-  sequence_length: 64
+  sequence_length: 128
   sources:
-    - {type: synthetic, pattern: recall, documents: 2000, min_length: 64, max_length: 64,
-       alphabet: 16, domain: a}
+    - {type: synthetic, pattern: recall, documents: 2000, min_length: 63, max_length: 63,
+       alphabet: 8, domain: a}
   held_out: {fraction: 0.05}
 optim: {type: adamw, learning_rate: {type: cosine, peak: 1.0e-2, warmup: 10 steps, final: 1.0e-3},
         weight_decay: 0.0, clip_norm: 1.0}
-train: {steps: 150, global_batch: 1024 tokens, micro_batch: 512 tokens}
+train: {steps: 200, global_batch: 1024 tokens, micro_batch: 512 tokens}
 log: {every: 10, sinks: []}
 )";
 
 struct MixerInARun {
   std::string name;
   std::string model;
+  double bound;  // of the loss after 200 steps
   friend void PrintTo(const MixerInARun& mixer, std::ostream* out) { *out << mixer.name; }
 };
 
@@ -43,24 +45,30 @@ std::vector<MixerInARun> mixers() {
 model:
   pattern: "(GF)x2"
   hidden_size: 32
+  init: {std: 0.1}
   gated_delta_net: {num_heads: 2}
   feed_forward: {intermediate_size: 48}
-)"},
+)",
+           0.95},
           {"linear_attention", R"(
 model:
   pattern: "(LF)x2"
   hidden_size: 32
+  init: {std: 0.1}
   linear_attention: {num_heads: 2, conv_kernel: 4}
   feed_forward: {intermediate_size: 48}
-)"},
+)",
+           1.33},
           {"mixture_of_memories", R"(
 model:
   pattern: "(OF)x2"
   hidden_size: 32
+  init: {std: 0.1}
   mixture_of_memories: {num_heads: 2}
   feed_forward: {intermediate_size: 48}
 balance: {type: aux_loss, coefficient: 1.0e-2}
-)"}};
+)",
+           0.95}};
 }
 
 Recipe recipe_of(const std::string& model) {
@@ -81,16 +89,17 @@ TEST_P(EveryMemoryMixer, LearnsToRecall) {
   sluice::Run run(recipe(), communicator_);
   double first = 0.0;
   double last = 0.0;
-  for (int step = 0; step < 150; ++step) {
+  for (int step = 0; step < 200; ++step) {
     const StepResult result = run.step();
     ASSERT_TRUE(result.applied) << result.problem;
     if (step == 0) first = result.loss;
-    if (step >= 140) last += result.loss / 10;
+    if (step >= 190) last += result.loss / 10;
   }
   EXPECT_NEAR(first, std::log(257.0), 0.5);
-  // 2.08 is what can be had without looking back, 1.30 with all there is.
-  EXPECT_LT(last, 1.5);
-  EXPECT_GT(last, 1.25);
+  // 1.39 is what can be had without looking back. A sum of values keeps them apart as well as its
+  // feature map keeps the keys; the others overwrite, and come near to all there is.
+  EXPECT_LT(last, GetParam().bound);
+  EXPECT_GT(last, 0.7);
 }
 
 TEST_P(EveryMemoryMixer, ResumesBitForBit) {

@@ -94,7 +94,7 @@ TEST(MixtureOfMemories, LeavesMemoriesAloneThatATokenDoesNotUse) {
   const Model model(pool, config, 1);
   const TinyBatch batch = tiny_batch(pool, {{40}});
   DecodeState state = model.start_decoding(pool, 40);
-  auto& own = dynamic_cast<MixtureOfMemoriesState&>(*state.mixers[0]);
+  auto& own = dynamic_cast<MixtureOfMemoriesState&>(*state.sublayers[0][0].mixer);
   Tape tape(pool);
   RoutingSession session = plain_session(model);
   std::vector<int64_t> used(5);
@@ -140,7 +140,7 @@ TEST(MixtureOfMemories, ReadsAsTheWeightedSumOfItsMemoriesWould) {
   const TinyBatch batch = tiny_batch(pool, {{60}});
   DecodeState state = model.start_decoding(pool, 60);
   decode_all(pool, model, batch, state);
-  const auto& own = dynamic_cast<const MixtureOfMemoriesState&>(*state.mixers[0]);
+  const auto& own = dynamic_cast<const MixtureOfMemoriesState&>(*state.sublayers[0][0].mixer);
   SampleFactory make(pool, DType::f64);
   const Tensor q = make.uniform({1, 2, 8});
   const Tensor nothing = Tensor::zeros(pool, {1, 2, 8}, DType::f64);
