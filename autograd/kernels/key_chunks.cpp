@@ -2,7 +2,8 @@
 
 #include <algorithm>
 
-#include "autograd/kernels/rows.h"
+#include "autograd/kernels/lanes.h"
+#include "autograd/support/parallel.h"
 
 namespace sluice::kernels {
 namespace {
@@ -34,18 +35,47 @@ struct Best {
   return std::min(own, ceil_div(position - choice.window + 1, choice.chunk));
 }
 
+/// Consecutive queries as lanes: their scores with all candidates are one product per key head.
 template <class T>
-void choose_for(const ChunkChoice& choice, int64_t position, const T* sum, const T* sums, T* scores,
-                int32_t* chosen) {
+struct QueryLanes {
+  QueryLanes(ArenaScope& scratch, const ChunkChoice& choice, int64_t candidates)
+      : rows(scratch.allocate<T>(kLanes<T> * choice.K * choice.P)),
+        lanes(scratch.allocate<T>(kLanes<T> * choice.P)),
+        packed(scratch.allocate<T>(ceil_div(candidates, kTileRows) * kTileRows * choice.P)),
+        scores(scratch.allocate<T>(candidates * kLanes<T>)),
+        best(scratch.allocate<T>(std::max<int64_t>(1, choice.per_query))) {}
+  T* rows;    // [lanes, K, P]: s_p
+  T* lanes;   // [P, lanes] of one key head
+  T* packed;  // sums of the candidates, as a left operand
+  T* scores;  // [candidates, lanes]
+  T* best;    // [b]
+};
+
+/// Of `count` queries from `position` on, whose sums are to.rows.
+template <class T>
+void choose_for(const ChunkChoice& choice, int64_t position, int64_t count, const T* sums,
+                const QueryLanes<T>& to, int32_t* chosen) {
   const int64_t b = choice.per_query;
-  const int64_t end = end_of_candidates(choice, position);
-  for (int64_t head = 0; head < choice.K; ++head, chosen += b) {
-    Best<T> best{.score = scores, .chunk = chosen};
-    for (int64_t c = choice.first; c < end && b > 0; ++c) {
-      best.offer(b, c,
-                 row_dot(choice.P, sum + head * choice.P, sums + (c * choice.K + head) * choice.P));
+  const int64_t width = choice.K * choice.P;
+  const int64_t candidates =
+      std::max<int64_t>(0, end_of_candidates(choice, position + count - 1) - choice.first);
+  for (int64_t head = 0; head < choice.K; ++head) {
+    if (candidates > 0) {
+      load_lanes<T>(
+          count, choice.P, [&](int64_t lane) { return to.rows + lane * width + head * choice.P; },
+          T{1}, to.lanes);
+      pack_transposing<T, kTileRows>(
+          candidates, choice.P, {sums + choice.first * width + head * choice.P, width}, to.packed);
+      multiply_panels(candidates, choice.P, choice.P, to.packed, to.lanes, to.scores, T{0});
     }
-    std::fill(chosen + best.count, chosen + b, -1);
+    for (int64_t lane = 0; lane < count; ++lane) {
+      Best<T> best{.score = to.best, .chunk = chosen + (lane * choice.K + head) * b};
+      const int64_t own = end_of_candidates(choice, position + lane) - choice.first;
+      for (int64_t c = 0; c < own && b > 0; ++c) {
+        best.offer(b, choice.first + c, to.scores[c * kLanes<T> + lane]);
+      }
+      std::fill(best.chunk + best.count, best.chunk + b, -1);
+    }
   }
 }
 
@@ -91,16 +121,21 @@ void choose_key_chunks(const ChunkChoice& choice, const ChunkQueries<T>& args) {
     const int64_t end = std::min(last + 1, (first_chunk + block + 1) * choice.chunk);
     ArenaScope inner(thread_arena());
     T* sum = inner.allocate<T>(width);
-    T* scores = inner.allocate<T>(std::max<int64_t>(1, choice.per_query));
     if (block == 0) {
       std::copy_n(start, width, sum);
     } else {
       std::fill_n(sum, width, T{0});
     }
-    for (int64_t position = begin; position < end; ++position) {
+    const QueryLanes<T> lanes(
+        inner, choice, std::max<int64_t>(0, end_of_candidates(choice, end - 1) - choice.first));
+    for (int64_t position = begin; position < end; position += kLanes<T>) {
+      const int64_t count = std::min(kLanes<T>, end - position);
       const int64_t i = position - args.position;
-      add_query(choice, args.q + i * choice.H * choice.P, sum);
-      choose_for(choice, position, sum, args.sums, scores,
+      for (int64_t lane = 0; lane < count; ++lane) {
+        add_query(choice, args.q + (i + lane) * choice.H * choice.P, sum);
+        std::copy_n(sum, width, lanes.rows + lane * width);
+      }
+      choose_for(choice, position, count, args.sums, lanes,
                  args.chosen + i * choice.K * choice.per_query);
     }
     if (args.carry != nullptr && end == last + 1) std::copy_n(sum, width, args.carry);

@@ -9,8 +9,9 @@
 // that nothing underflows before its time. Tan et al. 2023, "Sparse Universal Transformer", section
 // 3.2; Shen et al. 2023, "ModuleFormer", section 3.1. There are no positions: order is all there is.
 //
-// A query stops looking where its stick is used up: from there on every A is 0 in the dtype. With
-// random scores that is after some hundred keys in f32, so the cost is then linear in the length.
+// A query stops looking where its stick is used up: less than e^-40 of it is left in f32, e^-80 in
+// f64, and from the next key on its weights are 0. With random scores that is after some fifty keys in
+// f32, so the cost is then linear in the length.
 //
 // Letters and arrays are those of causal_attention.h. Key tiles start at the segment's first key and
 // come newest first: a query's result depends on its own segment's keys only, bit for bit.
