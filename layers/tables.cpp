@@ -26,6 +26,17 @@ constexpr const RouterEntry* kRouters[] = {
 };
 #undef SLUICE_ROUTER
 
+#define SLUICE_MIXER(name) #name,
+#define SLUICE_FEED_FORWARD(name) #name,
+constexpr std::string_view kLayerNames[] = {
+#include "layers/mixers.def"
+
+#include "layers/ffns.def"
+};
+#undef SLUICE_MIXER
+#undef SLUICE_FEED_FORWARD
+static_assert(all_distinct(kLayerNames), "two lines of mixers.def and ffns.def have the same name");
+
 #define SLUICE_ROUTER(name) #name,
 constexpr std::string_view kRouterNames[] = {
 #include "layers/routers.def"

@@ -169,12 +169,10 @@ const std::set<std::string>& allocating() {
       "router_k_means",
       "router_mixer",
       "router_similarity_aware",
-      // Subsets of the tokens, and tensors that are joined.
+      // Subsets of the tokens, and lists of what was found.
       "depth_mixture_of_depths",
       "depth_recursions_by_expert_choice",
       "depth_recursions_by_token_choice",
-      "experts_latent",
-      "layer_latent_attention",
       "layer_peer",
       "layer_product_key_memory",
       "multi_token_prediction",
