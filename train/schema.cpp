@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <typeindex>
 
@@ -49,13 +50,19 @@ Json duration_schema() {
        {"pattern", "^[0-9]*\\.?[0-9]+([eE][+-]?[0-9]+)?[kMG]? *(steps?|tokens?|epochs?|%)?$"}});
 }
 
-// Open configs: a config that can hold its own kind is written once per path, and then as any
-// mapping.
-using OpenTypes = std::vector<std::type_index>;
+/// What the sections of one schema share.
+struct SharedParts {
+  /// Configs being written: one that holds its own kind is written once per path, then as any mapping.
+  std::vector<std::type_index> open;
+  /// Unions under "$defs": many sections have the same one. By its choices and the choice that may
+  /// leave its type out, the name of its definition.
+  std::map<std::pair<const Choice*, std::string>, std::string> unions;
+  Json definitions = Json::object();
+};
 
 class SchemaVisitor : public FieldVisitor {
  public:
-  explicit SchemaVisitor(OpenTypes& open) : open_(open) {}
+  explicit SchemaVisitor(SharedParts& shared) : shared_(shared) {}
 
   Json properties = Json::object();
   Json required = Json::array();
@@ -122,33 +129,39 @@ class SchemaVisitor : public FieldVisitor {
   }
 
   void object(FieldInfo info, Configurable& value) override {
-    add(info, config_schema(value, open_), {});
+    add(info, config_schema(value, shared_), {});
   }
   void optional_object(FieldInfo info, std::shared_ptr<Configurable>& value,
                        const std::function<std::shared_ptr<Configurable>()>& make,
                        std::string_view absent) override {
-    add(info, or_word(config_schema(*make(), open_), absent), value ? Json() : Json(absent));
+    add(info, or_word(config_schema(*make(), shared_), absent), value ? Json() : Json(absent));
   }
   void object_list(FieldInfo info, std::vector<std::shared_ptr<Configurable>>&,
                    const std::function<std::shared_ptr<Configurable>()>& make) override {
-    add(info, list_of(config_schema(*make(), open_)), {});
+    add(info, list_of(config_schema(*make(), shared_)), {});
   }
   void tagged(FieldInfo info, Tagged& value, std::span<const Choice> choices) override {
-    add(info, union_schema(choices, value.type, open_), {});
+    add(info, union_reference(info.key, choices, value.type, shared_), {});
   }
   void tagged_list(FieldInfo info, std::vector<Tagged>&, std::span<const Choice> choices) override {
-    Json one = union_schema(choices, {}, open_);
+    Json one = union_reference(info.key, choices, {}, shared_);
     Json many = list_of(one);
     add(info, any_of(std::move(one), std::move(many)), {});
   }
   void tagged_map(FieldInfo info, TaggedMap&, std::span<const Choice> choices) override {
-    add(info, {{"type", "object"}, {"additionalProperties", union_schema(choices, {}, open_)}}, {});
+    add(info,
+        {{"type", "object"},
+         {"additionalProperties", union_reference(info.key, choices, {}, shared_)}},
+        {});
   }
 
-  static Json config_schema(Configurable& config, OpenTypes& open);
+  static Json config_schema(Configurable& config, SharedParts& shared);
   /// `default_type` is the choice that may leave its type out; "" for none.
   static Json union_schema(std::span<const Choice> choices, std::string_view default_type,
-                           OpenTypes& open);
+                           SharedParts& shared);
+  /// The same as a reference to its definition, which the first one to ask for it names.
+  static Json union_reference(std::string_view key, std::span<const Choice> choices,
+                              std::string_view default_type, SharedParts& shared);
 
  private:
   // A required field has no default; neither has one whose default is null.
@@ -164,14 +177,15 @@ class SchemaVisitor : public FieldVisitor {
     properties[std::string(info.key)] = std::move(property);
   }
 
-  OpenTypes& open_;
+  SharedParts& shared_;
 };
 
-Json SchemaVisitor::config_schema(Configurable& config, OpenTypes& open) {
+Json SchemaVisitor::config_schema(Configurable& config, SharedParts& shared) {
+  std::vector<std::type_index>& open = shared.open;
   const std::type_index type = typeid(config);
   if (std::find(open.begin(), open.end(), type) != open.end()) return {{"type", "object"}};
   open.push_back(type);
-  SchemaVisitor visitor(open);
+  SchemaVisitor visitor(shared);
   config.fields(visitor);
   open.pop_back();
 
@@ -182,10 +196,10 @@ Json SchemaVisitor::config_schema(Configurable& config, OpenTypes& open) {
 }
 
 Json SchemaVisitor::union_schema(std::span<const Choice> choices, std::string_view default_type,
-                                 OpenTypes& open) {
+                                 SharedParts& shared) {
   Json alternatives = Json::array();
   for (const Choice& choice : choices) {
-    Json schema = config_schema(*choice.make_config(), open);
+    Json schema = config_schema(*choice.make_config(), shared);
     Json properties = {{"type", {{"const", choice.name}}}};
     if (schema.contains("properties")) properties.update(schema["properties"]);
     Json required = Json::array();
@@ -202,14 +216,33 @@ Json SchemaVisitor::union_schema(std::span<const Choice> choices, std::string_vi
   return {{"oneOf", std::move(alternatives)}};
 }
 
+Json SchemaVisitor::union_reference(std::string_view key, std::span<const Choice> choices,
+                                    std::string_view default_type, SharedParts& shared) {
+  const auto [at, is_new] =
+      shared.unions.try_emplace({choices.data(), std::string(default_type)}, "");
+  if (is_new) {
+    std::string name(key);
+    for (int other = 2; shared.definitions.contains(name); ++other) {
+      name = fmt::format("{}_{}", key, other);
+    }
+    at->second = name;
+    shared.definitions[name] = nullptr;  // keeps its place while its choices are written
+    const auto open = std::exchange(shared.open, {});
+    shared.definitions[name] = union_schema(choices, default_type, shared);
+    shared.open = open;
+  }
+  return reference(at->second);
+}
+
 }  // namespace
 
 std::string write_json_schema(Configurable& config, std::string_view title) {
-  OpenTypes open;
+  SharedParts shared;
   Json schema = {{"$schema", "https://json-schema.org/draft/2020-12/schema"}, {"title", title}};
-  schema.update(SchemaVisitor::config_schema(config, open));
+  schema.update(SchemaVisitor::config_schema(config, shared));
   schema["$defs"] = {{"duration", duration_schema()},
-                     {"schedule", SchemaVisitor::union_schema(schedule_choices(), {}, open)}};
+                     {"schedule", SchemaVisitor::union_schema(schedule_choices(), {}, shared)}};
+  schema["$defs"].update(shared.definitions);
   return schema.dump(2) + '\n';
 }
 

@@ -21,6 +21,12 @@ const Json& sample_schema() {
   return schema;
 }
 
+/// What a reference of the sample schema stands for.
+Json resolved(const Json& schema) {
+  const std::string at = schema["$ref"];
+  return sample_schema()["$defs"][at.substr(std::string("#/$defs/").size())];
+}
+
 Json property(std::string_view key) { return sample_schema()["properties"][std::string(key)]; }
 
 TEST(JsonSchema, DescribesTheTopLevel) {
@@ -56,17 +62,17 @@ TEST(JsonSchema, DescribesNestedSectionsWithTheirRequiredKeys) {
 }
 
 TEST(JsonSchema, WritesAUnionAsOneOfWithAConstantType) {
-  const Json choices = property("balance")["anyOf"][1]["items"]["oneOf"];
+  const Json choices = resolved(property("balance")["anyOf"][1]["items"])["oneOf"];
   ASSERT_EQ(choices.size(), 3U);
   EXPECT_EQ(choices[2]["properties"]["type"], Json::parse(R"({"const": "loss_free_bias"})"));
   EXPECT_EQ(choices[2]["description"], "a bias moved by the sign of the error");
   EXPECT_EQ(choices[2]["required"], Json::parse(R"(["type"])"));
   EXPECT_EQ(choices[2]["additionalProperties"], false);
-  EXPECT_EQ(property("balance")["anyOf"][0]["oneOf"], choices) << "one, or a list";
+  EXPECT_EQ(resolved(property("balance")["anyOf"][0])["oneOf"], choices) << "one, or a list";
 }
 
 TEST(JsonSchema, LetsTheDefaultChoiceLeaveItsTypeOut) {
-  const Json choices = property("optimizer_balance")["oneOf"];
+  const Json choices = resolved(property("optimizer_balance"))["oneOf"];
   EXPECT_TRUE(choices[0].contains("required"));
   EXPECT_FALSE(choices[1].contains("required")) << "global_aux_loss is the default";
 }
@@ -94,7 +100,10 @@ struct Nested : Configurable {
 TEST(JsonSchema, EndsForAConfigThatHoldsItsOwnKind) {
   Nested config;
   const Json schema = Json::parse(write_json_schema(config, "Nested"));
-  EXPECT_EQ(schema["properties"]["inner"]["oneOf"][0]["properties"]["type"]["const"], "nested");
+  EXPECT_EQ(schema["properties"]["inner"]["$ref"], "#/$defs/inner");
+  const Json& nested = schema["$defs"]["inner"]["oneOf"][0]["properties"];
+  EXPECT_EQ(nested["type"]["const"], "nested");
+  EXPECT_EQ(nested["inner"]["$ref"], "#/$defs/inner") << "of any depth";
 }
 
 }  // namespace
