@@ -6,6 +6,7 @@
 
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/reduce.h"
+#include "autograd/support/choices.h"
 
 namespace sluice {
 namespace {
@@ -50,13 +51,7 @@ const Registry<DepthEntry>& depth_registry() {
 }
 
 std::span<const Choice> depth_choices() {
-  static const std::vector<Choice> choices = [] {
-    std::vector<Choice> result;
-    for (const DepthEntry* entry : kDepths) {
-      result.push_back({entry->name, entry->doc, entry->make_config});
-    }
-    return result;
-  }();
+  static const std::vector<Choice> choices = choices_of<DepthEntry>(kDepths);
   return choices;
 }
 

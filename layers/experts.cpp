@@ -1,5 +1,7 @@
 #include "layers/experts.h"
 
+#include "autograd/support/choices.h"
+
 namespace sluice {
 namespace {
 
@@ -29,13 +31,7 @@ const Registry<ExpertsEntry>& experts_registry() {
 }
 
 std::span<const Choice> experts_choices() {
-  static const std::vector<Choice> choices = [] {
-    std::vector<Choice> result;
-    for (const ExpertsEntry* entry : kExperts) {
-      result.push_back({entry->name, entry->doc, entry->make_config});
-    }
-    return result;
-  }();
+  static const std::vector<Choice> choices = choices_of<ExpertsEntry>(kExperts);
   return choices;
 }
 

@@ -1,5 +1,6 @@
 // The tables of mixers, feed-forwards and routers, from their .def lists.
 
+#include "autograd/support/choices.h"
 #include "autograd/support/registry.h"
 #include "layers/router.h"
 #include "layers/sublayer.h"
@@ -29,9 +30,8 @@ constexpr const RouterEntry* kRouters[] = {
 #define SLUICE_MIXER(name) #name,
 #define SLUICE_FEED_FORWARD(name) #name,
 constexpr std::string_view kLayerNames[] = {
-#include "layers/mixers.def"
-
 #include "layers/ffns.def"
+#include "layers/mixers.def"
 };
 #undef SLUICE_MIXER
 #undef SLUICE_FEED_FORWARD
@@ -55,13 +55,7 @@ const Registry<RouterEntry>& router_registry() {
 }
 
 std::span<const Choice> router_choices() {
-  static const std::vector<Choice> choices = [] {
-    std::vector<Choice> result;
-    for (const RouterEntry* entry : kRouters) {
-      result.push_back({entry->name, entry->doc, entry->make_config});
-    }
-    return result;
-  }();
+  static const std::vector<Choice> choices = choices_of<RouterEntry>(kRouters);
   return choices;
 }
 
