@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "autograd/support/choices.h"
 #include "autograd/support/error.h"
 #include "autograd/support/registry.h"
 #include "balance/method.h"
@@ -146,13 +147,7 @@ void check_auxiliary_losses(std::span<const NamedMethod> methods) {
 const BalancerEntry& balancer_entry(std::string_view name) { return registry().at(name); }
 
 std::span<const Choice> balance_choices() {
-  static const std::vector<Choice> choices = [] {
-    std::vector<Choice> result;
-    for (const BalancerEntry* entry : kMethods) {
-      result.push_back({entry->name, entry->doc, entry->make_config});
-    }
-    return result;
-  }();
+  static const std::vector<Choice> choices = choices_of<BalancerEntry>(kMethods);
   return choices;
 }
 
