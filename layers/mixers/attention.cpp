@@ -2,8 +2,8 @@
 
 #include "autograd/ops/causal_attention.h"
 #include "layers/attention_map.h"
+#include "layers/key_value_cache.h"
 #include "layers/model.h"
-#include "layers/row_cache.h"
 
 namespace sluice {
 
@@ -33,17 +33,6 @@ namespace {
 /// Queries and keys of the latest pass, for layers that read the attention.
 constexpr std::string_view kSharedQueries = "attention.q";
 constexpr std::string_view kSharedKeys = "attention.k";
-
-/// Keys after rotation and values of every token so far, in order.
-class KeyValueCache final : public MixerState {
- public:
-  KeyValueCache(Pool& pool, const Shape& shape, DType dtype)
-      : keys(pool, shape, dtype), values(pool, shape, dtype) {}
-  [[nodiscard]] int64_t length() const override { return keys.length(); }
-
-  RowCache keys;    // [capacity, K, P]
-  RowCache values;  // [capacity, K, P]
-};
 
 class Attention final : public Mixer, public AttentionSource {
  public:

@@ -5,8 +5,8 @@
 #include "autograd/ops/reshape.h"
 #include "autograd/ops/softmax.h"
 #include "autograd/ops/top_k.h"
+#include "layers/key_value_cache.h"
 #include "layers/model.h"
-#include "layers/row_cache.h"
 
 namespace sluice {
 
@@ -38,16 +38,6 @@ AttentionHeadsConfig heads_of_all(const ModelConfig& model, const AttentionMixtu
   return all;
 }
 
-class PlainCache final : public MixerState {
- public:
-  PlainCache(Pool& pool, const Shape& shape, DType dtype)
-      : keys(pool, shape, dtype), values(pool, shape, dtype) {}
-  [[nodiscard]] int64_t length() const override { return keys.length(); }
-
-  RowCache keys;    // [capacity, K, P]
-  RowCache values;  // [capacity, K, P]
-};
-
 class AttentionMixture final : public Mixer {
  public:
   AttentionMixture(const Builder& b, const ModelConfig& model, const AttentionMixtureConfig& config)
@@ -67,14 +57,14 @@ class AttentionMixture final : public Mixer {
   }
 
   std::unique_ptr<MixerState> make_state(Pool& pool, DType dtype, int64_t capacity) const override {
-    return std::make_unique<PlainCache>(pool, Shape{capacity, heads_.kv_heads(), heads_.head_dim()},
-                                        dtype);
+    return std::make_unique<KeyValueCache>(
+        pool, Shape{capacity, heads_.kv_heads(), heads_.head_dim()}, dtype);
   }
 
   Tensor decode(const ForwardContext& context, const Tensor& x, BlockState& /*block*/,
                 MixerState& state) const override {
     const PhaseScope phase(context.tape, Phase::attention);
-    auto& cache = dynamic_cast<PlainCache&>(state);
+    auto& cache = dynamic_cast<KeyValueCache&>(state);
     const AttentionHeads::Projections p = heads_.project(context, x, true);
     cache.keys.append(p.k);
     cache.values.append(p.v);
