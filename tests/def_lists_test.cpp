@@ -46,6 +46,7 @@ const std::vector<DefList>& def_lists() {
       {"optim/schedules.def", "optim/schedules/", {}},
       {"data/sources.def", "data/sources/", {}},
       {"data/tokenizers.def", "data/tokenizers/", {"sentencepiece_trainer"}},
+      {"train/transforms/upcycling.def", "train/transforms/upcycling/", {}},
       {"train/metrics/sinks.def", "train/metrics/sinks/", {}},
       {"train/cli/commands.def",
        "train/cli/",
