@@ -8,6 +8,7 @@
 #include "autograd/support/parallel.h"
 #include "balance/make.h"
 #include "layers/ffns/moe.h"
+#include "train/find_checkpoint.h"
 #include "train/format.h"
 #include "train/transforms/upcycling.h"
 
@@ -204,7 +205,10 @@ std::optional<Checkpoint> initial_checkpoint(const Recipe& recipe) {
   const std::string_view key = upcycle != nullptr ? "upcycle.from" : "train.init_from";
   const std::string& file = upcycle != nullptr ? upcycle->from : *recipe.train.init_from;
   SLUICE_CHECK(ConfigError, std::filesystem::exists(file), "{}: {}: no such file", key, file);
-  Checkpoint checkpoint = read_checkpoint(file);
+  std::vector<std::string> damaged;
+  Checkpoint checkpoint = find_checkpoint(file, CheckpointChoice::newest, damaged).checkpoint;
+  SLUICE_CHECK(ConfigError, damaged.empty(), "{}: {}; name the checkpoint to start from", key,
+               damaged.front());
   // The run takes the checkpoint's tokenizer: weights mean nothing under another one.
   const std::string& named = recipe.data.tokenizer.type;
   SLUICE_CHECK(

@@ -180,7 +180,7 @@ void TrainConfig::fields(FieldVisitor& v) {
   v.text(
       {"max_time", "longest time of one session, as 90 s, 30 m or 1.5 h; then it saves and stops"},
       max_time);
-  v.optional_path({"init_from", "checkpoint whose weights a new run starts from"}, init_from,
+  v.optional_path({"init_from", "checkpoint, or folder of a run, whose weights a new run starts from"}, init_from,
                   "none");
   v.texts({"freeze", "names of parameters that stay as they are; * stands for any text"}, freeze);
   v.optional_object(

@@ -110,7 +110,7 @@ class Upcycling {
           });
       if (!is_new) array = dense_array(path, array.dims, array.type);
     }
-    keep_optimizer(before);
+    keep_optimizer();
     keep(config_.step, "step", {"run/step", "run/tokens"});
     keep(config_.data, "data", {"data/loader"});
     return std::move(notes_);
@@ -275,13 +275,8 @@ class Upcycling {
     }
   }
 
-  void keep_optimizer(const Recipe& before) {
+  void keep_optimizer() {
     if (config_.optimizer == Kept::reset) return note("optimizer: reset");
-    SLUICE_CHECK(
-        ConfigError, before.optim.type == recipe_.optim.type,
-        "upcycle.optimizer: found keep, but {} was trained with {} and the recipe has {}; say "
-        "reset",
-        config_.from, before.optim.type, recipe_.optim.type);
     for (auto& [path, array] : state_) {
       if (!path.starts_with("optim/")) continue;
       const size_t slash = path.rfind('/');

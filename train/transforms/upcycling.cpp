@@ -35,7 +35,7 @@ UpcycleConfig::UpcycleConfig()
              std::shared_ptr<Configurable>(copy_upcycling.make_config())} {}
 
 void UpcycleConfig::fields(FieldVisitor& v) {
-  v.path({"from", "checkpoint of the dense model", true}, from);
+  v.path({"from", "checkpoint of the dense model, or the folder of its run", true}, from);
   v.tagged({"scheme", "how experts are made of a dense feed-forward"}, scheme, upcycling_choices());
   v.optional_number(
       {"scale",

@@ -157,12 +157,12 @@ class Split final : public UpcyclingScheme {
 
   [[nodiscard]] std::string departure(const UpcycledLayer& layer) const override {
     const int64_t parts = (layer.dense_width - neurons_of_shared(layer)) / layer.expert_width;
+    if (parts == 1) return {};
     if (layer.num_experts > parts) return "a token's experts may be copies of the same part";
     if (layer.top_k < parts) {
       return fmt::format("a token uses {} of the {} parts", layer.top_k, parts);
     }
-    if (parts > 1) return "parts are weighed by the router, not alike";
-    return {};
+    return "parts are weighed by the router, not alike";
   }
 
  private:
