@@ -28,6 +28,7 @@ int upcycle(const UpcycleFlags& flags) {
                              : std::filesystem::path("runs") / flags.recipe.run_name();
   SLUICE_CHECK(ConfigError, !std::filesystem::exists(options.folder / "checkpoints"),
                "{}: holds a run already; give another folder with --out", options.folder.string());
+  options.console = ConsoleTarget::standard_output();
   ConsoleReporter reporter(stdout);
   Trainer trainer(std::move(recipe), options, reporter);
   (void)trainer.start();
