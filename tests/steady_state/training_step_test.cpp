@@ -165,6 +165,8 @@ const std::set<std::string>& allocating() {
       "balance_null_expert_loss",
       "router_null_experts",
       "router_attention_aware",
+      "router_chunk_top_k",
+      "router_short_chunks",
       "router_document_pool",
       "router_k_means",
       "router_mixer",
@@ -175,6 +177,8 @@ const std::set<std::string>& allocating() {
       "depth_recursions_by_token_choice",
       "layer_peer",
       "layer_product_key_memory",
+      "layer_workspace",
+      "layer_workspace_short_chunks",
       "multi_token_prediction",
   };
   return names;

@@ -80,6 +80,12 @@ std::vector<MethodInARun> methods_in_runs() {
                                "{type: loss_free_bias, form: multiplicative, recentre: true}")});
   result.push_back(
       {"router_thor_average", changes_of("{type: thor, evaluation: average}", 1, "{type: none}")});
+  result.push_back(
+      {"layer_workspace_short_chunks",
+       in_model("{pattern: AEKE, workspace: {num_slots: 4, chunk_size: 4, num_heads: 2, "
+                "output_gate_bias: 0}}")});
+  result.push_back({"router_short_chunks",
+                    changes_of("{type: chunk_top_k, chunk_size: 4}", 2, "{type: loss_free_bias}")});
   return result;
 }
 
