@@ -105,7 +105,7 @@ model:
   feed_forward: {intermediate_size: 48}
 balance: {type: loss_free_bias}
 )",
-           0.95}};
+           1.2}};
 }
 
 Recipe recipe_of(const std::string& model) {
