@@ -113,6 +113,8 @@ Model::Model(Pool& pool, const ModelConfig& config, uint64_t seed)
   ExpertPools pools;
   SublayerPlace place{0, 0};
   place.pools = &pools;
+  SharedGates gates;
+  place.gates = &gates;
   add_blocks(b, config, config.sublayers(), place);
   trunk_blocks_ = blocks_.size();
   final_norm_ =
@@ -126,6 +128,7 @@ Model::Model(Pool& pool, const ModelConfig& config, uint64_t seed)
     auto& depth =
         child(std::make_unique<PredictionDepth>(of_depth, config.norm, config.hidden_size));
     place.attention = nullptr;
+    gates.close();
     const size_t first_block = blocks_.size();
     add_blocks(of_depth, config, config.prediction_sublayers(), place);
     predictions_.push_back({&depth, first_block, blocks_.size()});
@@ -181,11 +184,13 @@ void Model::start_group(const Builder& b, const ModelConfig& config, SublayerPla
                      .visits = entry.visits(*config.depth.config),
                      .first_routed = place.routed_layer,
                      .attention_before = std::exchange(place.attention, nullptr)});
+  place.gates->close();
 }
 
 void Model::end_group(SublayerPlace& place) {
   Block& group = blocks_.back();
   place.attention = group.attention_before;
+  place.gates->close();
   group.routed_layers = place.routed_layer - group.first_routed;
   for (int64_t visit = 1; visit < group.visits; ++visit) {
     for (int64_t i = 0; i < group.routed_layers; ++i) {
@@ -319,6 +324,12 @@ std::vector<Model::Predicted> Model::predict_further(const ForwardContext& conte
 
 Model::Pass Model::pass(const ForwardContext& caller, const Tensor& tokens) const {
   const ForwardContext context = caller.with_tokens(tokens);
+  if (context.training && context.routing != nullptr) {
+    for (const Sublayer* sublayer : sublayers_) {
+      const int64_t size = sublayer->body().num_sums();
+      if (size > 0) (void)context.routing->layer_sums(sublayer->index, size);
+    }
+  }
   Pass result;
   result.state.hidden = embed(context, tokens);
   result.state = run_blocks(trunk(), context, std::move(result.state));
@@ -407,6 +418,10 @@ void Model::add_expert_losses(const ForwardContext& context, int64_t expert,
 
 void Model::end_step(RoutingSession& session, const Progress& progress) {
   for (const RoutedPlace& routed : routed_) routed.layer->end_step(session, routed.shift, progress);
+  for (const Sublayer* sublayer : sublayers_) {
+    const int64_t size = sublayer->body().num_sums();
+    if (size > 0) sublayer->body().end_step(session.layer_sums(sublayer->index, size), progress);
+  }
 }
 
 DecodeState Model::start_decoding(Pool& pool, int64_t capacity) const {

@@ -97,6 +97,7 @@ void RoutingSession::begin_step(int64_t micro_batches, int ranks) {
   clear(loads_);
   running_communicator_ = nullptr;
   for (std::vector<double>& sums : router_sums_) sums.clear();
+  for (std::vector<double>& sums : layer_sums_) sums.clear();
 }
 
 void RoutingSession::share_running_loads(Communicator& communicator) {
@@ -186,9 +187,11 @@ void RoutingSession::finish_loads(Communicator& communicator) {
   reduce_all(loads_, communicator);
   check_all_routed(loads_);
   if (communicator.size() > 1) {
-    // Every rank routed through every layer, so every rank has the same sums.
-    for (std::vector<double>& sums : router_sums_) {
-      if (!sums.empty()) communicator.sum(std::span<double>(sums));
+    // Every rank ran the whole model, so every rank has the same sums.
+    for (auto* all : {&router_sums_, &layer_sums_}) {
+      for (std::vector<double>& sums : *all) {
+        if (!sums.empty()) communicator.sum(std::span<double>(sums));
+      }
     }
   }
   if (counted_) check_against_counting_pass();
@@ -263,6 +266,17 @@ std::span<double> RoutingSession::router_sums(int64_t layer, int64_t size) {
   if (sums.empty()) sums.assign(static_cast<size_t>(size), 0.0);
   SLUICE_INTERNAL_CHECK(static_cast<int64_t>(sums.size()) == size, "{} router sums, {} wanted",
                         sums.size(), size);
+  return sums;
+}
+
+std::span<double> RoutingSession::layer_sums(int64_t sublayer, int64_t size) {
+  if (phase_ != Phase::training) return {};
+  const auto index = static_cast<size_t>(sublayer);
+  if (layer_sums_.size() <= index) layer_sums_.resize(index + 1);
+  std::vector<double>& sums = layer_sums_[index];
+  if (sums.empty()) sums.assign(static_cast<size_t>(size), 0.0);
+  SLUICE_INTERNAL_CHECK(std::ssize(sums) == size, "{} sums of sublayer {}, {} wanted", sums.size(),
+                        sublayer, size);
   return sums;
 }
 

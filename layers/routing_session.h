@@ -86,6 +86,10 @@ class RoutingSession {
   /// Sums over the step's tokens that the router of `layer` learns from: `size` zeros at first,
   /// summed over ranks by finish_loads, forgotten by begin_step. For the ordinary pass only.
   [[nodiscard]] std::span<double> router_sums(int64_t layer, int64_t size);
+  /// The same for a sublayer that learns from sums (SublayerBody::num_sums), by its number in the model:
+  /// empty outside the ordinary pass of a step, where nothing is learned. The model asks once for every
+  /// such sublayer at the start of a pass, so that all ranks know of all.
+  [[nodiscard]] std::span<double> layer_sums(int64_t sublayer, int64_t size);
 
   // --- evaluation ------------------------------------------------------------------------------
 
@@ -143,6 +147,7 @@ class RoutingSession {
   std::vector<LayerLoad> counted_loads_;          // [layer], of the counting pass
   std::vector<LayerLoad> eval_loads_;             // [layer]
   std::vector<std::vector<double>> router_sums_;  // [layer]
+  std::vector<std::vector<double>> layer_sums_;   // [sublayer], empty where none are wanted
   std::vector<Record> journal_;                   // [micro-batch, layer]
   std::vector<Record> transient_;                 // [layer]: counting pass and evaluation
   std::vector<const Selection*> ended_;           // [layer], of the micro-batch that is over

@@ -26,4 +26,14 @@ void ExpertPools::open(const Configurable& section, Experts& experts) {
   pools_.push_back({&section, &experts, 1});
 }
 
+bool SharedGates::join(const Configurable& section, int64_t most) {
+  if (section_ == &section && members_ < most) {
+    ++members_;
+    return true;
+  }
+  section_ = &section;
+  members_ = 1;
+  return false;
+}
+
 }  // namespace sluice

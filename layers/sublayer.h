@@ -41,6 +41,14 @@ class SublayerBody : public Module {
     return routed_only(parameters());
   }
 
+  // --- for what learns from the tokens it saw, not by gradients (running statistics) -------------
+
+  /// How many sums over the tokens of a global batch it learns from. A forward pass adds to
+  /// RoutingSession::layer_sums where that is not empty.
+  [[nodiscard]] virtual int64_t num_sums() const { return 0; }
+  /// Once per applied optimizer step, with the sums of the whole global batch.
+  virtual void end_step(std::span<const double> /*sums*/, const Progress& /*progress*/) {}
+
  protected:
   [[nodiscard]] static std::vector<Parameter*> routed_only(std::vector<Parameter*> parameters);
 };
@@ -98,6 +106,21 @@ class ExpertPools {
   std::vector<OpenPool> pools_;
 };
 
+/// Layers that use the gates of an earlier layer of the same section again (Monet: one router for four
+/// layers), while a model is made.
+class SharedGates {
+ public:
+  /// True: the last layer with gates to share is of this section and fewer than `most` layers use them,
+  /// of which the caller is one from now on. False: the caller makes gates of its own, which it shares.
+  [[nodiscard]] bool join(const Configurable& section, int64_t most);
+  /// Nobody joins those of before: other tokens follow.
+  void close() { section_ = nullptr; }
+
+ private:
+  const Configurable* section_ = nullptr;
+  int64_t members_ = 0;
+};
+
 /// Where a sublayer stands in the model.
 struct SublayerPlace {
   int64_t index;         // among all sublayers
@@ -107,6 +130,7 @@ struct SublayerPlace {
   /// The router of the first routed layer; null up to there. Outlives the sublayer's use.
   const Router* first_router = nullptr;
   ExpertPools* pools = nullptr;  // null: no layer shares its experts
+  SharedGates* gates = nullptr;  // null: no layer shares its gates
 };
 
 /// The symbol of a mixer or feed-forward that recipes name among `model.variants` only.
@@ -138,6 +162,9 @@ struct FeedForwardEntry {
   std::string (*check)(const ModelConfig&, const Configurable&);  // as above
   std::unique_ptr<FeedForward> (*make)(const Builder&, const ModelConfig&, const Configurable&,
                                        SublayerPlace);
+  /// Why, by design, a token depends in training on others of its batch: a sentence without its
+  /// subject ("standardises ... together"); empty when it does not.
+  std::string_view batch_dependence = {};
 };
 
 /// What one symbol of a pattern stands for: a mixer or a feed-forward, and its settings.

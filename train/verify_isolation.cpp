@@ -140,6 +140,10 @@ std::vector<std::string> declared_dependences(const Recipe& recipe) {
                         depth));
   }
   for (const SublayerSpec& sublayer : recipe.model.sublayers()) {
+    if (sublayer.feed_forward != nullptr && !sublayer.feed_forward->batch_dependence.empty()) {
+      declare(fmt::format("model.{}: {} {}, in training", sublayer.key, sublayer.feed_forward->name,
+                          sublayer.feed_forward->batch_dependence));
+    }
     const RoutingConfig* routing = sublayer.routing();
     if (routing == nullptr) continue;
     const auto* router = dynamic_cast<const RouterConfig*>(routing->router.config.get());

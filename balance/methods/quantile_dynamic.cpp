@@ -34,6 +34,7 @@
 
 #include "autograd/ops/top_k.h"
 #include "autograd/support/error.h"
+#include "autograd/support/normal_quantile.h"
 #include "autograd/support/parallel.h"
 #include "balance/batch.h"
 #include "balance/method.h"
@@ -63,18 +64,6 @@ struct QuantileDynamicConfig final : Configurable {
                        max_experts, {.min = 1}, "auto");
   }
 };
-
-/// Phi^-1(p), p in (0, 1), by bisection.
-double normal_quantile(double p) {
-  double low = -40.0;
-  double high = 40.0;
-  while (true) {
-    const double middle = low + (high - low) / 2.0;
-    const double below = std::erfc(-middle / std::sqrt(2.0)) / 2.0;
-    if (below == p || middle <= low || middle >= high) return middle;
-    (below < p ? low : high) = middle;
-  }
-}
 
 /// beta before the first step.
 double first_threshold(const QuantileDynamicConfig& config, const BalancerSetup& setup) {

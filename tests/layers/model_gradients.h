@@ -10,8 +10,8 @@
 
 namespace sluice::testing_support {
 
-/// Three elements of every trainable parameter against central differences of the language-model
-/// loss, on two packed documents. `config` is in f64 and has nothing random.
+/// Three elements of every trainable parameter against central differences of the
+/// loss, auxiliary ones included, on two packed documents. `config` is in f64 and has nothing random.
 inline void expect_model_gradients(const ModelConfig& config, double step = 1e-5) {
   Pool pool;
   const Model model(pool, config, 1);
@@ -36,7 +36,7 @@ inline void expect_model_gradients(const ModelConfig& config, double step = 1e-5
         const NoGrad no_grad(tape);
         RoutingSession session = plain_session(model);
         const ForwardContext context = training_context(tape, batch, session);
-        return model.loss(context, batch.tokens, batch.targets).language_model;
+        return model.loss(context, batch.tokens, batch.targets).total.item();
       };
       const double numeric = (loss_at(original + step) - loss_at(original - step)) / (2 * step);
       x[i] = original;

@@ -6,12 +6,12 @@
 #include <cmath>
 #include <numeric>
 
-#include "layers/model.h"
-#include "tests/support/set_fields.h"
-#include "tests/support/tiny_model.h"
+#include "tests/layers/ffns/layer_run.h"
 
 namespace sluice {
 namespace {
+
+using testing_support::LayerRun;
 
 constexpr int64_t kHidden = 12;
 
@@ -79,49 +79,22 @@ TEST(ProductKeys, FindTheBestOfAllPairs) {
   }
 }
 
-/// The layer `type` with `fields`, and its output for tokens x.
-struct LayerRun {
-  LayerRun(const std::string& type, const nlohmann::json& fields) {
-    model.hidden_size = kHidden;
-    init.std = 0.5;
-    for (const FeedForwardEntry* entry : feed_forward_table()) {
-      if (entry->name != type) continue;
-      config = entry->make_config();
-      testing::set_fields(*config, fields);
-      layer = entry->make(Builder(pool, DType::f64, 3, init, 1), model, *config, SublayerPlace{});
-    }
-  }
-  std::vector<double> run(const Tensor& x) {
-    Tape tape(pool);
-    const NoGrad no_grad(tape);
-    const SequenceLayout layout = SequenceLayout::single(pool, x.dim(0));
-    const ForwardContext context{tape, layout};
-    BlockState state;
-    const Tensor y = layer->forward(context, x, state);
-    const auto values = y.span<double>();
-    return {values.begin(), values.end()};
-  }
-  Pool pool;
-  InitConfig init;
-  ModelConfig model;
-  std::unique_ptr<Configurable> config;
-  std::unique_ptr<FeedForward> layer;
-};
-
 TEST(ProductKeyMemory, WithAllEntriesIsASoftmaxOverTheTable) {
-  LayerRun memory("product_key_memory", {{"num_keys", 3},
-                                         {"num_heads", 1},
-                                         {"key_size", 4},
-                                         {"top_k", 3},
-                                         {"normalise_queries", false}});
-  const Tensor x = SampleFactory(memory.pool, DType::f64, 3).uniform({1, kHidden}, -1.0, 1.0);
+  LayerRun memory("product_key_memory",
+                  {{"num_keys", 3},
+                   {"num_heads", 1},
+                   {"key_size", 4},
+                   {"top_k", 3},
+                   {"normalise_queries", false}},
+                  kHidden);
+  const Tensor x = memory.tokens(1);
   const auto y = memory.run(x);
   const ProductKeysSpec spec{kHidden, 1, 3, 4, 3, false};
   std::vector<std::pair<double, int64_t>> entries;
   for (int64_t a = 0; a < 3; ++a) {
     for (int64_t b = 0; b < 3; ++b) {
-      entries.emplace_back(score(*memory.layer, spec, x.data<double>(), 0, a) +
-                               score(*memory.layer, spec, x.data<double>(), 1, b),
+      entries.emplace_back(score(memory.layer(), spec, x.data<double>(), 0, a) +
+                               score(memory.layer(), spec, x.data<double>(), 1, b),
                            a * 3 + b);
     }
   }
@@ -129,7 +102,7 @@ TEST(ProductKeyMemory, WithAllEntriesIsASoftmaxOverTheTable) {
   entries.resize(3);
   double total = 0.0;
   for (const auto& [value, id] : entries) total += std::exp(value);
-  const double* values = parameter_of(*memory.layer, "values").value.data<double>();
+  const double* values = parameter_of(memory.layer(), "values").value.data<double>();
   for (int64_t d = 0; d < kHidden; ++d) {
     double expected = 0.0;
     for (const auto& [value, id] : entries) {
@@ -140,20 +113,21 @@ TEST(ProductKeyMemory, WithAllEntriesIsASoftmaxOverTheTable) {
 }
 
 TEST(Peer, IsAnMlpPutTogetherForTheToken) {
-  LayerRun peer("peer", {{"num_keys", 4}, {"num_heads", 2}, {"key_size", 3}, {"top_k", 2}});
-  const Tensor x = SampleFactory(peer.pool, DType::f64, 5).uniform({3, kHidden}, -1.0, 1.0);
+  LayerRun peer("peer", {{"num_keys", 4}, {"num_heads", 2}, {"key_size", 3}, {"top_k", 2}},
+                kHidden);
+  const Tensor x = peer.tokens(3);
   const auto y = peer.run(x);
   const ProductKeysSpec spec{kHidden, 2, 4, 3, 2, false};
-  const double* up = parameter_of(*peer.layer, "w_up").value.data<double>();
-  const double* down = parameter_of(*peer.layer, "w_down").value.data<double>();
+  const double* up = parameter_of(peer.layer(), "w_up").value.data<double>();
+  const double* down = parameter_of(peer.layer(), "w_down").value.data<double>();
   for (int64_t n = 0; n < 3; ++n) {
     const double* row = x.data<double>() + n * kHidden;
     std::vector<double> expected(kHidden, 0.0);
     for (int64_t head = 0; head < 2; ++head) {
       std::vector<std::pair<double, int64_t>> entries;
       for (int64_t id = 0; id < 16; ++id) {
-        entries.emplace_back(score(*peer.layer, spec, row, 2 * head, id / 4) +
-                                 score(*peer.layer, spec, row, 2 * head + 1, id % 4),
+        entries.emplace_back(score(peer.layer(), spec, row, 2 * head, id / 4) +
+                                 score(peer.layer(), spec, row, 2 * head + 1, id % 4),
                              id);
       }
       std::ranges::sort(entries, std::greater{});
