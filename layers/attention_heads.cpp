@@ -112,6 +112,10 @@ AttentionHeads::Projections AttentionHeads::project(const ForwardContext& contex
           prepare(context, k, kv_heads_, k_norm_, turns), split_heads(context, v, kv_heads_)};
 }
 
+Tensor AttentionHeads::queries(const ForwardContext& context, const Tensor& x, bool turns) const {
+  return prepare(context, q_->forward(context, x), heads_, q_norm_, turns);
+}
+
 Tensor AttentionHeads::split_heads(const ForwardContext& context, const Tensor& x,
                                    int64_t heads) const {
   return reshape(context.tape, x, {x.dim(0), heads, head_dim_});

@@ -53,6 +53,8 @@ class AttentionHeads : public Module {
   /// Of x [N, D]; rotated when it `turns` here.
   [[nodiscard]] Projections project(const ForwardContext& context, const Tensor& x,
                                     bool turns) const;
+  /// The queries of project() alone [N, H, P].
+  [[nodiscard]] Tensor queries(const ForwardContext& context, const Tensor& x, bool turns) const;
   /// For attention that rotates as it reads; without positions where nothing turns.
   [[nodiscard]] AttentionRope rope(const ForwardContext& context) const;
   /// mixed [N, H, P] -> [N, D]

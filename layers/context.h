@@ -12,6 +12,7 @@
 namespace sluice {
 
 struct AttentionMap;
+struct KeyValueSharing;
 
 /// What a feed-forward keeps of earlier tokens between decoding steps, for a router that looks back.
 class FeedForwardState {
@@ -46,6 +47,8 @@ struct ForwardContext {
   /// What is added to the numbers of routed layers: another for every pass through a group that is
   /// applied several times (depth.h).
   int64_t routed_shift = 0;
+  /// In a group whose passes share keys and values; null elsewhere (key_value_sharing.h).
+  const KeyValueSharing* sharing = nullptr;
 
   /// The same pass on another tape (recomputation).
   [[nodiscard]] ForwardContext on(Tape& other) const { return with(other, layout, token_ids); }
@@ -69,8 +72,8 @@ struct ForwardContext {
  private:
   [[nodiscard]] ForwardContext with(Tape& tape_, const SequenceLayout& layout_,
                                     std::span<const int32_t> ids) const {
-    return {tape_,        layout_,          routing, training,  recompute, seed,        progress,
-            valid_tokens, global_sequences, ids,     attention, memory,    routed_shift};
+    return {tape_,        layout_,          routing, training,  recompute, seed,         progress,
+            valid_tokens, global_sequences, ids,     attention, memory,    routed_shift, sharing};
   }
 };
 

@@ -38,14 +38,19 @@ double host_sum(const Tensor& x) {
 /// tensors.
 struct StateKeys {
   std::array<bool, kLossKinds> has_loss{};
-  std::array<std::string_view, SideTensors::kMaxSize> side{};
+  using Names = std::array<std::string_view, SideTensors::kMaxSize>;
+  Names side{};
   size_t num_side = 0;
+  Names key_values{};
+  size_t num_key_values = 0;
 
   static StateKeys of(const BlockState& state) {
     StateKeys keys;
     for (size_t kind = 0; kind < kLossKinds; ++kind)
       keys.has_loss[kind] = state.losses[kind].defined();
     for (const auto& [name, tensor] : state.side) keys.side[keys.num_side++] = name;
+    for (const auto& [name, tensor] : state.key_values)
+      keys.key_values[keys.num_key_values++] = name;
     return keys;
   }
   [[nodiscard]] static TensorList flatten(const BlockState& state) {
@@ -54,6 +59,7 @@ struct StateKeys {
       if (loss.defined()) tensors.push_back(loss);
     }
     for (const auto& [name, tensor] : state.side) tensors.push_back(tensor);
+    for (const auto& [name, tensor] : state.key_values) tensors.push_back(tensor);
     return tensors;
   }
   [[nodiscard]] BlockState restore(std::span<const Tensor> tensors) const {
@@ -64,6 +70,7 @@ struct StateKeys {
       if (has_loss[kind]) state.losses[kind] = tensors[next++];
     }
     for (size_t i = 0; i < num_side; ++i) state.side[side[i]] = tensors[next++];
+    for (size_t i = 0; i < num_key_values; ++i) state.key_values[key_values[i]] = tensors[next++];
     return state;
   }
 };
@@ -433,7 +440,9 @@ DecodeState Model::start_decoding(Pool& pool, int64_t capacity) const {
       for (int64_t visit = 0; visit < block.visits; ++visit) {
         DecodeState::Kept& kept = visits.emplace_back();
         if (sublayer.mixer != nullptr) {
-          kept.mixer = sublayer.mixer->make_state(pool, dtype_, capacity);
+          const bool has_own =
+              visit == 0 || block.depth == nullptr || !block.depth->shares_key_values();
+          if (has_own) kept.mixer = sublayer.mixer->make_state(pool, dtype_, capacity);
         } else {
           kept.feed_forward = sublayer.feed_forward->make_state(pool, dtype_, capacity);
         }
@@ -451,13 +460,15 @@ Tensor Model::decode(const ForwardContext& caller, const Tensor& tokens, DecodeS
   block = walk(trunk(), context, std::move(block),
                [&](const ForwardContext& outer, int64_t index, int64_t visit, BlockState at) {
                  const Sublayer& sublayer = *sublayers_[static_cast<size_t>(index)];
-                 DecodeState::Kept& kept =
-                     state.sublayers[static_cast<size_t>(index)][static_cast<size_t>(visit)];
+                 auto& visits = state.sublayers[static_cast<size_t>(index)];
+                 const DecodeState::Kept& kept = visits[static_cast<size_t>(visit)];
+                 MixerState* const of_mixer =
+                     visits[outer.sharing != nullptr ? 0 : static_cast<size_t>(visit)].mixer.get();
                  ForwardContext inner = outer;
                  inner.memory = kept.feed_forward.get();
                  const Tensor x = sublayer.norm->forward(inner, at.hidden);
                  const Tensor y = sublayer.mixer != nullptr
-                                      ? sublayer.mixer->decode(inner, x, at, *kept.mixer)
+                                      ? sublayer.mixer->decode(inner, x, at, *of_mixer)
                                       : sublayer.feed_forward->forward(inner, x, at);
                  at.hidden = add(inner.tape, at.hidden, y);
                  return at;

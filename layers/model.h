@@ -77,7 +77,7 @@ struct ModelConfig final : Configurable {
 struct DecodeState {
   /// Of each sublayer, once for every pass through it.
   struct Kept {
-    std::unique_ptr<MixerState> mixer;               // key/value cache, recurrent state
+    std::unique_ptr<MixerState> mixer;               // null: that of the first pass
     std::unique_ptr<FeedForwardState> feed_forward;  // null where nothing is kept
   };
   std::vector<std::vector<Kept>> sublayers;  // [sublayer, visit]

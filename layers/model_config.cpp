@@ -147,6 +147,44 @@ void ModelConfig::fields(FieldVisitor& v) {
   });
 }
 
+namespace {
+
+/// Of groups whose passes share keys and values: "" or one sentence.
+std::string check_sharing(const Tagged& depth, std::span<const SublayerSpec> sublayers) {
+  const DepthEntry& entry = depth_registry().at(depth.type);
+  if (entry.shares_key_values == nullptr || !entry.shares_key_values(*depth.config)) return {};
+  std::vector<std::string_view> sharing;
+  for (const MixerEntry* mixer : mixer_table()) {
+    if (mixer->shares_key_values) sharing.push_back(mixer->name);
+  }
+  std::vector<size_t> attention_layers;  // of each group
+  for (const SublayerSpec& sublayer : sublayers) {
+    if (sublayer.group < 0) continue;
+    attention_layers.resize(static_cast<size_t>(sublayer.group) + 1);
+    if (sublayer.mixer != nullptr) ++attention_layers.back();
+    if (sublayer.mixer != nullptr && !sublayer.mixer->shares_key_values) {
+      return fmt::format("depth.key_values: found shared, but a group has {}; share those of {}",
+                         sublayer.mixer->name, fmt::join(sharing, ", "));
+    }
+    const RoutingConfig* routing = sublayer.routing();
+    if (routing != nullptr && routing->reads_attention()) {
+      return fmt::format(
+          "depth.key_values: found shared, allowed own with the router {} in a group: a later pass "
+          "has no keys for its own tokens",
+          routing->router.type);
+    }
+    constexpr size_t kMostLayers = SideTensors::kMaxSize / 2;  // keys and values of each
+    if (attention_layers.back() > kMostLayers) {
+      return fmt::format(
+          "depth.key_values: found shared with a group of {} attention layers, allowed up to {}",
+          attention_layers.back(), kMostLayers);
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
 std::string ModelConfig::check() const {
   std::string problem = check_variants(variants);
   if (!problem.empty()) return problem;
@@ -171,6 +209,7 @@ std::string ModelConfig::check() const {
           "depth: given, but pattern \"{}\" has no group in square brackets, such as AF[AF]AF",
           pattern);
     }
+    if (has_groups) problem = check_sharing(depth, all);
     std::vector<SublayerSpec> everywhere = all;
     for (const SublayerSpec& sublayer : prediction_sublayers()) {
       if (sublayer.group >= 0) {

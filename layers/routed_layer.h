@@ -77,6 +77,9 @@ class RoutedLayer final : public Module {
   RoutedLayer(const Builder& b, const RoutingConfig& config, int64_t hidden_size, int64_t layer,
               const SublayerPlace& place, const Experts* experts = nullptr);
 
+  /// With a router of the owner's own instead of the one that the section names.
+  RoutedLayer(const RoutingConfig& config, int64_t layer, std::unique_ptr<Router> router);
+
   /// x [N, D] -> who goes where: made by router and balancer, or in recomputation and replay taken
   /// from the record. Auxiliary losses go to `state`. Throws InternalError without a routing session.
   [[nodiscard]] Route route(const ForwardContext& context, const Tensor& x,

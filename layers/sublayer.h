@@ -151,6 +151,9 @@ struct MixerEntry {
   bool attends = false;  // has an attention_source()
   /// The longest document that it can take, in tokens, nullopt for any; null: any.
   std::optional<int64_t> (*longest_document)(const Configurable&) = nullptr;
+  /// Its passes in a group of adaptive depth can read the keys and values of the first one
+  /// (key_value_sharing.h).
+  bool shares_key_values = false;
 };
 
 struct FeedForwardEntry {

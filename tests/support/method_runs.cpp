@@ -70,6 +70,15 @@ std::vector<MethodInARun> methods_in_runs() {
     result.push_back({fmt::format("experts_{}", choice.name),
                       in_model(fmt::format("{{experts: {{form: {{type: {}}}}}}}", choice.name))});
   }
+  for (const std::string type : {"recursions_by_expert_choice", "recursions_by_token_choice"}) {
+    result.push_back(
+        {"depth_" + type + "_of_shared_key_values",
+         in_model(fmt::format("{{pattern: \"AE[AE]E\", depth: {{type: {}, key_values: shared}}}}",
+                              type))});
+  }
+  result.push_back(
+      {"layer_mixture_of_heads_by_query_norm",
+       in_model("{pattern: AEHE, hidden_size: 64, mixture_of_heads: {gates: query_norm}}")});
   result.push_back({"experts_pool", in_model("{experts: {pool_layers: all}}")});
   result.push_back({"experts_residual",
                     in_model("{experts: {shared: {intermediate_size: 8, combine: learned}}}")});
