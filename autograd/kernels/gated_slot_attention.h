@@ -1,6 +1,6 @@
 #pragma once
 // Gated slot attention (Zhang et al. 2024, "Gated Slot Attention for Efficient Linear-Time Sequence
-// Modeling", arXiv 2409.07146, section 3): a memory of M slots, each a key and a value, that forget and
+// Modeling", arXiv 2409.07146; the method page names it only): a memory of M slots, each a key and a value, that forget and
 // take in by a gate of their own, and that a token reads by softmax attention over slots.
 //
 //   K_t = diag(a_t) K_{t-1} + (1 - a_t) (x) k_t,   V_t = diag(a_t) V_{t-1} + (1 - a_t) (x) v_t,

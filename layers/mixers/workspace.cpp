@@ -25,12 +25,6 @@ void WorkspaceConfig::fields(FieldVisitor& v) {
 
 namespace {
 
-/// Copies rows [n, D] to the rows of `to` from `first` on.
-void put_rows(const Tensor& rows, Tensor& to, int64_t first) {
-  const int64_t row_bytes = to.dim(1) * size_of(to.dtype());
-  std::ranges::copy(rows.raw(), to.raw().begin() + first * row_bytes);
-}
-
 /// Where the chunks of documents lie, in the order in which they are written: the first chunks of all
 /// documents, the second ones, ..., documents of most chunks first, so that those that go on always
 /// stand in front.
@@ -128,14 +122,9 @@ class Workspace final : public Mixer {
     return read(context, x, rows, concat_rows(tape, sets), ranges);
   }
 
-  std::unique_ptr<MixerState> make_state(Pool& pool, DType dtype,
+  std::unique_ptr<MixerState> make_state(Pool& pool, DType /*dtype*/,
                                          int64_t /*capacity*/) const override {
-    auto state = std::make_unique<WorkspaceState>();
-    state->slots = Tensor::empty(pool, slots_.value.shape(), dtype);
-    if (slots_.value.has_memory()) state->slots.copy_from(slots_.value);
-    state->keys = Tensor::empty(pool, {chunk_, width_}, dtype);
-    state->values = Tensor::empty(pool, {chunk_, width_}, dtype);
-    return state;
+    return std::make_unique<WorkspaceState>(pool, slots_.value, chunk_);
   }
 
   Tensor decode(const ForwardContext& context, const Tensor& x, BlockState& /*block*/,
@@ -150,20 +139,21 @@ class Workspace final : public Mixer {
     Tensor slots = own.slots;
     for (int64_t begin = 0; begin < x.dim(0);) {
       if (!ranges.empty()) sets.push_back(slots);
-      const int64_t held = own.tokens % chunk_;
-      const int64_t end = std::min(x.dim(0), begin + chunk_ - held);
+      const int64_t end = std::min(x.dim(0), begin + chunk_ - own.keys.length());
       ranges.insert(ranges.end(), {begin, end});
-      put_rows(slice_rows(tape, rows.write_k, begin, end), own.keys, held);
-      put_rows(slice_rows(tape, rows.write_v, begin, end), own.values, held);
-      own.tokens += end - begin;
-      if (held + end - begin == chunk_) {
-        slots = write(context, slots, {{}, own.keys, own.values}, whole);
+      own.keys.append(slice_rows(tape, rows.write_k, begin, end));
+      own.values.append(slice_rows(tape, rows.write_v, begin, end));
+      if (own.keys.length() == chunk_) {
+        slots = write(context, slots, {{}, own.keys.rows(), own.values.rows()}, whole);
+        own.keys.clear();
+        own.values.clear();
       }
       begin = end;
     }
+    own.tokens += x.dim(0);
     if (ranges.empty()) ranges = {0, 0};
     const Tensor y = read(context, x, rows, concat_rows(tape, sets), ranges);
-    own.slots.copy_from(slots);
+    if (!slots.shares_memory_with(own.slots)) own.slots.copy_from(slots);
     return y;
   }
 

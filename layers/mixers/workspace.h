@@ -13,13 +13,14 @@
 //           m_{c + 1} = m_c + f (u - m_c),  f = sigmoid(F [RMSNorm(m_c); u] + b_f)
 //
 // The write is one iteration of slot attention (Locatello et al. 2020, algorithm 1): slots compete for
-// tokens. Ours: f takes the place of its GRU and MLP, and keeps slots in the hull of values; heads; one
-// RMSNorm for both. The cost per token is that of attention to W keys, whatever the length, and so is
+// tokens. Ours: f takes the place of its GRU and MLP, and keeps a slot between where it started and
+// the values that it took; heads; one RMSNorm for both. The cost per token is that of attention to W keys, whatever the length, and so is
 // what decoding keeps: the slots and the keys and values of a chunk.
 //
 // Letters: N tokens, D hidden size, W slots, H heads of width P = D / H, Q tokens of a chunk.
 
 #include "layers/output_gate.h"
+#include "layers/row_cache.h"
 #include "layers/sublayer.h"
 
 namespace sluice {
@@ -37,11 +38,15 @@ struct WorkspaceConfig final : Configurable {
 /// What decoding keeps of one sequence.
 class WorkspaceState final : public MixerState {
  public:
+  WorkspaceState(Pool& pool, const Tensor& slots_, int64_t chunk)
+      : slots(slots_.clone(pool)),
+        keys(pool, {chunk, slots_.dim(1)}, slots_.dtype()),
+        values(pool, {chunk, slots_.dim(1)}, slots_.dtype()) {}
   [[nodiscard]] int64_t length() const override { return tokens; }
 
-  Tensor slots;   // [W, D]
-  Tensor keys;    // [Q, D], of the chunk that is not complete yet
-  Tensor values;  // [Q, D]
+  Tensor slots;     // [W, D]
+  RowCache keys;    // [Q, D], of the chunk that is not complete yet
+  RowCache values;  // [Q, D]
   int64_t tokens = 0;
 };
 

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/embedding.h"
@@ -20,6 +21,7 @@
 #include "autograd/ops/reshape.h"
 #include "layers/routers/top_k.h"
 #include "layers/routers/unit_rows.h"
+#include "layers/row_cache.h"
 
 namespace sluice {
 namespace {
@@ -36,21 +38,11 @@ struct ChunkTopKConfig final : TopKRouterConfig {
 /// The chunk that is not complete yet, and the mean of the one before.
 struct ChunkState final : FeedForwardState {
   ChunkState(Pool& pool, DType dtype, int64_t chunk, int64_t width)
-      : rows(Tensor::empty(pool, {chunk, width}, dtype)),
-        mean(Tensor::empty(pool, {1, width}, dtype)) {}
-  Tensor rows;  // [Q, D], of which `held` are filled
-  Tensor mean;  // [1, D], meaningless in the first chunk
-  int64_t held = 0;
+      : rows(pool, {chunk, width}, dtype), mean(Tensor::empty(pool, {1, width}, dtype)) {}
+  RowCache rows;  // [Q, D]
+  Tensor mean;    // [1, D], meaningless in the first chunk
   bool is_first = true;
 };
-
-/// Copies rows begin .. end - 1 of `from` to the first rows of `to`.
-void keep_rows(const Tensor& from, int64_t begin, int64_t end, Tensor& to) {
-  const int64_t row_bytes = from.dim(1) * size_of(from.dtype());
-  std::ranges::copy(from.raw().subspan(static_cast<size_t>(begin * row_bytes),
-                                       static_cast<size_t>((end - begin) * row_bytes)),
-                    to.raw().begin());
-}
 
 class ChunkTopKRouter final : public TopKRouter {
  public:
@@ -89,7 +81,7 @@ class ChunkTopKRouter final : public TopKRouter {
     }
     Tensor members = tape.empty({chunks, chunk_}, DType::i32);
     Tensor of = tape.empty({x.dim(0)}, DType::i32);
-    if (members.has_memory()) {
+    if (of.has_memory()) {
       int32_t* member = members.data<int32_t>();
       int32_t before = 0;  // chunks of the documents before
       for (size_t d = 0; d + 1 < documents.size(); ++d) {
@@ -112,27 +104,24 @@ class ChunkTopKRouter final : public TopKRouter {
 
   /// Those of the next tokens of one document, whose state moves on.
   [[nodiscard]] Vectors next_vectors(Tape& tape, const Tensor& x, ChunkState& state) const {
-    const std::array<Tensor, 2> pieces = {slice_rows(tape, state.rows, 0, state.held), x};
-    const Tensor rows = state.held == 0 ? x : concat_rows(tape, pieces);
+    const int64_t held = state.rows.length();
+    const std::array<Tensor, 2> pieces = {state.rows.filled(tape.pool()), x};
+    const Tensor rows = concat_rows(tape, pieces);
     const int64_t complete = rows.dim(0) / chunk_;
     Tensor members = tape.empty({complete, chunk_}, DType::i32);
-    for (int64_t t = 0; t < complete * chunk_; ++t) {
-      members.data<int32_t>()[t] = static_cast<int32_t>(t);
-    }
+    std::iota(members.data<int32_t>(), members.data<int32_t>() + members.numel(), 0);
     const std::array<Tensor, 2> parts = {state.is_first ? tape.use(first_) : state.mean,
                                          means(tape, rows, members)};
     Vectors result{concat_rows(tape, parts), tape.empty({x.dim(0)}, DType::i32)};
     for (int64_t t = 0; t < x.dim(0); ++t) {
-      result.of.data<int32_t>()[t] = static_cast<int32_t>((state.held + t) / chunk_);
+      result.of.data<int32_t>()[t] = static_cast<int32_t>((held + t) / chunk_);
     }
     if (complete > 0) {
-      keep_rows(result.rows, complete, complete + 1, state.mean);
+      state.mean.copy_from(slice_rows(tape, result.rows, complete, complete + 1));
       state.is_first = false;
     }
-    if (rows.dim(0) > complete * chunk_) {
-      keep_rows(rows, complete * chunk_, rows.dim(0), state.rows);
-    }
-    state.held = rows.dim(0) - complete * chunk_;
+    state.rows.clear();
+    state.rows.append(slice_rows(tape, rows, complete * chunk_, rows.dim(0)));
     return result;
   }
 

@@ -165,8 +165,6 @@ const std::set<std::string>& allocating() {
       "balance_null_expert_loss",
       "router_null_experts",
       "router_attention_aware",
-      "router_chunk_top_k",
-      "router_short_chunks",
       "router_document_pool",
       "router_k_means",
       "router_mixer",
