@@ -45,7 +45,6 @@ const std::vector<DefList>& def_lists() {
       {"optim/optimizers.def", "optim/optimizers/", {}},
       {"optim/schedules.def", "optim/schedules/", {}},
       {"data/sources.def", "data/sources/", {}},
-      {"data/tokenizers.def", "data/tokenizers/", {"sentencepiece_trainer"}},
       {"train/transforms/upcycling.def", "train/transforms/upcycling/", {}},
       {"data/tokenizers.def",
        "data/tokenizers/",
