@@ -65,6 +65,16 @@ TEST(SyntheticSource, GivesAKeyTheSameValueThroughoutARecallDocument) {
   EXPECT_GT(maps.size(), 30) << "every document has values of its own";
 }
 
+TEST(SyntheticSource, MayHaveTokensOfItsOwn) {
+  auto moved = options("markov");
+  moved["first_token"] = int64_t{100};
+  auto expected = testing::tokens_of(options("markov"));
+  for (auto& document : expected) {
+    for (int32_t& token : document) token += 100;
+  }
+  EXPECT_EQ(testing::tokens_of(moved), expected);
+}
+
 TEST(SyntheticSource, MayHaveNoDocuments) {
   auto none = options("random");
   none["documents"] = int64_t{0};
