@@ -127,6 +127,8 @@ struct MixerEntry {
   bool attends = false;  // has an attention_source()
   /// The longest document that it can take, in tokens, nullopt for any; null: any.
   std::optional<int64_t> (*longest_document)(const Configurable&) = nullptr;
+  bool by_modality = false;  // has parameters for each of model.modalities
+  bool normalises = false;   // itself: its block has no norm, forward gets the residual stream
 };
 
 struct FeedForwardEntry {
@@ -138,6 +140,8 @@ struct FeedForwardEntry {
   std::string (*check)(const ModelConfig&, const Configurable&);  // as above
   std::unique_ptr<FeedForward> (*make)(const Builder&, const ModelConfig&, const Configurable&,
                                        SublayerPlace);
+  bool by_modality = false;  // as above
+  bool normalises = false;   // as above
 };
 
 /// What one symbol of a pattern stands for: a mixer or a feed-forward, and its settings.
@@ -149,6 +153,13 @@ struct SublayerSpec {
   const Configurable* config = nullptr;
   int64_t group = -1;  // number of its group of adaptive depth; -1: none
 
+  /// As the entry's.
+  [[nodiscard]] bool by_modality() const {
+    return mixer != nullptr ? mixer->by_modality : feed_forward->by_modality;
+  }
+  [[nodiscard]] bool normalises() const {
+    return mixer != nullptr ? mixer->normalises : feed_forward->normalises;
+  }
   /// How it routes; null when it does not.
   [[nodiscard]] const RoutingConfig* routing() const;
 };
