@@ -120,6 +120,10 @@ void ModelConfig::fields(FieldVisitor& v) {
        "often"},
       depth, depth_choices());
   v.optional_object(
+      {"modalities",
+       "kinds of tokens that layers with parameters for each tell apart; none: one kind"},
+      modalities, [] { return std::make_shared<ModalitiesConfig>(); }, "none");
+  v.optional_object(
       {"multi_token_prediction",
        "layers that predict the tokens after the next, in training (DeepSeek-V3 2024)"},
       multi_token_prediction, [] { return std::make_shared<MultiTokenConfig>(); }, "none");
@@ -219,6 +223,12 @@ std::string ModelConfig::check() const {
       everywhere.push_back(sublayer);
     }
     for (const SublayerSpec& sublayer : everywhere) {
+      if (sublayer.by_modality() && modalities == nullptr) {
+        return fmt::format(
+            "modalities: not given, but {} ({}) has parameters for each; name them, as in {{names: "
+            "[text, image], first_tokens: [0, 256]}}",
+            sublayer.symbol, sublayer.key);
+      }
       if (sublayer.mixer != nullptr) check_layer(*sublayer.mixer, sublayer.key, *sublayer.config);
       if (sublayer.feed_forward != nullptr) {
         check_layer(*sublayer.feed_forward, sublayer.key, *sublayer.config);
@@ -246,6 +256,10 @@ std::string ModelConfig::expanded_pattern() const {
 
 std::shared_ptr<const MultiTokenConfig> ModelConfig::multi_token() const {
   return std::dynamic_pointer_cast<const MultiTokenConfig>(multi_token_prediction);
+}
+
+std::shared_ptr<const ModalitiesConfig> ModelConfig::told_modalities() const {
+  return std::dynamic_pointer_cast<const ModalitiesConfig>(modalities);
 }
 
 std::vector<SublayerSpec> ModelConfig::sublayers() const {
@@ -308,7 +322,8 @@ std::vector<const RoutingConfig*> ModelConfig::routed_layers() const {
     do {
       const RoutingConfig* routing = all[i].routing();
       if (routing != nullptr) {
-        inside.insert(inside.end(), static_cast<size_t>(routing->num_routed_layers()), routing);
+        inside.insert(inside.end(), static_cast<size_t>(routing->num_routed_layers(*this)),
+                      routing);
       }
       ++i;
     } while (group >= 0 && i < all.size() && all[i].group == group);
@@ -320,7 +335,8 @@ std::vector<const RoutingConfig*> ModelConfig::routed_layers() const {
   for (int64_t j = 0; predictions != nullptr && j < predictions->num_depths; ++j) {
     for (const SublayerSpec& sublayer : prediction_sublayers()) {
       if (const RoutingConfig* routing = sublayer.routing()) {
-        result.insert(result.end(), static_cast<size_t>(routing->num_routed_layers()), routing);
+        result.insert(result.end(), static_cast<size_t>(routing->num_routed_layers(*this)),
+                      routing);
       }
     }
   }

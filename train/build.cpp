@@ -8,6 +8,7 @@
 #include "autograd/support/parallel.h"
 #include "balance/make.h"
 #include "layers/ffns/moe.h"
+#include "train/domains.h"
 #include "train/find_checkpoint.h"
 #include "train/format.h"
 #include "train/transforms/upcycling.h"
@@ -100,6 +101,7 @@ std::unique_ptr<Model> build_model(const Recipe& recipe, Pool& pool, int64_t tok
   SLUICE_CHECK(ConfigError, *config.vocab_size >= tokenizer_vocab_size,
                "model.vocab_size: found {}, allowed auto or at least {} (the tokenizer's)",
                *config.vocab_size, tokenizer_vocab_size);
+  config.domain_modalities = domain_modalities(recipe);
   auto model = std::make_unique<Model>(pool, config, static_cast<uint64_t>(recipe.seed));
   freeze(recipe.train.freeze, *model);
   return model;

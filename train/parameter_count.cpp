@@ -1,5 +1,6 @@
 #include "train/parameter_count.h"
 
+#include <cmath>
 #include <unordered_map>
 
 #include "layers/routed_layer.h"
@@ -9,12 +10,14 @@ namespace sluice {
 ParameterCount count_parameters(const Recipe& recipe, const Model& model,
                                 const Progress& progress) {
   // Of a sublayer that routes more than once, a token may use other experts each time.
-  std::unordered_map<const Parameter*, int64_t> experts_used;
+  std::unordered_map<const Parameter*, double> experts_used;
   const std::vector<const RoutingConfig*> layers = recipe.model.routed_layers();
   for (int64_t layer = 0; layer < std::ssize(layers); ++layer) {
-    const int64_t top_k = layers[static_cast<size_t>(layer)]->top_k_at(progress);
+    const RoutingConfig& config = *layers[static_cast<size_t>(layer)];
+    const double of_token =
+        static_cast<double>(config.top_k_at(progress)) * config.share_of_tokens(recipe.model);
     for (const Parameter* parameter : model.routed_parameters(layer)) {
-      experts_used[parameter] += top_k;
+      experts_used[parameter] += of_token;
     }
   }
   ParameterCount count;
@@ -23,13 +26,19 @@ ParameterCount count_parameters(const Recipe& recipe, const Model& model,
     count.total += size;
     if (parameter->trainable) count.trainable += size;
     if (parameter->kind == ParameterKind::embedding) count.embedding += size;
-    if (parameter->stack != Stack::routed_experts) {
+    if (parameter->stack == Stack::none) {
       count.active += size;
       continue;
     }
-    const int64_t experts = parameter->value.dim(0);
+    const int64_t copies = parameter->value.dim(0);
+    if (parameter->stack == Stack::modalities) {
+      count.active += size / copies;
+      count.other_modalities += size - size / copies;
+      continue;
+    }
+    const auto used = static_cast<int64_t>(std::llround(experts_used.at(parameter)));
     count.experts += size;
-    count.active += size / experts * std::min(experts, experts_used.at(parameter));
+    count.active += size / copies * std::min(copies, used);
   }
   return count;
 }

@@ -28,6 +28,12 @@ std::string layers_of_some_tokens(const ModelConfig& model) {
   if (model.multi_token_prediction != nullptr) {
     return "the layers of model.multi_token_prediction see some tokens only";
   }
+  for (const SublayerSpec& sublayer : model.sublayers()) {
+    const RoutingConfig* routing = sublayer.routing();
+    if (routing == nullptr || routing->share_of_tokens(model) == 1.0) continue;
+    return fmt::format("the routers of model.{} see the tokens of their modality only",
+                       sublayer.key);
+  }
   return {};
 }
 

@@ -27,6 +27,7 @@ struct SyntheticOptions final : Configurable {
   int64_t min_length = 64;
   int64_t max_length = 512;
   int64_t alphabet = 256;
+  int64_t first_token = 0;
   int64_t pattern_seed = 0;
 
   void fields(FieldVisitor& v) override {
@@ -38,6 +39,8 @@ struct SyntheticOptions final : Configurable {
     v.integer({"max_length", "tokens of the longest document; lengths are uniform"}, max_length,
               {.min = 1, .max = int64_t{1} << 30});
     v.integer({"alphabet", "tokens are 0 to alphabet - 1"}, alphabet, {.min = 1, .max = 1'000'000});
+    v.integer({"first_token", "added to all of them: sources with tokens of their own"},
+              first_token, {.min = 0, .max = 1'000'000});
     v.integer({"pattern_seed", "another seed gives other documents"}, pattern_seed, {.min = 0});
   }
   [[nodiscard]] std::string check() const override {
@@ -71,6 +74,7 @@ class SyntheticSource final : public Source {
     std::vector<int32_t> tokens;
     for (int64_t document = 0; document < options_.documents; ++document) {
       fill(static_cast<uint64_t>(document), tokens);
+      for (int32_t& token : tokens) token += static_cast<int32_t>(options_.first_token);
       visit({.tokens = tokens});
     }
   }
@@ -81,6 +85,8 @@ class SyntheticSource final : public Source {
                                 options_.alphabet, options_.pattern_seed}) {
       fingerprint.add(value);
     }
+    // Left out at 0: data made before there was the option stays the same data.
+    if (options_.first_token != 0) fingerprint.add(options_.first_token);
   }
 
  private:

@@ -36,8 +36,8 @@ constexpr std::string_view kSharedKeys = "attention.k";
 
 class Attention final : public Mixer, public AttentionSource {
  public:
-  Attention(const Builder& b, const ModelConfig& model, const AttentionConfig& config)
-      : heads_(child(std::make_unique<AttentionHeads>(b, model, config))),
+  Attention(const Builder& b, std::unique_ptr<AttentionHeads> heads, const AttentionConfig& config)
+      : heads_(child(std::move(heads))),
         shared_(b.path()),
         window_(config.window),
         head_windows_(config.head_windows) {}
@@ -107,6 +107,11 @@ class Attention final : public Mixer, public AttentionSource {
 
 }  // namespace
 
+std::unique_ptr<Mixer> make_attention(const Builder& b, std::unique_ptr<AttentionHeads> heads,
+                                      const AttentionConfig& config) {
+  return std::make_unique<Attention>(b, std::move(heads), config);
+}
+
 const MixerEntry attention_mixer = {
     .name = "attention",
     .symbol = 'A',
@@ -118,8 +123,9 @@ const MixerEntry attention_mixer = {
     .check = check_head_width,
     .make = [](const Builder& b, const ModelConfig& model, const Configurable& config,
                SublayerPlace) -> std::unique_ptr<Mixer> {
-      return std::make_unique<Attention>(b.child("attention"), model,
-                                         dynamic_cast<const AttentionConfig&>(config));
+      const auto& settings = dynamic_cast<const AttentionConfig&>(config);
+      const Builder own = b.child("attention");
+      return make_attention(own, std::make_unique<AttentionHeads>(own, model, settings), settings);
     },
     .attends = true,
     .longest_document = longest_rotated_document,

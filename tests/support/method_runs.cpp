@@ -54,11 +54,12 @@ std::vector<MethodInARun> methods_in_runs() {
                                                     : fmt::format("{{type: {}}}", name);
     result.push_back({"router_" + name, changes_of(router_yaml, takes_two ? 2 : 1, balance)});
   }
+  // The tokens of documents are 0 to 23; those of tests of evaluation 97 to 120.
   for (const std::string& name : layer_types()) {
     result.push_back(
         {"layer_" + name,
-         in_model(fmt::format("{{pattern: AEZE, hidden_size: 64, variants: {{Z: {{type: "
-                              "{}}}}}}}",
+         in_model(fmt::format("{{pattern: AEZE, hidden_size: 64, modalities: {{names: [a, b, c], "
+                              "first_tokens: [0, 12, 105]}}, variants: {{Z: {{type: {}}}}}}}",
                               name))});
   }
   for (const Choice& choice : depth_choices()) {

@@ -99,6 +99,16 @@ TEST(SyntheticSource, EndsASumsDocumentWithTheSumOfItsNumbers) {
   EXPECT_GT(results.size(), 20);
 }
 
+TEST(SyntheticSource, MayHaveTokensOfItsOwn) {
+  auto moved = options("markov");
+  moved["first_token"] = int64_t{100};
+  auto expected = testing::tokens_of(options("markov"));
+  for (auto& document : expected) {
+    for (int32_t& token : document) token += 100;
+  }
+  EXPECT_EQ(testing::tokens_of(moved), expected);
+}
+
 TEST(SyntheticSource, MayHaveNoDocuments) {
   auto none = options("random");
   none["documents"] = int64_t{0};
