@@ -9,12 +9,18 @@ namespace sluice {
 ParameterCount count_parameters(const Recipe& recipe, const Model& model,
                                 const Progress& progress) {
   // Of a sublayer that routes more than once, a token may use other experts each time.
-  std::unordered_map<const Parameter*, int64_t> experts_used;
+  struct Use {
+    int64_t chosen = 0;
+    int64_t experts = 0;  // of the layer: of several kinds, a stack may hold fewer
+  };
+  std::unordered_map<const Parameter*, Use> uses;
   const std::vector<const RoutingConfig*> layers = recipe.model.routed_layers();
   for (int64_t layer = 0; layer < std::ssize(layers); ++layer) {
-    const int64_t top_k = layers[static_cast<size_t>(layer)]->top_k_at(progress);
+    const RoutingConfig& routing = *layers[static_cast<size_t>(layer)];
     for (const Parameter* parameter : model.routed_parameters(layer)) {
-      experts_used[parameter] += top_k;
+      Use& use = uses[parameter];
+      use.chosen += routing.top_k_at(progress);
+      use.experts = routing.num_experts;
     }
   }
   ParameterCount count;
@@ -27,9 +33,9 @@ ParameterCount count_parameters(const Recipe& recipe, const Model& model,
       count.active += size;
       continue;
     }
-    const int64_t experts = parameter->value.dim(0);
+    const Use& use = uses.at(parameter);
     count.experts += size;
-    count.active += size / experts * std::min(experts, experts_used.at(parameter));
+    count.active += size * std::min(use.chosen, use.experts) / use.experts;
   }
   return count;
 }
