@@ -17,12 +17,13 @@ Tensor RowExperts::forward(const ForwardContext& context, const Tensor& x, const
                            const DispatchPlan& plan) const {
   Tape& tape = context.tape;
   const Tensor in = dispatch(tape, before(context, x), plan);
-  return after(context, combine(tape, rows(context, in, plan.offsets), weights, plan));
+  const Tensor out = rows(context, in, {plan.offsets, plan.token_of_row});
+  return after(context, combine(tape, out, weights, plan));
 }
 
 Tensor RowExperts::forward(const ForwardContext& context, const Tensor& x,
                            const Tensor& offsets) const {
-  return after(context, rows(context, before(context, x), offsets));
+  return after(context, rows(context, before(context, x), {offsets, {}}));
 }
 
 const Registry<ExpertsEntry>& experts_registry() {

@@ -21,13 +21,25 @@ class Experts : public Module {
   /// weights[n, j] times the expert's output; x [N, D], weights [N, k] -> [N, D].
   [[nodiscard]] virtual Tensor forward(const ForwardContext& context, const Tensor& x,
                                        const Tensor& weights, const DispatchPlan& plan) const = 0;
-  /// The same for tokens in expert order, with weight 1: expert e has rows offsets[e] ..
-  /// offsets[e + 1] - 1, possibly none; x [R, D] -> [R, D].
+  /// The same for tokens that stand in expert order already, one expert each, with weight 1: expert e
+  /// has the tokens offsets[e] .. offsets[e + 1] - 1 of the layout, possibly none; x [N, D] -> [N, D].
   [[nodiscard]] virtual Tensor forward(const ForwardContext& context, const Tensor& x,
                                        const Tensor& offsets) const = 0;
+  /// What the experts keep of one sequence while it is decoded, for ForwardContext::memory of these calls;
+  /// null when a token's outputs are its own.
+  [[nodiscard]] virtual std::unique_ptr<FeedForwardState> make_state(Pool& /*pool*/,
+                                                                     DType /*dtype*/) const {
+    return nullptr;
+  }
   /// [E, F, D]: input weights of every neuron, whose pre-activation says whether it is active; null
   /// when the experts have no such thing.
   [[nodiscard]] virtual const Parameter* neuron_weights() const { return nullptr; }
+};
+
+/// Rows in expert order.
+struct ExpertRows {
+  Tensor offsets;       // [E + 1] i32: expert e has rows offsets[e] .. offsets[e + 1] - 1
+  Tensor token_of_row;  // [R] i32, ascending within an expert; undefined: row r is token r
 };
 
 /// Experts as y = after(sum over slots of weight * rows(before(x))): what each token is turned into
@@ -47,7 +59,7 @@ class RowExperts : public Experts {
   }
   /// x [R, I] in expert order -> [R, O]
   [[nodiscard]] virtual Tensor rows(const ForwardContext& context, const Tensor& x,
-                                    const Tensor& offsets) const = 0;
+                                    const ExpertRows& rows) const = 0;
   /// y [N, O] -> [N, D]
   [[nodiscard]] virtual Tensor after(const ForwardContext& /*context*/, const Tensor& y) const {
     return y;
@@ -67,6 +79,7 @@ struct ExpertsEntry {
   std::string_view doc;
   std::unique_ptr<Configurable> (*make_config)();
   std::unique_ptr<Experts> (*make)(const Builder&, const ExpertsSetup&, const Configurable&);
+  bool mixes_kinds = false;  // not every expert can stand in for every other
 };
 
 #define SLUICE_EXPERTS(name) extern const ExpertsEntry name##_form;

@@ -58,7 +58,7 @@ std::vector<int64_t> moments(int64_t steps) {
   return result;
 }
 
-/// What one expert of a routed layer is and costs.
+/// What one expert of a routed layer is and costs, the mean where they are of several kinds.
 struct ExpertCost {
   int64_t parameters = 0;
   /// Of one more expert for a token, forward and backward: two per weight, forward, for the input's
@@ -66,10 +66,10 @@ struct ExpertCost {
   double flops_per_token = 0.0;
 };
 
-ExpertCost expert_cost(const Model& model, int64_t layer) {
+ExpertCost expert_cost(const Model& model, int64_t layer, int64_t experts) {
   ExpertCost cost;
   for (const Parameter* parameter : model.routed_parameters(layer)) {
-    const int64_t of_expert = parameter->value.numel() / parameter->value.dim(0);
+    const int64_t of_expert = parameter->value.numel() / experts;
     cost.parameters += of_expert;
     cost.flops_per_token += (parameter->trainable ? 6.0 : 4.0) * static_cast<double>(of_expert);
   }
@@ -93,7 +93,7 @@ class ActivityPlanner {
         routing_(routing),
         logit_std_(initial_logit_std(recipe.model)) {
     for (int64_t layer = 0; layer < std::ssize(layers_); ++layer) {
-      costs_.push_back(expert_cost(model, layer));
+      costs_.push_back(expert_cost(model, layer, layers_[static_cast<size_t>(layer)]->num_experts));
       measured_.push_back(experts_per_token(routing.loads()[static_cast<size_t>(layer)]));
     }
   }

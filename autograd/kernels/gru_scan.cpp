@@ -66,8 +66,8 @@ class Blocks {
 
   /// Each expert's matrix op(B) [K, N] packed, that of expert e at e * size; for experts with segments.
   template <class T>
-  [[nodiscard]] const T* pack_weights(ArenaScope& scratch, int64_t E, GemmSize size, const T* weight,
-                                      bool transposed) const {
+  [[nodiscard]] const T* pack_weights(ArenaScope& scratch, int64_t E, GemmSize size,
+                                      const T* weight, bool transposed) const {
     const int64_t packed = packed_size<T>(size.N, size.K);
     T* result = scratch.allocate<T>(E * packed);
     const int64_t stride = transposed ? size.K : size.N;
@@ -214,9 +214,9 @@ void gru_scan_backward(const GruShape& s, std::span<const int64_t> segments,
   const int64_t P = s.P;
   const GruInputs<T>& in = args.in;
   const int64_t rows = in.expert_offsets[s.E];
-  T* products = args.workspace;              // [R, 3 P]
-  T* before = products + rows * 3 * P;       // [R, P]
-  T* candidate = before + rows * P;          // [R, P]
+  T* products = args.workspace;         // [R, 3 P]
+  T* before = products + rows * 3 * P;  // [R, P]
+  T* candidate = before + rows * P;     // [R, P]
   ArenaScope scratch(thread_arena());
   const Blocks blocks(scratch, s.E, in.expert_offsets, segments);
   const GemmSize size{kSegmentBlock, P, 3 * P};
@@ -257,9 +257,9 @@ void gru_scan_backward(const GruShape& s, std::span<const int64_t> segments,
   }
 }
 
-#define SLUICE_INSTANTIATE(T)                                                              \
-  template void gru_scan(const GruShape&, std::span<const int64_t>, const GruScan<T>&);    \
-  template void gru_scan_backward(const GruShape&, std::span<const int64_t>,               \
+#define SLUICE_INSTANTIATE(T)                                                           \
+  template void gru_scan(const GruShape&, std::span<const int64_t>, const GruScan<T>&); \
+  template void gru_scan_backward(const GruShape&, std::span<const int64_t>,            \
                                   const GruScanBackward<T>&);
 SLUICE_INSTANTIATE(float)
 SLUICE_INSTANTIATE(double)

@@ -40,8 +40,9 @@ struct GruScan {
   T* h;                        // [R, P]: h' of every row
   T* gates;                    // [R, 4 P]: r, u, c, s; null when no backward follows
   const T* initial = nullptr;  // [E, P]: what enters the first segment of each expert; null: zeros
-  T* last = nullptr;  // [E, P]: what leaves its last segment, as it was for an expert without rows; may
-                      // be `initial`; null: unwanted
+  T* last =
+      nullptr;  // [E, P]: what leaves its last segment, as it was for an expert without rows; may
+                // be `initial`; null: unwanted
 };
 
 /// `segments` [G + 1]: rows segments[g] .. segments[g + 1] - 1, none across two experts. Parallel over

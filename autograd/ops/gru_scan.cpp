@@ -70,10 +70,9 @@ void check_segments(const GruTensors& in, std::span<const int64_t> segments) {
                rows);
   if (!in.offsets.has_memory()) return;
   for (const int32_t offset : in.offsets.span<int32_t>()) {
-    SLUICE_CHECK(ShapeError,
-                 offset == 0 || std::binary_search(segments.begin(), segments.end(), offset),
-                 "{}: a segment goes on past row {}, where another expert's rows begin", kOp,
-                 offset);
+    SLUICE_CHECK(
+        ShapeError, offset == 0 || std::binary_search(segments.begin(), segments.end(), offset),
+        "{}: a segment goes on past row {}, where another expert's rows begin", kOp, offset);
   }
 }
 
@@ -94,7 +93,8 @@ kernels::GruInputs<T> view(const GruTensors& in) {
 
 const OpInfo& gru_scan_info() {
   static constexpr OpInfo kInfo{
-      kOp, "h' = (1 - u) c + u h, c = tanh(a_c + b_c + r (Wc h + b_h)), r, u = sigmoid(a + b + W h)",
+      kOp,
+      "h' = (1 - u) c + u h, c = tanh(a_c + b_c + r (Wc h + b_h)), r, u = sigmoid(a + b + W h)",
       samples, misuses};
   return kInfo;
 }
@@ -124,12 +124,10 @@ Tensor gru_scan(Tape& tape, const GruTensors& in, std::span<const int64_t> segme
                 GradTarget grad_a = wanted_target(b, 0);
                 GradTarget grad_weight = wanted_target(b, 1);
                 GradTarget grad_bias = wanted_target(b, 2);
-                Tensor workspace =
-                    b.empty({kernels::gru_workspace(shape, rows_)}, grad_h.dtype());
-                const KernelCost cost =
-                    cost_of(shape, rows_, 2,
-                            {b.saved(1), b.saved(4), b.saved(5), grad_h, grad_a.tensor,
-                             grad_weight.tensor, workspace});
+                Tensor workspace = b.empty({kernels::gru_workspace(shape, rows_)}, grad_h.dtype());
+                const KernelCost cost = cost_of(shape, rows_, 2,
+                                                {b.saved(1), b.saved(4), b.saved(5), grad_h,
+                                                 grad_a.tensor, grad_weight.tensor, workspace});
                 b.run(cost, [&] {
                   dispatch_float(grad_h.dtype(), [&]<class T>() {
                     kernels::gru_scan_backward<T>(

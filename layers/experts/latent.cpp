@@ -55,7 +55,8 @@ class LatentExperts final : public RowExperts {
     return concat_columns(context.tape, both);  // [N, 2 m]
   }
   Tensor rows(const ForwardContext& context, const Tensor& x,
-              const Tensor& offsets) const override {
+              const ExpertRows& rows) const override {
+    const Tensor& offsets = rows.offsets;
     Tape& tape = context.tape;
     const Tensor gate =
         grouped_matmul(tape, slice_columns(tape, x, 0, size_), tape.use(*w_gate_), offsets);

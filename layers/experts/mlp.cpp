@@ -1,6 +1,6 @@
 // Experts of two matrices, as in Switch Transformers (Fedus et al. 2021) and GPT-2-like models:
 //
-//   y = Wd_e f(Wu_e x),   f: relu (MoE-X 2025), relu_squared (Primer), gelu_tanh
+//   y = Wd_e f(Wu_e x),   f: relu (MoE-X 2025), relu_squared (Primer), gelu_tanh, tanh (Hecto 2025)
 //
 // With relu the layer is one wide sparse MLP of which whole blocks are zeroed (MoE-X, section 9.9 of
 // the page); its router asks which neurons would be active.
@@ -13,13 +13,14 @@ namespace sluice {
 namespace {
 
 struct MlpConfig final : Configurable {
-  enum class Activation : uint8_t { relu, relu_squared, gelu_tanh };
+  enum class Activation : uint8_t { relu, relu_squared, gelu_tanh, tanh };
   Activation activation = Activation::relu;
   void fields(FieldVisitor& v) override {
-    v.enumeration({"activation", "f: relu, relu_squared or gelu_tanh"}, activation,
+    v.enumeration({"activation", "f: relu, relu_squared, gelu_tanh or tanh"}, activation,
                   {{"relu", Activation::relu},
                    {"relu_squared", Activation::relu_squared},
-                   {"gelu_tanh", Activation::gelu_tanh}});
+                   {"gelu_tanh", Activation::gelu_tanh},
+                   {"tanh", Activation::tanh}});
   }
 };
 
@@ -36,7 +37,8 @@ class MlpExperts final : public RowExperts {
 
  private:
   Tensor rows(const ForwardContext& context, const Tensor& x,
-              const Tensor& offsets) const override {
+              const ExpertRows& rows) const override {
+    const Tensor& offsets = rows.offsets;
     Tape& tape = context.tape;
     const Tensor up = grouped_matmul(tape, x, tape.use(w_up_), offsets);
     return grouped_matmul(tape, activate(tape, up), tape.use(w_down_), offsets);
@@ -50,6 +52,8 @@ class MlpExperts final : public RowExperts {
         return relu_squared(tape, x);
       case MlpConfig::Activation::gelu_tanh:
         return gelu_tanh(tape, x);
+      case MlpConfig::Activation::tanh:
+        return tanh(tape, x);
     }
     return x;
   }

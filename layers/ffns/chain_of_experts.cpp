@@ -48,7 +48,7 @@ struct ChainConfig final : RoutingConfig {
   }
 };
 
-/// The memories of the routers, by iteration.
+/// What router and experts keep, by iteration.
 struct ChainState final : FeedForwardState {
   std::vector<std::unique_ptr<FeedForwardState>> iterations;
 };
@@ -78,7 +78,7 @@ class ChainOfExperts final : public FeedForward {
                                                              int64_t capacity) const override {
     auto state = std::make_unique<ChainState>();
     for (const RoutedLayer* routed : routed_) {
-      state->iterations.push_back(routed->make_state(pool, dtype, capacity));
+      state->iterations.push_back(make_sparse_state(*routed, *experts_, pool, dtype, capacity));
     }
     return state;
   }
@@ -90,10 +90,11 @@ class ChainOfExperts final : public FeedForward {
     for (size_t t = 0; t < routed_.size(); ++t) {
       ForwardContext context = caller;
       context.memory = memory == nullptr ? nullptr : memory->iterations[t].get();
-      const Route route = routed_[t]->route(context, at, state);
+      const SparseContexts contexts(context);
+      const Route route = routed_[t]->route(contexts.router, at, state);
       const DispatchPlan plan = routed_[t]->dispatch(context, route);
       const PhaseScope phase(tape, Phase::experts);
-      Tensor next = experts_->forward(context, route.input, route.weights, plan);
+      Tensor next = experts_->forward(contexts.experts, route.input, route.weights, plan);
       if (shared_ != nullptr) next = add(tape, next, shared_->apply(context, at));
       at = inner_residual_ ? add(tape, at, next) : next;
     }

@@ -29,6 +29,20 @@ std::unique_ptr<DenseFeedForward> make_shared_experts(const Builder& b, int64_t 
   return std::make_unique<DenseFeedForward>(b.child("shared_experts"), hidden_size, dense);
 }
 
+std::unique_ptr<SparseState> make_sparse_state(const RoutedLayer& routed, const Experts& experts,
+                                               Pool& pool, DType dtype, int64_t capacity) {
+  auto state = std::make_unique<SparseState>();
+  state->router = routed.make_state(pool, dtype, capacity);
+  state->experts = experts.make_state(pool, dtype);
+  return state->router == nullptr && state->experts == nullptr ? nullptr : std::move(state);
+}
+
+SparseContexts::SparseContexts(const ForwardContext& context) : router(context), experts(context) {
+  const auto* memory = dynamic_cast<const SparseState*>(context.memory);
+  router.memory = memory == nullptr ? nullptr : memory->router.get();
+  experts.memory = memory == nullptr ? nullptr : memory->experts.get();
+}
+
 void DiversifyConfig::fields(FieldVisitor& v) {
   v.integer({"steps", "steps with one expert, which takes all tokens"}, steps, {.min = 1});
   v.number({"mask", "share of an expert's weights that are zeroed, others for each expert"}, mask,
@@ -61,6 +75,17 @@ void ExpertsConfig::fields(FieldVisitor& v) {
       {"diversify",
        "begin dense, with one expert per layer, and make all experts from it later (EvoMoE 2021)"},
       diversify, [] { return std::make_shared<DiversifyConfig>(); }, "none");
+}
+
+std::string ExpertsConfig::check() const {
+  if (diversify != nullptr && experts_registry().at(form.type).mixes_kinds) {
+    return fmt::format(
+        "diversify: given, but with form {} the experts are of several kinds, which one expert "
+        "cannot "
+        "become; allowed none",
+        form.type);
+  }
+  return RoutingConfig::check();
 }
 
 namespace {
@@ -103,7 +128,7 @@ class MoeFeedForward final : public FeedForward {
 
   [[nodiscard]] std::unique_ptr<FeedForwardState> make_state(Pool& pool, DType dtype,
                                                              int64_t capacity) const override {
-    return routed_->make_state(pool, dtype, capacity);
+    return make_sparse_state(*routed_, *experts_, pool, dtype, capacity);
   }
 
   Tensor forward(const ForwardContext& context, const Tensor& x, BlockState& state) const override {
@@ -117,15 +142,16 @@ class MoeFeedForward final : public FeedForward {
   /// y [N, D] of routed and shared experts.
   [[nodiscard]] Tensor output(const ForwardContext& context, const Tensor& x,
                               BlockState& state) const {
+    const SparseContexts contexts(context);
     if (diversify_ != nullptr && context.progress.step < diversify_->steps) {
-      return with_shared_experts(context, x, run_one_expert(context, x));
+      return with_shared_experts(context, x, run_one_expert(contexts.experts, x));
     }
-    const Route route = routed_->route(context, x, state);
+    const Route route = routed_->route(contexts.router, x, state);
     const DispatchPlan plan = routed_->dispatch(context, route);
     Tensor y;
     {
       const PhaseScope phase(context.tape, Phase::experts);
-      y = experts_->forward(context, route.input, route.weights, plan);
+      y = experts_->forward(contexts.experts, route.input, route.weights, plan);
     }
     return with_shared_experts(context, x, y);
   }

@@ -34,6 +34,25 @@ struct SharedExpertsConfig final : Configurable {
                                                                     int64_t hidden_size,
                                                                     const Configurable* config);
 
+/// What a sparse feed-forward keeps while it decodes.
+struct SparseState final : FeedForwardState {
+  std::unique_ptr<FeedForwardState> router;  // each may be null
+  std::unique_ptr<FeedForwardState> experts;
+};
+
+/// Null where neither router nor experts keep anything.
+[[nodiscard]] std::unique_ptr<SparseState> make_sparse_state(const RoutedLayer& routed,
+                                                             const Experts& experts, Pool& pool,
+                                                             DType dtype, int64_t capacity);
+
+/// The passes of the router and of the experts, each with its own part of context.memory, a SparseState
+/// or null.
+struct SparseContexts {
+  ForwardContext router;
+  ForwardContext experts;
+  explicit SparseContexts(const ForwardContext& context);
+};
+
 /// A first part of the run in which every expert layer is dense, one expert that takes all tokens,
 /// from which all are then made: expert-diversify of EvoMoE (Nie et al. 2021, arXiv 2112.14397).
 struct DiversifyConfig final : Configurable {
@@ -54,6 +73,7 @@ struct ExpertsConfig final : RoutingConfig {
   std::shared_ptr<Configurable> momentum;   // MomentumConfig, or null
   std::shared_ptr<Configurable> diversify;  // DiversifyConfig, or null
   void fields(FieldVisitor& v) override;
+  [[nodiscard]] std::string check() const override;
 
   /// How the experts are spawned; null where they are experts from the start.
   [[nodiscard]] std::shared_ptr<const DiversifyConfig> diversification() const {

@@ -1,10 +1,12 @@
 #include "layers/routers/top_k.h"
 
+#include <algorithm>
 #include <array>
 
 #include "autograd/ops/dropout.h"
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/matmul.h"
+#include "autograd/ops/reshape.h"
 #include "autograd/ops/softmax.h"
 #include "autograd/ops/top_k.h"
 #include "layers/routers/choose.h"
@@ -15,17 +17,30 @@ namespace {
 /// Added to the sum of sigmoid scores before dividing (DeepSeek-V3's reference value).
 constexpr double kSigmoidSumEpsilon = 1e-20;
 
+/// [N, k]: 1 where the slot has an expert.
+Tensor filled_slots(Tape& tape, const Selection& selection, DType dtype) {
+  Tensor slots = tape.empty({selection.tokens, selection.top_k}, dtype);
+  if (!slots.has_memory()) return slots;
+  dispatch_float(dtype, [&]<class T>() {
+    std::ranges::transform(selection.expert, slots.data<T>(),
+                           [](int32_t expert) { return expert == kNoExpert ? T{0} : T{1}; });
+  });
+  return slots;
+}
+
 }  // namespace
 
 void TopKRouterConfig::fields(FieldVisitor& v) {
   static constexpr std::array<std::string_view, 2> kScores = {"softmax", "sigmoid"};
-  static constexpr std::array<std::string_view, 3> kWeights = {"renormalise", "as_is",
-                                                               "softmax_after"};
+  static constexpr std::array<std::string_view, 4> kWeights = {"renormalise", "as_is",
+                                                               "softmax_after", "straight_through"};
   v.word({"scores", "score function of the logits: softmax, or sigmoid (DeepSeek-V3)"}, scores,
          kScores);
   v.word({"weights",
           "combine weights: renormalise (divide by the chosen scores' sum), as_is, or "
-          "softmax_after (softmax over the chosen logits)"},
+          "softmax_after (softmax over the chosen logits), or straight_through (1, with the "
+          "gradient of "
+          "as_is)"},
          weights, kWeights);
   v.number({"scale", "factor on the combine weights (DeepSeek-V3: 2.5)"}, scale,
            {.min = 0.0, .exclusive_min = true});
@@ -42,7 +57,8 @@ std::string TopKRouterConfig::check() const {
 }
 
 std::string TopKRouterConfig::check_against(int64_t /*num_experts*/, int64_t top_k) const {
-  if (top_k == 1 && scores == "softmax" && weights != "as_is") {
+  const bool has_gradient = weights == "as_is" || weights == "straight_through";
+  if (top_k == 1 && scores == "softmax" && !has_gradient) {
     return fmt::format("top_k: 1 with {} weights gives the router no gradient; use weights: as_is",
                        weights);
   }
@@ -100,6 +116,11 @@ Tensor TopKRouter::combine_weights(const ForwardContext& context, const RouterSc
       weights =
           normalise_rows(tape, weights, config_.scores == "sigmoid" ? kSigmoidSumEpsilon : 0.0);
     }
+  }
+  if (config_.weights == "straight_through") {
+    // w - stop_gradient(w) + 1
+    const Tensor nothing = sub(tape, weights, stop_gradient(tape, weights));
+    weights = add(tape, nothing, filled_slots(tape, selection, weights.dtype()));
   }
   return config_.scale == 1.0 ? weights : scale(tape, weights, config_.scale);
 }

@@ -4,8 +4,8 @@
 // Logits z = x W^T, W [E, D], without bias, in the model's dtype (f32: design section 4). Scores:
 // softmax (Shazeer et al. 2017, Switch, Mixtral) or sigmoid (DeepSeek-V3). Combine weights of the
 // chosen experts: `renormalise` s / sum of chosen s; `as_is` s; `softmax_after` softmax over the
-// chosen logits (equal to renormalise for softmax scores). All times `scale`. The balancer's shift
-// moves the choice only, never the weights.
+// chosen logits (equal to renormalise for softmax scores); `straight_through` 1, with the gradient of
+// `as_is` (Hecto 2025). All times `scale`. The balancer's shift moves the choice only, never the weights.
 
 #include <string>
 

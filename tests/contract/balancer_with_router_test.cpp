@@ -28,11 +28,12 @@ using Refused = std::set<std::string>;
 
 const Refused& refused_by(const std::string& method) {
   static const Refused of_fixed_choice = {"hash", "thor", "mixer"};
-  static const Refused of_varying_k = {"hash",  "thor",         "mixer",
-                                       "top_p", "null_experts", "dense_to_sparse"};
-  static const Refused of_own_choice = {"hash",         "thor",          "mixer",
-                                        "top_p",        "null_experts",  "dense_to_sparse",
-                                        "node_limited", "grouped_top_k", "document_pool"};
+  static const Refused of_varying_k = {
+      "hash", "thor", "mixer", "top_p", "null_experts", "dense_to_sparse", "document_share"};
+  static const Refused of_own_choice = {"hash",          "thor",          "mixer",
+                                        "top_p",         "null_experts",  "dense_to_sparse",
+                                        "node_limited",  "grouped_top_k", "document_pool",
+                                        "document_share"};
   static const Refused nothing;
   static const std::map<std::string, const Refused*> special = {
       {"none", &nothing},

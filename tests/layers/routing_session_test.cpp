@@ -433,6 +433,25 @@ TEST(RoutingSession, KeepsTheStateOfEachLayerUnderItsNumber) {
   EXPECT_EQ(state.at("1/routes").values<int64_t>()[0], 7);
 }
 
+TEST(RoutingSession, SumsWhatLayersLearnFromInTheOrdinaryPassOnly) {
+  testing::ThreadRanks::run(2, [](Communicator& communicator) {
+    Fixture fixture(1);
+    RoutingSession& session = *fixture.session;
+    session.begin_step(1, communicator.size());
+    session.begin_micro_batch(0);
+    (void)fixture.select(0, 3, 0);
+    session.layer_sums(5, 2)[1] += communicator.rank() + 1;
+    session.finish_loads(communicator);
+    EXPECT_EQ(session.layer_sums(5, 2)[0], 0.0);
+    EXPECT_EQ(session.layer_sums(5, 2)[1], 3.0);
+    session.begin_evaluation();
+    EXPECT_TRUE(session.layer_sums(5, 2).empty());
+    session.end_evaluation();
+    session.begin_step(1, communicator.size());
+    EXPECT_EQ(session.layer_sums(5, 2)[1], 0.0);
+  });
+}
+
 TEST(RoutingSession, SumsWhatRoutersLearnFromOverRanksAndForgetsItAtTheNextStep) {
   testing::ThreadRanks::run(2, [](Communicator& communicator) {
     Fixture fixture(1);

@@ -72,6 +72,13 @@ TEST(PlannedActivity, CostsWhatAConstantNumberOfExpertsCosts) {
   }
 }
 
+TEST(PlannedActivity, CountsTheMeanExpertWhereTheyAreOfSeveralKinds) {
+  // 2 of 4 experts, of which two are large and two small.
+  const Plan plan = plan_of("model: {experts: {form: {type: heterogeneous}}}");
+  EXPECT_GT(plan.parameters.experts, 0);
+  EXPECT_EQ(plan.parameters.active, plan.parameters.total - plan.parameters.experts / 2);
+}
+
 TEST(PlannedActivity, OfAConstantIsThatAtEveryStep) {
   const Plan plan = plan_of_top_k(2);
   EXPECT_EQ(plan.activity->start.experts, ActiveExperts::exactly(2.0));

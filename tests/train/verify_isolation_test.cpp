@@ -164,6 +164,15 @@ TEST(VerifyIsolation, LetsDeclaredMethodsDependOnTheMicroBatchInTraining) {
   EXPECT_TRUE(verdict.passes());
 }
 
+TEST(VerifyIsolation, NamesAFeedForwardThatSeesTheWholeMicroBatch) {
+  TrainedModel trained = tiny_trained("model: {pattern: AEZE, variants: {Z: {type: monet}}}");
+  const IsolationVerdict verdict = verify(trained);
+  EXPECT_TRUE(verdict.evaluation.is_isolated());
+  EXPECT_THAT(verdict.declared,
+              ElementsAre(HasSubstr("model.variants.Z: monet standardises the router's logits")));
+  EXPECT_TRUE(verdict.passes());
+}
+
 TEST(VerifyIsolation, NamesACapacity) {
   TrainedModel trained = tiny_trained("model: {experts: {capacity_factor: 1.0}}");
   const IsolationVerdict verdict = verify(trained);

@@ -1,8 +1,10 @@
 // What every form of experts promises, and what the pages say of each.
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "layers/experts.h"
+#include "tests/layers/mixer_properties.h"
 #include "tests/layers/model_gradients.h"
 #include "tests/support/set_fields.h"
 #include "tests/support/tiny_model.h"
@@ -32,22 +34,32 @@ TEST_P(ExpertForms, GradientsOfAWholeModelAgreeWithDifferences) {
 TEST_P(ExpertForms, InExpertOrderAreTheSameFunction) {
   Pool pool;
   const InitConfig init;
-  const auto experts = make_experts(Builder(pool, DType::f64, 1, init, 1), {3, 6, 5},
+  const auto experts = make_experts(Builder(pool, DType::f64, 1, init, 1), {4, 6, 5},
                                     form_of(GetParam(), Json::object()));
   Tape tape(pool);
   const NoGrad no_grad(tape);
   const SequenceLayout layout = SequenceLayout::single(pool, 4);
   const ForwardContext context{tape, layout};
   const Tensor x = SampleFactory(pool, DType::f64, 3).uniform({4, 6}, -1.0, 1.0);
-  // Tokens in expert order: 0 0 2 2, none for expert 1.
+  // Tokens in expert order: 0 0 2 2, none for experts 1 and 3.
   const std::vector<int32_t> chosen{0, 0, 2, 2};
-  const DispatchPlan plan = make_dispatch_plan(pool, chosen, 4, 1, 3);
+  const DispatchPlan plan = make_dispatch_plan(pool, chosen, 4, 1, 4);
   const Tensor ones = Tensor::of<double>(pool, {4, 1}, std::vector<double>(4, 1.0));
   const Tensor combined = experts->forward(context, x, ones, plan);
   const Tensor ordered = experts->forward(context, x, plan.offsets);
   ASSERT_EQ(combined.shape(), x.shape());
   for (int64_t i = 0; i < x.numel(); ++i) {
     EXPECT_NEAR(combined.data<double>()[i], ordered.data<double>()[i], 1e-14) << i;
+  }
+}
+
+TEST_P(ExpertForms, StandInARun) {
+  for (const char* dtype : {"f64", "f32"}) {
+    ModelConfig config = tiny_config("AEE", dtype);
+    experts_of(config).form = form_of(GetParam(), Json::object());
+    testing_support::expect_decoding_equals_the_full_pass(config);
+    testing_support::expect_documents_stay_apart(config);
+    testing_support::expect_the_same_bits_on_any_threads_and_recomputed(config);
   }
 }
 
@@ -159,6 +171,87 @@ TEST(MlpExperts, WithReluAreOneWideMlpWithBlocksZeroed) {
     }
     EXPECT_NEAR(y.data<double>()[d], sum, 1e-14);
   }
+}
+
+TEST(GruExperts, SeeTheTokensOfADocumentThatChoseThemAndNoOthers) {
+  Pool pool;
+  const InitConfig init;
+  const auto experts = make_experts(Builder(pool, DType::f64, 1, init, 1), {2, 6, 5},
+                                    form_of("gru", {{"state_size", 7}}));
+  Tape tape(pool);
+  const NoGrad no_grad(tape);
+  SequenceLayout layout = SequenceLayout::single(pool, 9);
+  layout.document_offsets = {0, 5, 9};
+  const ForwardContext context{tape, layout};
+  const Tensor x = SampleFactory(pool, DType::f64, 3).uniform({9, 6}, -1.0, 1.0);
+  const std::vector<int32_t> chosen{0, 1, 0, 0, 1, 1, 0, 1, 0};
+  const auto run = [&](const ForwardContext& at, const Tensor& tokens,
+                       const std::vector<int32_t>& expert) {
+    const auto n = static_cast<int64_t>(expert.size());
+    const Tensor ones = Tensor::of<double>(pool, {n, 1}, std::vector<double>(expert.size(), 1.0));
+    return experts->forward(at, tokens, ones, make_dispatch_plan(pool, expert, n, 1, 2));
+  };
+  const Tensor whole = run(context, x, chosen);
+  for (size_t d = 0; d < 2; ++d) {
+    for (const int32_t e : {0, 1}) {
+      std::vector<int64_t> tokens;
+      for (int64_t t = layout.document_offsets[d]; t < layout.document_offsets[d + 1]; ++t) {
+        if (chosen[static_cast<size_t>(t)] == e) tokens.push_back(t);
+      }
+      const auto n = static_cast<int64_t>(tokens.size());
+      std::vector<double> rows;
+      for (const int64_t t : tokens) {
+        rows.insert(rows.end(), x.data<double>() + t * 6, x.data<double>() + (t + 1) * 6);
+      }
+      const SequenceLayout alone = SequenceLayout::single(pool, n);
+      const Tensor part = run({tape, alone}, Tensor::of<double>(pool, {n, 6}, rows),
+                              std::vector<int32_t>(tokens.size(), e));
+      for (int64_t i = 0; i < n * 6; ++i) {
+        const int64_t t = tokens[static_cast<size_t>(i / 6)];
+        EXPECT_EQ(part.data<double>()[i], whole.data<double>()[t * 6 + i % 6]) << "token " << t;
+      }
+    }
+  }
+}
+
+TEST(HeterogeneousExperts, OfOneKindInTwoPartsAreThatKind) {
+  Pool pool;
+  const InitConfig init;
+  const Builder b(pool, DType::f64, 1, init, 1);
+  const Json mlp = {{"type", "mlp"}, {"activation", "tanh"}};
+  const auto whole = make_experts(b, {3, 6, 5}, form_of("mlp", {{"activation", "tanh"}}));
+  const auto parts = make_experts(
+      b, {3, 6, 5},
+      form_of("heterogeneous", {{"kinds", Json::array({mlp, mlp})}, {"counts", {1, 2}}}));
+  for (const char* name : {"w_up", "w_down"}) {
+    const Tensor& from = parameter_of(*whole, name).value;
+    Tensor& first = parameter_of(*parts, std::string("kinds.0.") + name).value;
+    Tensor& second = parameter_of(*parts, std::string("kinds.1.") + name).value;
+    std::copy_n(from.data<double>(), first.numel(), first.data<double>());
+    std::copy_n(from.data<double>() + first.numel(), second.numel(), second.data<double>());
+  }
+  expect_same_function(*whole, *parts, pool);
+}
+
+TEST(HeterogeneousExperts, ShareTheExpertsOutAmongTheirKinds) {
+  Pool pool;
+  const InitConfig init;
+  const Builder b(pool, DType::f64, 1, init, 1);
+  const auto experts = make_experts(b, {6, 4, 5}, form_of("heterogeneous", Json::object()));
+  EXPECT_EQ(parameter_of(*experts, "kinds.0.w_up").value.shape(), (Shape{3, 5, 4}));
+  EXPECT_EQ(parameter_of(*experts, "kinds.1.w_h").value.shape(), (Shape{3, 15, 5}));
+  EXPECT_THROW((void)make_experts(b, {3, 4, 5}, form_of("heterogeneous", Json::object())),
+               ConfigError);
+  EXPECT_THROW((void)make_experts(b, {6, 4, 5}, form_of("heterogeneous", {{"counts", {1, 2}}})),
+               ConfigError);
+}
+
+TEST(HeterogeneousExperts, CannotBeSpawnedFromOne) {
+  ModelConfig config = tiny_config("AE", "f64");
+  experts_of(config).form = form_of("heterogeneous", Json::object());
+  EXPECT_EQ(experts_of(config).check(), "");
+  experts_of(config).diversify = std::make_shared<DiversifyConfig>();
+  EXPECT_THAT(experts_of(config).check(), ::testing::HasSubstr("diversify: given, but with form"));
 }
 
 }  // namespace

@@ -266,6 +266,7 @@ TEST(Monet, MovesItsRunningStatisticsByTheWholeStep) {
     for (int64_t i = 0; i < micro_batches; ++i) {
       session.begin_micro_batch(i);
       Tape tape(pool);
+      const NoGrad no_grad(tape);
       ForwardContext context{tape, batch.layout};
       context.routing = &session;
       context.training = true;
