@@ -174,8 +174,6 @@ const std::set<std::string>& allocating() {
       "depth_recursions_by_expert_choice",
       "depth_recursions_by_token_choice",
       "layer_modality_experts",
-      "layer_monet",
-      "layer_mixture_of_hidden_dimensions",
       "layer_peer",
       "layer_product_key_memory",
       "layer_workspace",
@@ -188,7 +186,8 @@ const std::set<std::string>& allocating() {
 /// Methods under which the number of assignments differs from step to step: the pool takes memory
 /// for a size of tensors that it has not seen, so a step takes some now and then.
 const std::set<std::string>& of_varying_size() {
-  static const std::set<std::string> names = {"router_top_p", "router_document_share"};
+  static const std::set<std::string> names = {"router_top_p", "router_document_share",
+                                              "experts_heterogeneous"};
   return names;
 }
 
