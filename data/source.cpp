@@ -47,6 +47,9 @@ SourceConfig::SourceConfig() {
 void SourceConfig::fields(FieldVisitor& v) {
   v.path({"path", "a file, or a folder whose files are read in the order of their names"}, path);
   v.text({"domain", "name under which losses are reported; empty: the file's name"}, domain);
+  v.text({"modality",
+          "the one of model.modalities.names that all its tokens are of; empty: by their ids"},
+         modality);
   v.number({"weight", "multiplies the source's number of tokens in the mixture"}, weight,
            {.min = 0});
   v.word({"type", "text, jsonl, tokens or synthetic; auto: by the file's extension"}, type,

@@ -53,6 +53,7 @@ struct SourceType {
 struct SourceConfig final : Configurable {
   std::string path;
   std::string domain;
+  std::string modality;  // of all its tokens; empty: they go by their ids
   double weight = 1.0;
   std::string type = "auto";
 

@@ -69,7 +69,7 @@ std::optional<int64_t> longest_rotated_document(const Configurable& section) {
   return config.max_position_embeddings;
 }
 
-AttentionHeads::AttentionHeads(const Builder& b, const ModelConfig& model,
+AttentionHeads::AttentionHeads(WithoutParameters, const Builder& b, const ModelConfig& model,
                                const AttentionHeadsConfig& config)
     : heads_(config.num_heads),
       kv_heads_(config.kv_heads()),
@@ -78,6 +78,16 @@ AttentionHeads::AttentionHeads(const Builder& b, const ModelConfig& model,
       full_norm_(config.qk_norm == "full"),
       layout_(config.rope_layout == "half_split" ? RopeLayout::half_split
                                                  : RopeLayout::interleaved) {
+  if (config.rope_theta) {
+    table_ = rope_table(b.pool(), b.dtype(),
+                        rope_config(head_dim_, *config.rope_theta, config.rope_scaling.get()),
+                        config.max_position_embeddings);
+  }
+}
+
+AttentionHeads::AttentionHeads(const Builder& b, const ModelConfig& model,
+                               const AttentionHeadsConfig& config)
+    : AttentionHeads(WithoutParameters{}, b, model, config) {
   const bool bias = config.bias != "none";
   const int64_t d = model.hidden_size;
   q_ = &child(std::make_unique<Linear>(b, LinearSpec{"q", d, heads_ * head_dim_, bias}));
@@ -90,11 +100,6 @@ AttentionHeads::AttentionHeads(const Builder& b, const ModelConfig& model,
     const Shape k_shape{full_norm_ ? kv_heads_ * head_dim_ : head_dim_};
     q_norm_ = &parameter(b, "q_norm", q_shape, ParameterKind::norm, Init::ones());
     k_norm_ = &parameter(b, "k_norm", k_shape, ParameterKind::norm, Init::ones());
-  }
-  if (config.rope_theta) {
-    table_ = rope_table(b.pool(), b.dtype(),
-                        rope_config(head_dim_, *config.rope_theta, config.rope_scaling.get()),
-                        config.max_position_embeddings);
   }
 }
 
@@ -112,6 +117,10 @@ AttentionHeads::Projections AttentionHeads::project(const ForwardContext& contex
           prepare(context, k, kv_heads_, k_norm_, turns), split_heads(context, v, kv_heads_)};
 }
 
+Tensor AttentionHeads::queries(const ForwardContext& context, const Tensor& x, bool turns) const {
+  return prepare(context, q_->forward(context, x), heads_, q_norm_, turns);
+}
+
 Tensor AttentionHeads::split_heads(const ForwardContext& context, const Tensor& x,
                                    int64_t heads) const {
   return reshape(context.tape, x, {x.dim(0), heads, head_dim_});
@@ -124,8 +133,12 @@ Tensor AttentionHeads::prepare(const ForwardContext& context, Tensor x, int64_t 
   if (norm != nullptr && full_norm_) x = rms_norm(tape, x, tape.use(*norm), norm_eps_);
   x = split_heads(context, x, heads);
   if (norm != nullptr && !full_norm_) x = rms_norm(tape, x, tape.use(*norm), norm_eps_);
+  return turned(context, x, turns);
+}
+
+Tensor AttentionHeads::turned(const ForwardContext& context, const Tensor& x, bool turns) const {
   if (!turns || !table_.cos.defined()) return x;
-  return sluice::rope(tape, x, context.layout.positions, table_, layout_);
+  return sluice::rope(context.tape, x, context.layout.positions, table_, layout_);
 }
 
 Tensor AttentionHeads::output(const ForwardContext& context, const Tensor& mixed) const {

@@ -51,12 +51,14 @@ class AttentionHeads : public Module {
     Tensor v;  // [N, K, P]
   };
   /// Of x [N, D]; rotated when it `turns` here.
-  [[nodiscard]] Projections project(const ForwardContext& context, const Tensor& x,
-                                    bool turns) const;
+  [[nodiscard]] virtual Projections project(const ForwardContext& context, const Tensor& x,
+                                            bool turns) const;
+  /// The queries of project() alone [N, H, P].
+  [[nodiscard]] Tensor queries(const ForwardContext& context, const Tensor& x, bool turns) const;
   /// For attention that rotates as it reads; without positions where nothing turns.
   [[nodiscard]] AttentionRope rope(const ForwardContext& context) const;
   /// mixed [N, H, P] -> [N, D]
-  [[nodiscard]] Tensor output(const ForwardContext& context, const Tensor& mixed) const;
+  [[nodiscard]] virtual Tensor output(const ForwardContext& context, const Tensor& mixed) const;
 
   /// P^(-1/2)
   [[nodiscard]] double scale() const;
@@ -64,9 +66,18 @@ class AttentionHeads : public Module {
   [[nodiscard]] int64_t kv_heads() const { return kv_heads_; }
   [[nodiscard]] int64_t head_dim() const { return head_dim_; }
 
- private:
+ protected:
+  struct WithoutParameters {};
+  /// For heads that project otherwise.
+  AttentionHeads(WithoutParameters, const Builder& b, const ModelConfig& model,
+                 const AttentionHeadsConfig& config);
+  /// [N, heads * P] -> [N, heads, P]
   [[nodiscard]] Tensor split_heads(const ForwardContext& context, const Tensor& x,
                                    int64_t heads) const;
+  /// x [N, heads, P], rotated when it `turns` here.
+  [[nodiscard]] Tensor turned(const ForwardContext& context, const Tensor& x, bool turns) const;
+
+ private:
   [[nodiscard]] Tensor prepare(const ForwardContext& context, Tensor x, int64_t heads,
                                Parameter* norm, bool turns) const;
 
@@ -77,10 +88,10 @@ class AttentionHeads : public Module {
   bool full_norm_;
   RopeLayout layout_;
   RopeTable table_;
-  Linear* q_;
-  Linear* k_;
-  Linear* v_;
-  Linear* o_;
+  Linear* q_ = nullptr;
+  Linear* k_ = nullptr;
+  Linear* v_ = nullptr;
+  Linear* o_ = nullptr;
   Parameter* q_norm_ = nullptr;
   Parameter* k_norm_ = nullptr;
 };

@@ -11,9 +11,9 @@ namespace sluice {
 /// Tensors by name, in the order in which they came: a few, held inline.
 class SideTensors {
  public:
-  static constexpr size_t kMaxSize = 8;
+  static constexpr size_t kMaxSize = 16;
   struct Entry {
-    std::string_view name;  // a string literal
+    std::string_view name;  // outlives the pass
     Tensor tensor;
   };
 
@@ -33,12 +33,13 @@ class SideTensors {
 };
 
 /// The residual stream, the running sums of auxiliary losses, and named side tensors that later
-/// blocks may read (keys and values to share, attention statistics, momentum). Recomputation treats
-/// all of them as inputs and outputs.
+/// blocks may read (attention statistics, momentum; within a group of adaptive depth, keys and values
+/// of its first pass). Recomputation treats all of them as inputs and outputs.
 struct BlockState {
   Tensor hidden;                          // [N, D]
   std::array<Tensor, kLossKinds> losses;  // one element each; undefined while nothing was added
   SideTensors side;
+  SideTensors key_values;  // key_value_sharing.h
 
   void add_loss(Tape& tape, const AuxiliaryLoss& loss);
 };

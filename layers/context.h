@@ -12,6 +12,7 @@
 namespace sluice {
 
 struct AttentionMap;
+struct KeyValueSharing;
 
 /// What a feed-forward keeps of earlier tokens between decoding steps, for a router that looks back.
 class FeedForwardState {
@@ -37,6 +38,9 @@ struct ForwardContext {
   /// [N]: the token ids, for routers that go by them. The model sets it where its forward pass
   /// starts; empty when only shapes are wanted. The caller's tokens own the memory.
   std::span<const int32_t> token_ids = {};
+  /// [N]: the tokens' modalities, for layers with parameters for each. The model sets it with the
+  /// token ids; empty where it tells none apart (model.modalities), or only shapes are wanted.
+  std::span<const int32_t> modalities = {};
   /// For routers that read it: the attention of the last attention layer before this one. Set by the
   /// expert layer.
   const AttentionMap* attention = nullptr;
@@ -46,14 +50,18 @@ struct ForwardContext {
   /// What is added to the numbers of routed layers: another for every pass through a group that is
   /// applied several times (depth.h).
   int64_t routed_shift = 0;
+  /// In a group whose passes share keys and values; null elsewhere (key_value_sharing.h).
+  const KeyValueSharing* sharing = nullptr;
 
   /// The same pass on another tape (recomputation).
-  [[nodiscard]] ForwardContext on(Tape& other) const { return with(other, layout, token_ids); }
-  /// The same pass over other tokens. Layout and ids must live as long as the pass, a backward
-  /// included.
-  [[nodiscard]] ForwardContext over(const SequenceLayout& other,
-                                    std::span<const int32_t> ids) const {
-    return with(tape, other, ids);
+  [[nodiscard]] ForwardContext on(Tape& other) const {
+    return with(other, layout, token_ids, modalities);
+  }
+  /// The same pass over other tokens. Layout, ids and modalities must live as long as the pass, a
+  /// backward included.
+  [[nodiscard]] ForwardContext over(const SequenceLayout& other, std::span<const int32_t> ids,
+                                    std::span<const int32_t> their_modalities) const {
+    return with(tape, other, ids, their_modalities);
   }
   /// The same pass with the ids of its tokens, [N] i32.
   [[nodiscard]] ForwardContext with_tokens(const Tensor& tokens) const {
@@ -68,9 +76,11 @@ struct ForwardContext {
 
  private:
   [[nodiscard]] ForwardContext with(Tape& tape_, const SequenceLayout& layout_,
-                                    std::span<const int32_t> ids) const {
-    return {tape_,        layout_,          routing, training,  recompute, seed,        progress,
-            valid_tokens, global_sequences, ids,     attention, memory,    routed_shift};
+                                    std::span<const int32_t> ids,
+                                    std::span<const int32_t> modalities_) const {
+    return {tape_,       layout_,   routing,      training,         recompute,
+            seed,        progress,  valid_tokens, global_sequences, ids,
+            modalities_, attention, memory,       routed_shift,     sharing};
   }
 };
 

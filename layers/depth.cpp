@@ -7,6 +7,7 @@
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/reduce.h"
 #include "autograd/support/choices.h"
+#include "layers/key_value_sharing.h"
 
 namespace sluice {
 namespace {
@@ -114,6 +115,39 @@ BlockState state_of(Tensor hidden, const BlockState& state) {
   result.hidden = std::move(hidden);
   result.losses = state.losses;
   return result;
+}
+
+void key_values_field(FieldVisitor& v, RecursionKeyValues& key_values) {
+  v.enumeration(
+      {"key_values",
+       "what a pass attends to: own, the keys and values of its own tokens (recursion-wise "
+       "caching); shared, those that the first pass made of all its tokens (one cache for "
+       "all passes)"},
+      key_values, {{"own", RecursionKeyValues::own}, {"shared", RecursionKeyValues::shared}});
+}
+
+BlockState RecursionPasses::run(DepthBody body, const std::shared_ptr<const TokenSubset>& subset,
+                                std::span<const uint8_t> chosen, BlockState state) {
+  ForwardContext context = subset->context(whole_);
+  if (key_values_ == RecursionKeyValues::own) return body(context, std::move(state), visit_++);
+  auto sharing = std::make_shared<KeyValueSharing>();
+  if (visit_ == 0) {
+    first_ = subset;
+    chosen_first_.assign(chosen.begin(), chosen.end());
+  } else {
+    std::vector<uint8_t> of_first;
+    for (size_t token = 0; token < chosen.size(); ++token) {
+      if (chosen_first_[token] != 0) of_first.push_back(chosen[token]);
+    }
+    sharing->here = TokenSubset::of(first_->context(whole_), of_first);
+    state.key_values = made_;
+  }
+  sharing->first = &first_->layout;
+  context.sharing = sharing.get();
+  whole_.tape.keep(sharing);
+  BlockState done = body(context, std::move(state), visit_);
+  if (visit_++ == 0) made_ = done.key_values;
+  return done;
 }
 
 }  // namespace sluice

@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "autograd/support/fields.h"
 #include "autograd/support/function_ref.h"
@@ -14,6 +15,7 @@
 #include "layers/block_state.h"
 #include "layers/module.h"
 #include "layers/sublayer.h"
+#include "layers/token_subset.h"
 
 namespace sluice {
 
@@ -30,6 +32,8 @@ class Depth : public SublayerBody {
   /// seen inside the group, nor those of the group outside.
   [[nodiscard]] virtual BlockState forward(const ForwardContext& context, BlockState state,
                                            DepthBody body) const = 0;
+  /// Later passes read the keys and values of the first (RecursionPasses).
+  [[nodiscard]] virtual bool shares_key_values() const { return false; }
 };
 
 /// A line of depths.def.
@@ -43,6 +47,8 @@ struct DepthEntry {
   int64_t (*visits)(const Configurable&);
   std::unique_ptr<Depth> (*make)(const Builder&, int64_t hidden_size, const Configurable&,
                                  const SublayerPlace&);
+  /// Depth::shares_key_values() of what it makes; null: never.
+  bool (*shares_key_values)(const Configurable&) = nullptr;
 };
 
 #define SLUICE_DEPTH(name) extern const DepthEntry name##_depth;
@@ -73,5 +79,30 @@ void add_choice_loss(const ForwardContext& context, double coefficient, const Te
                      BlockState& state);
 /// `state`'s losses with the rows of a subset; no side tensors.
 [[nodiscard]] BlockState state_of(Tensor hidden, const BlockState& state);
+
+/// Whose keys and values the passes of a recursion attend to: those of the pass's own tokens, or what
+/// the first pass made of all of its tokens.
+enum class RecursionKeyValues : uint8_t { own, shared };
+/// The key `key_values` of a section.
+void key_values_field(FieldVisitor& v, RecursionKeyValues& key_values);
+
+/// The passes of one forward through a group, in order. Each is over some tokens of the one before.
+class RecursionPasses {
+ public:
+  /// `whole` lives as long as this.
+  RecursionPasses(const ForwardContext& whole, RecursionKeyValues key_values)
+      : whole_(whole), key_values_(key_values) {}
+  /// `state` [R, D] through the group: the tokens `chosen` [N] of the whole, which are `subset`.
+  [[nodiscard]] BlockState run(DepthBody body, const std::shared_ptr<const TokenSubset>& subset,
+                               std::span<const uint8_t> chosen, BlockState state);
+
+ private:
+  const ForwardContext& whole_;
+  RecursionKeyValues key_values_;
+  int64_t visit_ = 0;
+  std::shared_ptr<const TokenSubset> first_;
+  std::vector<uint8_t> chosen_first_;  // [N]
+  SideTensors made_;                   // keys and values
+};
 
 }  // namespace sluice

@@ -5,6 +5,7 @@
 
 #include "autograd/ops/elementwise.h"
 #include "autograd/ops/gated_delta_rule.h"
+#include "autograd/ops/gated_slot_attention.h"
 #include "autograd/ops/norm.h"
 #include "autograd/ops/reshape.h"
 #include "autograd/ops/swiglu.h"
@@ -20,6 +21,8 @@ constexpr double kNormaliserEps = 1e-6;
 /// logarithm finite.
 constexpr double kLargestDecay = 16.0;
 constexpr double kSmallestDecay = 1e-4;
+/// tau of gated slot attention: gates start at 2^(-1 / tau), which forgets slowly.
+constexpr double kSlotGateTemperature = 8.0;
 
 Tensor filled(Pool& pool, const Shape& shape, DType dtype, double value) {
   Tensor result = Tensor::empty(pool, shape, dtype);
@@ -173,18 +176,39 @@ Tensor MatrixMemory::normalised(Tape& tape, const Tensor& o) const {
                  {o.dim(0), heads_, value_dim_});
 }
 
+Tensor MatrixMemory::pass_slots(const Passage& passage, const Tensor& q, const Tensor& k,
+                                const Tensor& v, const Tensor& a) const {
+  Tape& tape = passage.context.tape;
+  // log sigmoid(a) = -softplus(-a)
+  const Tensor log_gate = sluice::scale(tape, softplus(tape, sluice::scale(tape, a, -1.0)),
+                                        -1.0 / kSlotGateTemperature);
+  const GatedSlotTokens tokens{q, k, v,
+                               reshape(tape, log_gate, {a.dim(0), heads_, settings_.num_slots})};
+  const double factor = 1.0 / std::sqrt(static_cast<double>(key_dim_));
+  if (passage.state != nullptr) {
+    return advance_gated_slot_attention(tape, tokens, factor, passage.state->memory);
+  }
+  return gated_slot_attention(tape, tokens, passage.offsets, factor);
+}
+
 Tensor MatrixMemory::recall(const Passage& passage, const Tensor& q,
                             const MemoryWrites& writes) const {
   using State = MatrixMemoryState;
   const ForwardContext& context = passage.context;
   Tape& tape = context.tape;
   const Tensor v = convolve(passage, v_conv_, writes.v, &State::v_history);
-  const MemoryTokens tokens{
+  MemoryTokens tokens{
       features(tape, convolve(passage, q_conv_, q, &State::q_history), q_maps_, context),
       features(tape, convolve(passage, k_conv_, writes.k, &State::k_history), k_maps_, context),
       settings_.normalises ? with_ones(tape, v) : reshape(tape, v, {v.dim(0), heads_, value_dim_}),
-      settings_.has_decay ? log_decay(tape, writes.a) : Tensor(),
-      settings_.has_beta ? sigmoid(tape, writes.b) : Tensor()};
+      {},
+      {}};
+  if (settings_.update == MemoryUpdate::slots) {
+    const Tensor o = pass_slots(passage, tokens.q, tokens.k, tokens.v, writes.a);
+    return reshape(tape, o, {o.dim(0), values_width()});
+  }
+  if (settings_.has_decay) tokens.log_decay = log_decay(tape, writes.a);
+  if (settings_.has_beta) tokens.beta = sigmoid(tape, writes.b);
   const double factor = 1.0 / std::sqrt(static_cast<double>(key_dim_));
   const bool is_delta = settings_.update == MemoryUpdate::delta;
   Tensor o;
@@ -218,7 +242,10 @@ MatrixMemoryState MatrixMemory::make_state(Pool& pool, DType dtype) const {
     state.k_history = k_conv_->make_history(pool, dtype);
     state.v_history = v_conv_->make_history(pool, dtype);
   }
-  state.memory = Tensor::zeros(pool, {heads_, key_dim_, memory_columns()}, dtype);
+  state.memory =
+      settings_.update == MemoryUpdate::slots
+          ? Tensor::zeros(pool, {heads_, settings_.num_slots, key_dim_ + value_dim_}, dtype)
+          : Tensor::zeros(pool, {heads_, key_dim_, memory_columns()}, dtype);
   return state;
 }
 
@@ -229,7 +256,7 @@ WriteProjections::WriteProjections(const Builder& b, int64_t hidden_size,
   };
   k_ = project("k", memory.keys_width());
   v_ = project("v", memory.values_width());
-  if (memory.has_decay()) a_ = project("a", memory.heads());
+  if (memory.gates() > 0) a_ = project("a", memory.gates());
   if (memory.has_beta()) b_ = project("b", memory.heads());
 }
 

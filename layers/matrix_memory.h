@@ -5,10 +5,12 @@
 //
 // Order: project; short causal convolution with SiLU on q, k and v (Yang, Kautz and Hatamizadeh 2024);
 // feature map of q and k; memory; per-head RMSNorm, times silu(gate); output projection. The log-decay
-// is g = -e^A_log softplus(a + dt_bias), the writing strength sigmoid(b), one of each per head.
+// is g = -e^A_log softplus(a + dt_bias), the writing strength sigmoid(b), one of each per head. Gated
+// slot attention (ops/gated_slot_attention.h) has M slots in the matrix's place, each with a gate of its
+// own, sigmoid(a)^(1 / 8) as its authors have it, and reads by a softmax over them.
 //
 // Letters: N tokens, R rows (tokens, or what was routed of them), D hidden size, H heads, K key
-// width, V value width.
+// width, V value width, M slots.
 
 #include <memory>
 #include <optional>
@@ -42,8 +44,9 @@ struct MemoryHeadsConfig {
   [[nodiscard]] int64_t value_dim(int64_t hidden_size) const;
 };
 
-/// What a token writes: the part of its value that its key does not bring back yet, or all of it.
-enum class MemoryUpdate : uint8_t { delta, sum };
+/// What a token writes: the part of its value that its key does not bring back yet, or all of it; or its
+/// key and value into slots.
+enum class MemoryUpdate : uint8_t { delta, sum, slots };
 
 enum class FeatureMap : uint8_t {
   identity,
@@ -59,6 +62,7 @@ struct MatrixMemorySettings {
   FeatureMap feature_map = FeatureMap::unit_length;
   bool has_decay = true;
   bool has_beta = true;
+  int64_t num_slots = 0;        // M of MemoryUpdate::slots, which has neither decay nor beta
   bool normalises = false;      // o = S^T q / (z^T q), z the sum of keys, decayed as S
   bool has_output_norm = true;  // per head
   bool has_silu = true;         // on q, k and v also where there is no convolution
@@ -68,7 +72,7 @@ struct MatrixMemorySettings {
 struct MemoryWrites {
   Tensor k;  // [R, H K]
   Tensor v;  // [R, H V]
-  Tensor a;  // [R, H]; undefined without a decay
+  Tensor a;  // [R, H], with slots [R, H M]; undefined without gates
   Tensor b;  // [R, H]; undefined without writing strengths
 };
 
@@ -91,7 +95,7 @@ struct MatrixMemoryState {
   Tensor q_history;  // [conv_kernel - 1, H K]; undefined without a convolution
   Tensor k_history;
   Tensor v_history;  // [conv_kernel - 1, H V]
-  Tensor memory;     // [H, K, V], one column more where the layer normalises
+  Tensor memory;     // [H, K, V], one column more where the layer normalises; [H, M, K + V]
 };
 
 /// Everything but the projections to keys, values and gates, which a mixture has several of.
@@ -120,7 +124,12 @@ class MatrixMemory : public Module {
   [[nodiscard]] int64_t keys_width() const { return heads_ * key_dim_; }
   [[nodiscard]] int64_t values_width() const { return heads_ * value_dim_; }
   [[nodiscard]] int64_t heads() const { return heads_; }
-  [[nodiscard]] bool has_decay() const { return settings_.has_decay; }
+  /// Numbers that a token gates with; 0 for none.
+  [[nodiscard]] int64_t gates() const {
+    return settings_.update == MemoryUpdate::slots ? heads_ * settings_.num_slots
+           : settings_.has_decay                   ? heads_
+                                                   : 0;
+  }
   [[nodiscard]] bool has_beta() const { return settings_.has_beta; }
 
  private:
@@ -137,6 +146,8 @@ class MatrixMemory : public Module {
   [[nodiscard]] Tensor features(Tape& tape, const Tensor& x, const Linear* const (&maps)[2],
                                 const ForwardContext& context) const;
   [[nodiscard]] Tensor log_decay(Tape& tape, const Tensor& a) const;
+  [[nodiscard]] Tensor pass_slots(const Passage& passage, const Tensor& q, const Tensor& k,
+                                  const Tensor& v, const Tensor& a) const;
   [[nodiscard]] Tensor with_ones(Tape& tape, const Tensor& v) const;
   [[nodiscard]] Tensor normalised(Tape& tape, const Tensor& o) const;
   [[nodiscard]] int64_t memory_columns() const {

@@ -38,14 +38,19 @@ double host_sum(const Tensor& x) {
 /// tensors.
 struct StateKeys {
   std::array<bool, kLossKinds> has_loss{};
-  std::array<std::string_view, SideTensors::kMaxSize> side{};
+  using Names = std::array<std::string_view, SideTensors::kMaxSize>;
+  Names side{};
   size_t num_side = 0;
+  Names key_values{};
+  size_t num_key_values = 0;
 
   static StateKeys of(const BlockState& state) {
     StateKeys keys;
     for (size_t kind = 0; kind < kLossKinds; ++kind)
       keys.has_loss[kind] = state.losses[kind].defined();
     for (const auto& [name, tensor] : state.side) keys.side[keys.num_side++] = name;
+    for (const auto& [name, tensor] : state.key_values)
+      keys.key_values[keys.num_key_values++] = name;
     return keys;
   }
   [[nodiscard]] static TensorList flatten(const BlockState& state) {
@@ -54,6 +59,7 @@ struct StateKeys {
       if (loss.defined()) tensors.push_back(loss);
     }
     for (const auto& [name, tensor] : state.side) tensors.push_back(tensor);
+    for (const auto& [name, tensor] : state.key_values) tensors.push_back(tensor);
     return tensors;
   }
   [[nodiscard]] BlockState restore(std::span<const Tensor> tensors) const {
@@ -64,6 +70,7 @@ struct StateKeys {
       if (has_loss[kind]) state.losses[kind] = tensors[next++];
     }
     for (size_t i = 0; i < num_side; ++i) state.side[side[i]] = tensors[next++];
+    for (size_t i = 0; i < num_key_values; ++i) state.key_values[key_values[i]] = tensors[next++];
     return state;
   }
 };
@@ -75,14 +82,16 @@ struct Model::Sublayer final : public Module {
   std::string path;
   int64_t index = 0;
   bool routes = false;
-  Norm* norm = nullptr;
+  Norm* norm = nullptr;  // null: mixer or feed-forward normalises
   Mixer* mixer = nullptr;
   FeedForward* feed_forward = nullptr;
 
   Sublayer(const Builder& b, const ModelConfig& config, const SublayerSpec& spec,
            const SublayerPlace& place)
       : path(b.path()), index(place.index), routes(spec.routing() != nullptr) {
-    norm = &child(std::make_unique<Norm>(b.child("norm"), config.norm, config.hidden_size));
+    if (!spec.normalises()) {
+      norm = &child(std::make_unique<Norm>(b.child("norm"), config.norm, config.hidden_size));
+    }
     if (spec.mixer != nullptr) {
       mixer = &child(spec.mixer->make(b, config, *spec.config, place));
     } else {
@@ -90,6 +99,10 @@ struct Model::Sublayer final : public Module {
     }
   }
 
+  /// What mixer or feed-forward reads.
+  [[nodiscard]] Tensor input(const ForwardContext& context, const BlockState& state) const {
+    return norm == nullptr ? state.hidden : norm->forward(context, state.hidden);
+  }
   [[nodiscard]] SublayerBody& body() const {
     if (mixer != nullptr) return *mixer;
     return *feed_forward;
@@ -100,7 +113,9 @@ Model::Model(Pool& pool, const ModelConfig& config, uint64_t seed)
     : pattern_(config.expanded_pattern()),
       dtype_(config.dtype == "f64" ? DType::f64 : DType::f32),
       vocab_size_(config.vocab_size.value_or(0)),
-      dropout_(config.dropout) {
+      dropout_(config.dropout),
+      modalities_(config.told_modalities()),
+      domain_modalities_(config.domain_modalities) {
   SLUICE_CHECK(ConfigError, vocab_size_ >= 2,
                "model.vocab_size: not known; give a number or a tokenizer");
   const Builder b(pool, dtype_, seed, config.init, std::ssize(config.sublayers()));
@@ -215,6 +230,35 @@ std::vector<Parameter*> Model::routed_parameters(int64_t layer) const {
   return routed_[static_cast<size_t>(layer)].owner->routed_parameters();
 }
 
+void Model::tell_modalities(const ForwardContext& context, std::span<int32_t> modalities) const {
+  const SequenceLayout& layout = context.layout;
+  for (size_t document = 0; document < static_cast<size_t>(layout.documents()); ++document) {
+    int32_t of_all = kByTokenId;
+    if (!domain_modalities_.empty()) {
+      const auto domain = static_cast<size_t>(layout.document_domains[document]);
+      SLUICE_INTERNAL_CHECK(domain < domain_modalities_.size(),
+                            "a document of domain {}, of {} that have modalities", domain,
+                            domain_modalities_.size());
+      of_all = domain_modalities_[domain];
+    }
+    const auto end = static_cast<size_t>(layout.document_offsets[document + 1]);
+    for (auto i = static_cast<size_t>(layout.document_offsets[document]); i < end; ++i) {
+      modalities[i] = of_all == kByTokenId ? modalities_->of_token(context.token_ids[i]) : of_all;
+    }
+  }
+}
+
+ForwardContext Model::with_tokens(const ForwardContext& caller, const Tensor& tokens) const {
+  ForwardContext context = caller.with_tokens(tokens);
+  if (modalities_ == nullptr || context.token_ids.empty()) return context;
+  ArenaScope scratch(thread_arena());
+  const size_t count = context.token_ids.size();
+  const std::span modalities(scratch.allocate<int32_t>(std::ssize(context.token_ids)), count);
+  tell_modalities(context, modalities);
+  context.modalities = context.tape.keep(std::span<const int32_t>(modalities));
+  return context;
+}
+
 Tensor Model::maybe_dropout(const ForwardContext& context, const Tensor& x, int64_t stream) const {
   if (!context.training || dropout_ == 0.0) return x;
   return dropout(context.tape, x, dropout_,
@@ -236,7 +280,7 @@ BlockState Model::run_sublayer(const ForwardContext& context, const Sublayer& su
                                BlockState state) const {
   return with_context([&] { return sublayer.path; },
                       [&] {
-                        const Tensor x = sublayer.norm->forward(context, state.hidden);
+                        const Tensor x = sublayer.input(context, state);
                         const Tensor y = sublayer.mixer != nullptr
                                              ? sublayer.mixer->forward(context, x, state)
                                              : sublayer.feed_forward->forward(context, x, state);
@@ -307,7 +351,7 @@ std::vector<Model::Predicted> Model::predict_further(const ForwardContext& conte
     if (rows->tokens() == 0) break;
     const Tensor ids = PredictionDepth::shifted(context.tape.pool(), tokens, context.layout,
                                                 rows->layout, static_cast<int64_t>(j) + 1);
-    const ForwardContext inner = rows->context(context).with_tokens(ids);
+    const ForwardContext inner = with_tokens(rows->context(context), ids);
     BlockState state;
     state.losses = trunk.losses;
     state.hidden =
@@ -323,7 +367,7 @@ std::vector<Model::Predicted> Model::predict_further(const ForwardContext& conte
 }
 
 Model::Pass Model::pass(const ForwardContext& caller, const Tensor& tokens) const {
-  const ForwardContext context = caller.with_tokens(tokens);
+  const ForwardContext context = with_tokens(caller, tokens);
   if (context.training && context.routing != nullptr) {
     for (const Sublayer* sublayer : sublayers_) {
       const int64_t size = sublayer->body().num_sums();
@@ -433,7 +477,9 @@ DecodeState Model::start_decoding(Pool& pool, int64_t capacity) const {
       for (int64_t visit = 0; visit < block.visits; ++visit) {
         DecodeState::Kept& kept = visits.emplace_back();
         if (sublayer.mixer != nullptr) {
-          kept.mixer = sublayer.mixer->make_state(pool, dtype_, capacity);
+          const bool has_own =
+              visit == 0 || block.depth == nullptr || !block.depth->shares_key_values();
+          if (has_own) kept.mixer = sublayer.mixer->make_state(pool, dtype_, capacity);
         } else {
           kept.feed_forward = sublayer.feed_forward->make_state(pool, dtype_, capacity);
         }
@@ -444,20 +490,30 @@ DecodeState Model::start_decoding(Pool& pool, int64_t capacity) const {
 }
 
 Tensor Model::decode(const ForwardContext& caller, const Tensor& tokens, DecodeState& state) const {
-  const ForwardContext context = caller.with_tokens(tokens);
+  ForwardContext context = caller.with_tokens(tokens);
+  // In memory of this call: the caller's tape may never be reset.
+  ArenaScope scratch(thread_arena());
+  if (modalities_ != nullptr && !context.token_ids.empty()) {
+    const size_t count = context.token_ids.size();
+    const std::span modalities(scratch.allocate<int32_t>(std::ssize(context.token_ids)), count);
+    tell_modalities(context, modalities);
+    context.modalities = modalities;
+  }
   const NoGrad no_grad(context.tape);
   BlockState block;
   block.hidden = embed(context, tokens);
   block = walk(trunk(), context, std::move(block),
                [&](const ForwardContext& outer, int64_t index, int64_t visit, BlockState at) {
                  const Sublayer& sublayer = *sublayers_[static_cast<size_t>(index)];
-                 DecodeState::Kept& kept =
-                     state.sublayers[static_cast<size_t>(index)][static_cast<size_t>(visit)];
+                 auto& visits = state.sublayers[static_cast<size_t>(index)];
+                 const DecodeState::Kept& kept = visits[static_cast<size_t>(visit)];
+                 MixerState* const of_mixer =
+                     visits[outer.sharing != nullptr ? 0 : static_cast<size_t>(visit)].mixer.get();
                  ForwardContext inner = outer;
                  inner.memory = kept.feed_forward.get();
-                 const Tensor x = sublayer.norm->forward(inner, at.hidden);
+                 const Tensor x = sublayer.input(inner, at);
                  const Tensor y = sublayer.mixer != nullptr
-                                      ? sublayer.mixer->decode(inner, x, at, *kept.mixer)
+                                      ? sublayer.mixer->decode(inner, x, at, *of_mixer)
                                       : sublayer.feed_forward->forward(inner, x, at);
                  at.hidden = add(inner.tape, at.hidden, y);
                  return at;

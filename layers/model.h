@@ -15,6 +15,7 @@
 
 #include "layers/context.h"
 #include "layers/embedding.h"
+#include "layers/modalities.h"
 #include "layers/multi_token.h"
 #include "layers/norm.h"
 #include "layers/sublayer.h"
@@ -40,6 +41,11 @@ struct ModelConfig final : Configurable {
   TaggedMap variants;
   /// How tokens go through the groups in square brackets (depth.h); no type without such groups.
   Tagged depth;
+  /// ModalitiesConfig (modalities.h), or null.
+  std::shared_ptr<Configurable> modalities;
+  /// The modality of all tokens of each domain, or kByTokenId; empty: every token goes by its id. No
+  /// field: the data's sources say it.
+  std::vector<int32_t> domain_modalities;
   /// MultiTokenConfig (multi_token.h), or null.
   std::shared_ptr<Configurable> multi_token_prediction;
   NormConfig norm;
@@ -61,6 +67,7 @@ struct ModelConfig final : Configurable {
   /// The same of one depth of multi-token prediction; empty without. Throws ConfigError.
   [[nodiscard]] std::vector<SublayerSpec> prediction_sublayers() const;
   [[nodiscard]] std::shared_ptr<const MultiTokenConfig> multi_token() const;
+  [[nodiscard]] std::shared_ptr<const ModalitiesConfig> told_modalities() const;
   /// How each routed layer of the model routes, in order; empty for a dense model. Throws
   /// ConfigError.
   [[nodiscard]] std::vector<const RoutingConfig*> routed_layers() const;
@@ -77,7 +84,7 @@ struct ModelConfig final : Configurable {
 struct DecodeState {
   /// Of each sublayer, once for every pass through it.
   struct Kept {
-    std::unique_ptr<MixerState> mixer;               // key/value cache, recurrent state
+    std::unique_ptr<MixerState> mixer;               // null: that of the first pass
     std::unique_ptr<FeedForwardState> feed_forward;  // null where nothing is kept
   };
   std::vector<std::vector<Kept>> sublayers;  // [sublayer, visit]
@@ -185,6 +192,11 @@ class Model : public Module {
   [[nodiscard]] Tensor multi_token_loss(const ForwardContext& context,
                                         std::span<const Predicted> predicted,
                                         const Tensor& targets) const;
+  /// The pass `caller` with the ids and modalities of its tokens.
+  [[nodiscard]] ForwardContext with_tokens(const ForwardContext& caller,
+                                           const Tensor& tokens) const;
+  /// The modality of each token of `context`, which has their ids: [N].
+  void tell_modalities(const ForwardContext& context, std::span<int32_t> modalities) const;
   void add_blocks(const Builder& b, const ModelConfig& config, std::span<const SublayerSpec> specs,
                   SublayerPlace& place);
   void add_routed_layers(SublayerBody& body, SublayerPlace& place);
@@ -212,6 +224,8 @@ class Model : public Module {
   DType dtype_;
   int64_t vocab_size_;
   double dropout_;
+  std::shared_ptr<const ModalitiesConfig> modalities_;  // null where none are told apart
+  std::vector<int32_t> domain_modalities_;
   Embedding* embedding_;
   Parameter* positions_ = nullptr;  // [P, D]
   std::vector<Sublayer*> sublayers_;

@@ -120,6 +120,10 @@ void ModelConfig::fields(FieldVisitor& v) {
        "often"},
       depth, depth_choices());
   v.optional_object(
+      {"modalities",
+       "kinds of tokens that layers with parameters for each tell apart; none: one kind"},
+      modalities, [] { return std::make_shared<ModalitiesConfig>(); }, "none");
+  v.optional_object(
       {"multi_token_prediction",
        "layers that predict the tokens after the next, in training (DeepSeek-V3 2024)"},
       multi_token_prediction, [] { return std::make_shared<MultiTokenConfig>(); }, "none");
@@ -147,6 +151,44 @@ void ModelConfig::fields(FieldVisitor& v) {
   });
 }
 
+namespace {
+
+/// Of groups whose passes share keys and values: "" or one sentence.
+std::string check_sharing(const Tagged& depth, std::span<const SublayerSpec> sublayers) {
+  const DepthEntry& entry = depth_registry().at(depth.type);
+  if (entry.shares_key_values == nullptr || !entry.shares_key_values(*depth.config)) return {};
+  std::vector<std::string_view> sharing;
+  for (const MixerEntry* mixer : mixer_table()) {
+    if (mixer->shares_key_values) sharing.push_back(mixer->name);
+  }
+  std::vector<size_t> attention_layers;  // of each group
+  for (const SublayerSpec& sublayer : sublayers) {
+    if (sublayer.group < 0) continue;
+    attention_layers.resize(static_cast<size_t>(sublayer.group) + 1);
+    if (sublayer.mixer != nullptr) ++attention_layers.back();
+    if (sublayer.mixer != nullptr && !sublayer.mixer->shares_key_values) {
+      return fmt::format("depth.key_values: found shared, but a group has {}; share those of {}",
+                         sublayer.mixer->name, fmt::join(sharing, ", "));
+    }
+    const RoutingConfig* routing = sublayer.routing();
+    if (routing != nullptr && routing->reads_attention()) {
+      return fmt::format(
+          "depth.key_values: found shared, allowed own with the router {} in a group: a later pass "
+          "has no keys for its own tokens",
+          routing->router.type);
+    }
+    constexpr size_t kMostLayers = SideTensors::kMaxSize / 2;  // keys and values of each
+    if (attention_layers.back() > kMostLayers) {
+      return fmt::format(
+          "depth.key_values: found shared with a group of {} attention layers, allowed up to {}",
+          attention_layers.back(), kMostLayers);
+    }
+  }
+  return {};
+}
+
+}  // namespace
+
 std::string ModelConfig::check() const {
   std::string problem = check_variants(variants);
   if (!problem.empty()) return problem;
@@ -171,6 +213,7 @@ std::string ModelConfig::check() const {
           "depth: given, but pattern \"{}\" has no group in square brackets, such as AF[AF]AF",
           pattern);
     }
+    if (has_groups) problem = check_sharing(depth, all);
     std::vector<SublayerSpec> everywhere = all;
     for (const SublayerSpec& sublayer : prediction_sublayers()) {
       if (sublayer.group >= 0) {
@@ -180,6 +223,12 @@ std::string ModelConfig::check() const {
       everywhere.push_back(sublayer);
     }
     for (const SublayerSpec& sublayer : everywhere) {
+      if (sublayer.by_modality() && modalities == nullptr) {
+        return fmt::format(
+            "modalities: not given, but {} ({}) has parameters for each; name them, as in {{names: "
+            "[text, image], first_tokens: [0, 256]}}",
+            sublayer.symbol, sublayer.key);
+      }
       if (sublayer.mixer != nullptr) check_layer(*sublayer.mixer, sublayer.key, *sublayer.config);
       if (sublayer.feed_forward != nullptr) {
         check_layer(*sublayer.feed_forward, sublayer.key, *sublayer.config);
@@ -207,6 +256,10 @@ std::string ModelConfig::expanded_pattern() const {
 
 std::shared_ptr<const MultiTokenConfig> ModelConfig::multi_token() const {
   return std::dynamic_pointer_cast<const MultiTokenConfig>(multi_token_prediction);
+}
+
+std::shared_ptr<const ModalitiesConfig> ModelConfig::told_modalities() const {
+  return std::dynamic_pointer_cast<const ModalitiesConfig>(modalities);
 }
 
 std::vector<SublayerSpec> ModelConfig::sublayers() const {
@@ -269,7 +322,8 @@ std::vector<const RoutingConfig*> ModelConfig::routed_layers() const {
     do {
       const RoutingConfig* routing = all[i].routing();
       if (routing != nullptr) {
-        inside.insert(inside.end(), static_cast<size_t>(routing->num_routed_layers()), routing);
+        inside.insert(inside.end(), static_cast<size_t>(routing->num_routed_layers(*this)),
+                      routing);
       }
       ++i;
     } while (group >= 0 && i < all.size() && all[i].group == group);
@@ -281,7 +335,8 @@ std::vector<const RoutingConfig*> ModelConfig::routed_layers() const {
   for (int64_t j = 0; predictions != nullptr && j < predictions->num_depths; ++j) {
     for (const SublayerSpec& sublayer : prediction_sublayers()) {
       if (const RoutingConfig* routing = sublayer.routing()) {
-        result.insert(result.end(), static_cast<size_t>(routing->num_routed_layers()), routing);
+        result.insert(result.end(), static_cast<size_t>(routing->num_routed_layers(*this)),
+                      routing);
       }
     }
   }

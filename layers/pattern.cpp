@@ -1,6 +1,9 @@
 #include "layers/pattern.h"
 
+#include <algorithm>
 #include <cctype>
+#include <utility>
+#include <vector>
 
 #include "autograd/support/error.h"
 
@@ -36,6 +39,8 @@ class PatternParser {
         item = '[' + bracketed(depth, ']') + ']';
         in_group_ = false;
         if (item.size() == 2) fail("an empty group");
+      } else if (text_[position_] == '{') {
+        item = spread();
       } else if (symbols_.find(text_[position_]) != std::string_view::npos) {
         item = text_[position_++];
       } else {
@@ -59,6 +64,57 @@ class PatternParser {
     }
     ++position_;
     return inner;
+  }
+
+  /// "{M24 A4 F28}".
+  std::string spread() {
+    const size_t open = position_++;
+    std::vector<std::pair<char, int64_t>> parts;
+    int64_t length = 0;
+    for (skip_spaces(); position_ < text_.size() && text_[position_] != '}'; skip_spaces()) {
+      if (symbols_.find(text_[position_]) == std::string_view::npos) {
+        fail(fmt::format("\"{}\" among symbols that are spread", text_[position_]));
+      }
+      const char symbol = text_[position_++];
+      parts.emplace_back(symbol, count());
+      length += parts.back().second;
+      if (length > kMaxSublayers) fail(fmt::format("more than {} sublayers", kMaxSublayers));
+    }
+    if (position_ >= text_.size()) {
+      position_ = open;
+      fail("\"{\" without its \"}\"");
+    }
+    ++position_;
+    if (parts.empty()) fail("nothing to spread");
+    const char base = parts[0].first;
+    std::string result(static_cast<size_t>(length), base);
+    for (size_t i = 1; i < parts.size(); ++i) {
+      const auto left = std::count(result.begin(), result.end(), base) - parts[i].second;
+      // The first part the rest into one run more than there are of them.
+      place_evenly(parts[i].first, {.before_each = left, .of = parts[i].second + (i == 1 ? 1 : 0)},
+                   base, result);
+    }
+    return result;
+  }
+
+  /// The mean number of places between two symbols that are placed: before_each / of.
+  struct Gap {
+    int64_t before_each;
+    int64_t of;
+  };
+  /// Replaces `base` by `symbol` wherever the places passed over since the last come to a gap.
+  static void place_evenly(char symbol, Gap gap, char base, std::string& result) {
+    // In units of 1 / of, so that nothing is rounded.
+    int64_t ahead = gap.before_each;
+    for (char& place : result) {
+      if (place != base) continue;
+      if (2 * ahead < gap.of) {
+        place = symbol;
+        ahead += gap.before_each;
+      } else {
+        ahead -= gap.of;
+      }
+    }
   }
 
   /// "x3", "3" or nothing, which is 1.

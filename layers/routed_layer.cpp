@@ -133,6 +133,9 @@ RoutedLayer::RoutedLayer(const Builder& b, const RoutingConfig& config, int64_t 
   }
 }
 
+RoutedLayer::RoutedLayer(const RoutingConfig& config, int64_t layer, std::unique_ptr<Router> router)
+    : config_(config), layer_(layer), router_(&child(std::move(router))) {}
+
 void RoutedLayer::end_step(RoutingSession& session, int64_t shift, const Progress& progress) {
   const int64_t size = router_->num_sums();
   if (size > 0) router_->end_step(session.router_sums(layer_ + shift, size), progress);

@@ -36,7 +36,10 @@ struct RoutingConfig : Configurable {
   void fields(FieldVisitor& v) override;
   [[nodiscard]] std::string check() const override;
   /// How often one sublayer routes, each time with a router and a balancer of its own.
-  [[nodiscard]] virtual int64_t num_routed_layers() const { return 1; }
+  [[nodiscard]] virtual int64_t num_routed_layers(const ModelConfig& /*model*/) const { return 1; }
+  /// What part of the tokens each of them routes, where they share them out, as far as it is known
+  /// before a run.
+  [[nodiscard]] virtual double share_of_tokens(const ModelConfig& /*model*/) const { return 1.0; }
 
   /// Experts per token at this point of the run: the scheduled number, rounded, at least 1.
   [[nodiscard]] int64_t top_k_at(const Progress& progress) const;
@@ -76,6 +79,9 @@ class RoutedLayer final : public Module {
   /// Parameters: those of the router, "<path of b>.router...".
   RoutedLayer(const Builder& b, const RoutingConfig& config, int64_t hidden_size, int64_t layer,
               const SublayerPlace& place, const Experts* experts = nullptr);
+
+  /// With a router of the owner's own instead of the one that the section names.
+  RoutedLayer(const RoutingConfig& config, int64_t layer, std::unique_ptr<Router> router);
 
   /// x [N, D] -> who goes where: made by router and balancer, or in recomputation and replay taken
   /// from the record. Auxiliary losses go to `state`. Throws InternalError without a routing session.

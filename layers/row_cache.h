@@ -13,6 +13,8 @@ class RowCache {
 
   /// Copies `rows` [n, ...] behind what is there. Throws ShapeError when they do not fit.
   void append(const Tensor& rows);
+  /// Forgets the rows and keeps the memory.
+  void clear() { length_ = 0; }
   /// [capacity, ...], of which the first length() are filled.
   [[nodiscard]] const Tensor& rows() const { return rows_; }
   [[nodiscard]] int64_t length() const { return length_; }

@@ -54,12 +54,13 @@ std::shared_ptr<const TokenSubset> TokenSubset::of(const ForwardContext& whole,
                       layout.positions.data<int32_t>());
   }
   if (!whole.token_ids.empty()) subset->token_ids = subset_values(whole.token_ids, chosen);
+  if (!whole.modalities.empty()) subset->modalities = subset_values(whole.modalities, chosen);
   whole.tape.keep(subset);
   return subset;
 }
 
 ForwardContext TokenSubset::context(const ForwardContext& whole) const {
-  return whole.over(layout, token_ids);
+  return whole.over(layout, token_ids, modalities);
 }
 
 }  // namespace sluice

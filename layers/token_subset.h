@@ -16,8 +16,9 @@ namespace sluice {
 
 struct TokenSubset {
   SequenceLayout layout;
-  std::vector<int32_t> token_ids;  // [R]; empty where those of the batch are
-  DispatchPlan plan;               // of one slot per token, N slots to R rows
+  std::vector<int32_t> token_ids;   // [R]; empty where those of the batch are
+  std::vector<int32_t> modalities;  // the same
+  DispatchPlan plan;                // of one slot per token, N slots to R rows
 
   /// chosen [N]: 1 for the tokens of the subset. It lives as long as the tape's nodes do.
   [[nodiscard]] static std::shared_ptr<const TokenSubset> of(const ForwardContext& whole,

@@ -8,7 +8,10 @@
 #include "autograd/support/parallel.h"
 #include "balance/make.h"
 #include "layers/ffns/moe.h"
+#include "train/domains.h"
+#include "train/find_checkpoint.h"
 #include "train/format.h"
+#include "train/transforms/upcycling.h"
 
 namespace sluice {
 namespace {
@@ -98,6 +101,7 @@ std::unique_ptr<Model> build_model(const Recipe& recipe, Pool& pool, int64_t tok
   SLUICE_CHECK(ConfigError, *config.vocab_size >= tokenizer_vocab_size,
                "model.vocab_size: found {}, allowed auto or at least {} (the tokenizer's)",
                *config.vocab_size, tokenizer_vocab_size);
+  config.domain_modalities = domain_modalities(recipe);
   auto model = std::make_unique<Model>(pool, config, static_cast<uint64_t>(recipe.seed));
   freeze(recipe.train.freeze, *model);
   return model;
@@ -198,16 +202,21 @@ void visit_parameters(const Model& model, StateVisitor& visitor) {
 }
 
 std::optional<Checkpoint> initial_checkpoint(const Recipe& recipe) {
-  if (!recipe.train.init_from) return std::nullopt;
-  SLUICE_CHECK(ConfigError, std::filesystem::exists(*recipe.train.init_from),
-               "train.init_from: {}: no such file", *recipe.train.init_from);
-  Checkpoint checkpoint = read_checkpoint(*recipe.train.init_from);
+  const auto* upcycle = dynamic_cast<const UpcycleConfig*>(recipe.upcycle.get());
+  if (!recipe.train.init_from && upcycle == nullptr) return std::nullopt;
+  const std::string_view key = upcycle != nullptr ? "upcycle.from" : "train.init_from";
+  const std::string& file = upcycle != nullptr ? upcycle->from : *recipe.train.init_from;
+  SLUICE_CHECK(ConfigError, std::filesystem::exists(file), "{}: {}: no such file", key, file);
+  std::vector<std::string> damaged;
+  Checkpoint checkpoint = find_checkpoint(file, CheckpointChoice::newest, damaged).checkpoint;
+  SLUICE_CHECK(ConfigError, damaged.empty(), "{}: {}; name the checkpoint to start from", key,
+               damaged.front());
   // The run takes the checkpoint's tokenizer: weights mean nothing under another one.
   const std::string& named = recipe.data.tokenizer.type;
-  SLUICE_CHECK(ConfigError, named == "file" || named == checkpoint.meta.tokenizer_kind,
-               "train.init_from: {} was trained with tokenizer {}, data.tokenizer is {}; name the "
-               "checkpoint's own",
-               *recipe.train.init_from, checkpoint.meta.tokenizer_kind, named);
+  SLUICE_CHECK(
+      ConfigError, named == "file" || named == checkpoint.meta.tokenizer_kind,
+      "{}: {} was trained with tokenizer {}, data.tokenizer is {}; name the checkpoint's own", key,
+      file, checkpoint.meta.tokenizer_kind, named);
   return checkpoint;
 }
 

@@ -77,7 +77,7 @@ void use_threads(const Recipe& recipe);
 /// Parameters under their names.
 void visit_parameters(const Model& model, StateVisitor& visitor);
 
-/// The checkpoint whose weights a new run starts from (train.init_from); nullopt when the recipe
+/// The checkpoint that a new run starts from (train.init_from, upcycle.from); nullopt when the recipe
 /// names none. Throws ConfigError when there is no such file, CheckpointError.
 [[nodiscard]] std::optional<Checkpoint> initial_checkpoint(const Recipe& recipe);
 /// Overwrites the parameters with those of `checkpoint`. Throws CheckpointError, naming `source`,

@@ -23,7 +23,7 @@ namespace sluice {
 struct GenerateOptions {
   int64_t max_tokens = 200;
   SamplingOptions sampling;
-  /// Of the text, for a model whose router goes by domains; empty: the first of its training data.
+  /// Of the text, for a model that goes by domains; empty: the first of its training data.
   std::string domain;
   /// Token i of sample s is drawn with the number (seed, s, i): equal seeds give equal text,
   /// whatever else is generated.

@@ -69,7 +69,7 @@ struct ExpertCost {
 ExpertCost expert_cost(const Model& model, int64_t layer, int64_t experts) {
   ExpertCost cost;
   for (const Parameter* parameter : model.routed_parameters(layer)) {
-    const int64_t of_expert = parameter->value.numel() / experts;
+    const int64_t of_expert = parameter->value.numel() / std::max(experts, parameter->value.dim(0));
     cost.parameters += of_expert;
     cost.flops_per_token += (parameter->trainable ? 6.0 : 4.0) * static_cast<double>(of_expert);
   }
@@ -87,7 +87,8 @@ class ActivityPlanner {
   /// After a run on shapes, whose loads `routing` still has.
   ActivityPlanner(const Recipe& recipe, const Plan& plan, const Model& model,
                   RoutingSession& routing)
-      : layers_(recipe.model.routed_layers()),
+      : model_(recipe.model),
+        layers_(recipe.model.routed_layers()),
         plan_(plan),
         routing_(routing),
         logit_std_(initial_logit_std(recipe.model)) {
@@ -116,14 +117,17 @@ class ActivityPlanner {
 
   [[nodiscard]] PlannedActivity at(int64_t step) const {
     ActiveExperts sum;
-    double parameters = static_cast<double>(plan_.parameters.total - plan_.parameters.experts);
+    const ParameterCount& count = plan_.parameters;
+    auto parameters = static_cast<double>(count.total - count.experts - count.other_modalities);
     double flops = plan_.flops_per_token();
     for (int64_t layer = 0; layer < std::ssize(layers_); ++layer) {
       const ActiveExperts experts = experts_at(step, layer);
       const ExpertCost& cost = costs_[static_cast<size_t>(layer)];
       add(sum, experts);
-      parameters += experts.expected * static_cast<double>(cost.parameters);
-      flops += (experts.expected - measured_[static_cast<size_t>(layer)]) * cost.flops_per_token;
+      const double expected =
+          experts.expected * layers_[static_cast<size_t>(layer)]->share_of_tokens(model_);
+      parameters += expected * static_cast<double>(cost.parameters);
+      flops += (expected - measured_[static_cast<size_t>(layer)]) * cost.flops_per_token;
     }
     return {.step = step,
             .experts = divided(sum, static_cast<double>(layers_.size())),
@@ -157,6 +161,7 @@ class ActivityPlanner {
     return {sum.known, sum.expected / count, sum.least / count, sum.greatest / count};
   }
 
+  const ModelConfig& model_;
   std::vector<const RoutingConfig*> layers_;
   const Plan& plan_;
   RoutingSession& routing_;

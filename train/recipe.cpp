@@ -16,6 +16,7 @@
 #include "train/domains.h"
 #include "train/trace/trace_config.h"
 #include "train/trace/trace_replay.h"
+#include "train/transforms/upcycling.h"
 #include "train/yaml_reader.h"
 #include "train/yaml_writer.h"
 
@@ -26,6 +27,12 @@ std::string layers_of_some_tokens(const ModelConfig& model) {
   }
   if (model.multi_token_prediction != nullptr) {
     return "the layers of model.multi_token_prediction see some tokens only";
+  }
+  for (const SublayerSpec& sublayer : model.sublayers()) {
+    const RoutingConfig* routing = sublayer.routing();
+    if (routing == nullptr || routing->share_of_tokens(model) == 1.0) continue;
+    return fmt::format("the routers of model.{} see the tokens of their modality only",
+                       sublayer.key);
   }
   return {};
 }
@@ -179,7 +186,7 @@ void TrainConfig::fields(FieldVisitor& v) {
   v.text(
       {"max_time", "longest time of one session, as 90 s, 30 m or 1.5 h; then it saves and stops"},
       max_time);
-  v.optional_path({"init_from", "checkpoint whose weights a new run starts from"}, init_from,
+  v.optional_path({"init_from", "checkpoint, or folder of a run, whose weights a new run starts from"}, init_from,
                   "none");
   v.texts({"freeze", "names of parameters that stay as they are; * stands for any text"}, freeze);
   v.optional_object(
@@ -246,6 +253,9 @@ void Recipe::fields(FieldVisitor& v) {
   v.object({"data", "text, tokenizer and sequences"}, data);
   v.tagged({"optim", "the optimizer"}, optim, optimizer_choices());
   v.object({"train", "the run"}, train);
+  v.optional_object(
+      {"upcycle", "a new run starts from a dense checkpoint, whose feed-forwards become experts"},
+      upcycle, [] { return std::make_shared<UpcycleConfig>(); }, "none");
   v.object({"checkpoint", "what is saved, and when"}, checkpoint);
   v.object({"log", "what is reported, and where"}, log);
 }
@@ -280,6 +290,12 @@ std::string Recipe::check() const {
   if (train.global_batch.count < static_cast<double>(data.sequence_length)) {
     return fmt::format("train.global_batch: found {}, allowed at least {} (data.sequence_length)",
                        train.global_batch.to_string(), data.sequence_length);
+  }
+  if (upcycle != nullptr && train.init_from) {
+    return "upcycle: given beside train.init_from; a run starts from one of them";
+  }
+  if (upcycle != nullptr && !has_experts()) {
+    return "upcycle: given, but no symbol of model.pattern is an expert layer";
   }
   // A length in epochs is known with the data (plan.cpp).
   const DurationUnit unit = train.steps.unit;

@@ -73,6 +73,7 @@ struct Recipe final : Configurable {
   DataConfig data;
   Tagged optim;
   TrainConfig train;
+  std::shared_ptr<Configurable> upcycle;  // UpcycleConfig; null for "none"
   CheckpointConfig checkpoint;
   LogConfig log;
 

@@ -13,6 +13,7 @@
 #include "train/parameter_count.h"
 #include "train/plan.h"
 #include "train/profile/profile.h"
+#include "train/transforms/receipt.h"
 
 namespace sluice {
 
@@ -29,9 +30,10 @@ struct RunOverview {
   Plan plan;               // of one step, and its memory
   int64_t first_step = 0;  // steps done before: 0 for a new run
   std::optional<std::filesystem::path> resumed_from;
+  std::optional<UpcyclingReceipt> upcycling;  // of a new run that was upcycled
 };
 
-enum class StopReason : uint8_t { complete, signal, out_of_time };
+enum class StopReason : uint8_t { complete, signal, out_of_time, not_started };
 
 /// Known after the last step of this process.
 struct RunSummary {

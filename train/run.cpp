@@ -4,6 +4,8 @@
 #include <cmath>
 
 #include "train/plan.h"
+#include "train/transforms/upcycle.h"
+#include "train/transforms/upcycling.h"
 
 namespace sluice {
 namespace {
@@ -38,7 +40,11 @@ Run::Run(Recipe recipe, Communicator& communicator)
 // Weights mean nothing under another tokenizer: a run that starts from some takes theirs.
 Run::Run(Recipe recipe, Communicator& communicator, const std::optional<Checkpoint>& initial)
     : Run(std::move(recipe), communicator, initial ? tokenizer_of(*initial) : nullptr) {
-  if (initial) load_weights(*initial, *recipe_.train.init_from, *model_);
+  if (initial && recipe_.upcycle != nullptr) {
+    upcycle(*initial);
+  } else if (initial) {
+    load_weights(*initial, *recipe_.train.init_from, *model_);
+  }
   check_replay();
 }
 
@@ -51,6 +57,24 @@ Run::Run(Recipe recipe, Communicator& communicator, const Checkpoint& checkpoint
   visit_state(load);
   load.finish();
   check_replay();
+}
+
+void Run::upcycle(const Checkpoint& dense) {
+  const auto& config = dynamic_cast<const UpcycleConfig&>(*recipe_.upcycle);
+  SaveVisitor save;
+  visit_state(save);
+  StateDict state = save.take();
+  upcycling_.emplace();
+  upcycling_->notes = upcycle_state(dense, recipe_, state);
+  LoadVisitor load(state, config.from);
+  visit_state(load);
+  load.finish();
+  upcycling_->from = config.from;
+  upcycling_->scheme = config.scheme.type;
+  TrainedModel before = build_trained_model(dense, config.from);
+  upcycling_->parity = compare_models(
+      {*before.pool, *before.model, *before.routing, communicator_}, evaluation_parts(), data_,
+      evaluation_options(recipe_, sizes_, communicator_), progress(), config.probe_tokens);
 }
 
 /// Hours into a run is late to learn that a step was never recorded.

@@ -17,12 +17,14 @@
 #include "train/run_state.h"
 #include "train/step.h"
 #include "train/trace/trace_replay.h"
+#include "train/transforms/receipt.h"
 
 namespace sluice {
 
 class Run {
  public:
-  /// A new run, from initial values or from the weights of train.init_from.
+  /// A new run, from initial values, from the weights of train.init_from, or from what `upcycle` makes of
+  /// a dense checkpoint.
   Run(Recipe recipe, Communicator& communicator);
   /// A run that goes on behind `checkpoint` as if it had never stopped. `source` (its file) stands
   /// in messages. Throws CheckpointError when it does not fit the recipe, DataError when the data
@@ -53,6 +55,8 @@ class Run {
   [[nodiscard]] Progress next_progress() const {
     return sizes_.progress(state_.step + 1, state_.tokens + sizes_.tokens_per_step);
   }
+  /// How a new run was upcycled and compares with the dense model; nullopt for any other run.
+  [[nodiscard]] const std::optional<UpcyclingReceipt>& upcycling() const { return upcycling_; }
   [[nodiscard]] const Recipe& recipe() const { return recipe_; }
   [[nodiscard]] const RunSizes& sizes() const { return sizes_; }
   [[nodiscard]] const Dataset& data() const { return data_; }
@@ -69,6 +73,7 @@ class Run {
   Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokenizer> tokenizer);
   Run(Recipe recipe, Communicator& communicator, const std::optional<Checkpoint>& initial);
   void check_replay() const;
+  void upcycle(const Checkpoint& dense);
   [[nodiscard]] EvaluationParts evaluation_parts() {
     return {*pool_, *model_, *routing_, communicator_};
   }
@@ -85,6 +90,7 @@ class Run {
   RunState state_;
   TrainingStep step_;
   std::optional<StepReplay> replay_;  // train.replay
+  std::optional<UpcyclingReceipt> upcycling_;
 };
 
 }  // namespace sluice

@@ -93,4 +93,8 @@ void RunFolder::write_profile(const std::string& text) const {
   write_file_atomically(*files_, profile(), bytes_of(text), kRaise);
 }
 
+void RunFolder::write_upcycling(const std::string& text) const {
+  write_file_atomically(*files_, upcycling(), bytes_of(text), kRaise);
+}
+
 }  // namespace sluice

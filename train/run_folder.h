@@ -2,7 +2,7 @@
 // The folder of one run, and the lock that keeps a second process out of it.
 //
 //   runs/<name>/  recipe.yaml  overview.json  metrics.jsonl  routing.jsonl  checkpoints/  traces/
-//                 tensorboard/  report.html  profile.json  lock
+//                 tensorboard/  report.html  profile.json  upcycling.json  lock
 //
 //   RunFolder run = RunFolder::open_for_writing("runs/quickstart");   // creates, locks
 //   run.write_recipe(resolved);
@@ -42,6 +42,9 @@ class RunFolder {
   /// Of the last profiled process (train/profile/trace_events.h).
   [[nodiscard]] std::filesystem::path profile() const { return folder_ / "profile.json"; }
 
+  /// What upcycling changed (train/transforms/receipt.h).
+  [[nodiscard]] std::filesystem::path upcycling() const { return folder_ / "upcycling.json"; }
+
   /// The resolved recipe of the run, or nothing when none was started here.
   [[nodiscard]] std::optional<std::string> read_recipe() const;
   /// These replace a file atomically. CheckpointError.
@@ -49,6 +52,7 @@ class RunFolder {
   void write_overview(const std::string& text) const;
   void write_report(const std::string& text) const;
   void write_profile(const std::string& text) const;
+  void write_upcycling(const std::string& text) const;
 
  private:
   RunFolder(std::filesystem::path folder, FileSystem* files, int lock);

@@ -60,8 +60,7 @@ RunLog Trainer::make_log() const {
           run_->sizes().steps};
 }
 
-RunSummary Trainer::run() {
-  const SignalWatch signals;
+void Trainer::begin() {
   start_ = Clock::now();
   earlier_seconds_ = run_->state().seconds;
   store_.open_for_writing();
@@ -70,6 +69,21 @@ RunSummary Trainer::run() {
   run_->check_forward();
   log_.truncate_after(run_->state().step == 0 ? -1 : run_->state().step);
   traces_.truncate_after(run_->state().step);
+}
+
+RunSummary Trainer::start() {
+  begin();
+  save();
+  store_.finish();
+  report_warnings();
+  const RunSummary summary = summarise(StopReason::not_started);
+  reporter_.finished(summary);
+  return summary;
+}
+
+RunSummary Trainer::run() {
+  const SignalWatch signals;
+  begin();
   reserve_checkpoint();
   const StopReason reason = train(signals);
   if (reason == StopReason::complete && !last_evaluation_) last_evaluation_ = run_->evaluate();
@@ -97,7 +111,9 @@ void Trainer::report_start() {
       .parameters = count_parameters(recipe_, run_->model()),
       .plan = make_plan(recipe_, run_->data().tokenizer->vocab_size(), run_->sizes().train_tokens),
       .first_step = run_->state().step,
-      .resumed_from = resumed_from_};
+      .resumed_from = resumed_from_,
+      .upcycling = run_->upcycling()};
+  if (overview.upcycling) folder_.write_upcycling(overview.upcycling->to_json());
   folder_.write_overview(to_json_text(saved(overview)));
   reporter_.started(overview);
 }

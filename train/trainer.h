@@ -38,12 +38,16 @@ class Trainer {
   /// train.max_nonfinite updates in a row were skipped, the last good checkpoint being intact;
   /// ConfigError, DataError, CheckpointError.
   [[nodiscard]] RunSummary run();
+  /// What run() does before its first step, and a checkpoint of it: a later run() of the folder goes on
+  /// from there. Instead of run().
+  [[nodiscard]] RunSummary start();
 
  private:
   using Clock = std::chrono::steady_clock;
 
   [[nodiscard]] std::unique_ptr<Run> make_run();
   [[nodiscard]] RunLog make_log() const;
+  void begin();
   void report_start();
   [[nodiscard]] std::optional<std::filesystem::path> write_report();
   [[nodiscard]] std::optional<ProfileSummary> write_profile();

@@ -9,6 +9,7 @@
 #include "balance/make.h"
 #include "layers/depth.h"
 #include "layers/routed_layer.h"
+#include "train/domains.h"
 #include "train/model_input.h"
 
 namespace sluice {
@@ -175,7 +176,7 @@ std::vector<std::string> declared_dependences(const Recipe& recipe) {
 
 }  // namespace
 
-Batch make_isolation_batch(int64_t vocab_size, int64_t sequence_length) {
+Batch make_isolation_batch(int64_t vocab_size, int64_t sequence_length, int64_t domains) {
   const RandomKey key{.purpose = RandomPurpose::test};
   Batch batch;
   size_t next = 0;
@@ -191,7 +192,7 @@ Batch make_isolation_batch(int64_t vocab_size, int64_t sequence_length) {
         batch.positions.push_back(static_cast<int32_t>(i));
       }
       batch.document_offsets.push_back(batch.num_tokens());
-      batch.document_domain.push_back(0);
+      batch.document_domain.push_back(static_cast<int32_t>(batch.num_documents() % domains));
       room -= length;
     }
     batch.end_sequence(sequence);
@@ -226,8 +227,9 @@ IsolationReport check_isolation(const Batch& batch, std::span<const TokenChange>
 
 IsolationVerdict verify_isolation(const IsolationSubject& subject) {
   const int64_t vocabulary = subject.model.vocab_size();
-  const Batch batch =
-      make_isolation_batch(vocabulary, std::min(kProbeLength, subject.recipe.data.sequence_length));
+  const int64_t domains = std::ssize(training_domains(subject.recipe.data));
+  const Batch batch = make_isolation_batch(
+      vocabulary, std::min(kProbeLength, subject.recipe.data.sequence_length), domains);
   const std::vector<TokenChange> changes = make_token_changes(batch, vocabulary);
   return {
       .evaluation = check_isolation(

@@ -42,8 +42,10 @@ struct IsolationReport {
   }
 };
 
-/// Documents of very different lengths, from one token up, in two sequences of `sequence_length`.
-[[nodiscard]] Batch make_isolation_batch(int64_t vocab_size, int64_t sequence_length);
+/// Documents of very different lengths, from one token up, in two sequences of `sequence_length`; they
+/// are of `domains` domains in turns.
+[[nodiscard]] Batch make_isolation_batch(int64_t vocab_size, int64_t sequence_length,
+                                         int64_t domains = 1);
 
 /// One change per document, in its middle.
 [[nodiscard]] std::vector<TokenChange> make_token_changes(const Batch& batch, int64_t vocab_size);

@@ -123,8 +123,11 @@ void apply_set(YamlDocument& document, const std::string& setting, int order) {
   auto source = std::make_shared<SourceText>(SourceText{"--set " + key, current_folder(), order});
   const Location where{source, 0, 0};
 
-  if (equals == std::string::npos || has_empty_part(split_key(key))) {
-    document.problems.add(where, {}, "a setting is written key=value, such as train.steps=100");
+  if (equals == std::string::npos || equals + 1 == setting.size() ||
+      has_empty_part(split_key(key))) {
+    document.problems.add(
+        where, {},
+        "a setting is written key=value, such as train.steps=100, or key=~ to take it away");
     return;
   }
   YamlDocument value = parse_source(setting.substr(equals + 1), source, false);
@@ -166,7 +169,10 @@ void overlay(YamlNode& base, const YamlNode& above) {
     return;
   }
   for (const YamlEntry& entry : above.entries) {
-    if (YamlEntry* existing = base.find(entry.key)) {
+    YamlEntry* existing = base.find(entry.key);
+    if (existing != nullptr && entry.value.kind == YamlNode::Kind::null) {
+      base.entries.erase(base.entries.begin() + (existing - base.entries.data()));
+    } else if (existing != nullptr) {
       existing->where = entry.where;
       overlay(existing->value, entry.value);
     } else {

@@ -8,7 +8,7 @@
 // inside the .cpp.
 //
 // Overlay: maps merge key by key, everything else (and a map whose `type` differs, since its other
-// keys belong to another choice) is replaced whole.
+// keys belong to another choice) is replaced whole. `key: ~` takes the key away that a file below gave.
 
 #include <string>
 #include <string_view>

@@ -11,7 +11,7 @@ namespace sluice {
 enum class ParameterKind : uint8_t { matrix, router, embedding, norm, bias };
 
 /// What the first axis of a stack of parameters runs over.
-enum class Stack : uint8_t { none, routed_experts };
+enum class Stack : uint8_t { none, routed_experts, modalities };
 
 /// Where a parameter lives when there are several ranks: on each, or every rank its own experts.
 enum class Placement : uint8_t { replicated, sharded_by_expert };

@@ -38,6 +38,13 @@ std::span<T> arena_span(Arena& arena, size_t count) {
   return {static_cast<T*>(arena.allocate_bytes(count * sizeof(T))), count};
 }
 
+template <class T>
+std::span<const T> arena_copy(Arena& arena, std::span<const T> values) {
+  const std::span<T> copy = arena_span<T>(arena, values.size());
+  std::ranges::copy(values, copy.begin());
+  return copy;
+}
+
 }  // namespace
 
 Tape::Tape(Pool& pool, CostMeter* meter)
@@ -174,9 +181,11 @@ void Tape::reset() {
 }
 
 std::span<const int64_t> Tape::keep(std::span<const int64_t> numbers) {
-  const std::span<int64_t> copy = arena_span<int64_t>(arena_, numbers.size());
-  std::ranges::copy(numbers, copy.begin());
-  return copy;
+  return arena_copy(arena_, numbers);
+}
+
+std::span<const int32_t> Tape::keep(std::span<const int32_t> numbers) {
+  return arena_copy(arena_, numbers);
 }
 
 std::vector<const OpInfo*> Tape::recorded_ops() const {

@@ -159,6 +159,7 @@ class Tape {
   void keep(std::shared_ptr<const void> object) { kept_.push_back(std::move(object)); }
   /// A copy of `numbers` that lives until reset(): for ops whose backward reads a span.
   [[nodiscard]] std::span<const int64_t> keep(std::span<const int64_t> numbers);
+  [[nodiscard]] std::span<const int32_t> keep(std::span<const int32_t> numbers);
 
   /// What the nodes recorded so far keep.
   [[nodiscard]] SavedMemory saved_memory() const;

@@ -22,6 +22,8 @@ constexpr int64_t kSharedElements = int64_t{1} << 20;
 constexpr int64_t kCachedElements = 3 << 17;
 // A part of C smaller than this is not worth another thread: about 20 microseconds of one core.
 constexpr double kFlopsPerTile = 2e6;
+// Reading and packing an element of B takes a core as long as multiplying it with so many rows.
+constexpr int64_t kRowsOfReading = 20;
 // Tiles for each thread: the last ones to end are short, though threads are not equally fast.
 constexpr int64_t kTilesPerThread = 16;
 // Packing its rows of A costs a tile as much as so many columns of C.
@@ -161,8 +163,8 @@ struct Tiling {
 /// they are packed once for all tiles: then each has all of them.
 template <class T>
 Tiling tiling(int64_t M, int64_t N, int64_t K) {
-  const double flops =
-      2.0 * static_cast<double>(M) * static_cast<double>(N) * static_cast<double>(K);
+  const double flops = 2.0 * static_cast<double>(std::max(M, kRowsOfReading)) *
+                       static_cast<double>(N) * static_cast<double>(K);
   const int64_t threads = num_threads();
   const auto most_tiles = static_cast<int64_t>(
       std::clamp(flops / kFlopsPerTile, 1.0, static_cast<double>(kTilesPerThread * threads)));

@@ -1,7 +1,9 @@
 #include "autograd/kernels/swiglu_experts.h"
 
 #include <algorithm>
+#include <array>
 
+#include "autograd/kernels/gemm.h"
 #include "autograd/kernels/lanes.h"
 #include "autograd/kernels/vector_math.h"
 #include "autograd/support/arena.h"
@@ -17,6 +19,9 @@ constexpr int64_t kMostPanels = 8;
 constexpr int64_t kBlockElements = 3 << 17;
 /// Blocks for each thread, where there are rows enough.
 constexpr int64_t kBlocksPerThread = 8;
+
+/// Rows of all experts up to which most lanes of a panel would be empty.
+constexpr int64_t kFewRows = 8;
 
 /// Rows of one expert that share one packing of its weights.
 struct Block {
@@ -252,6 +257,48 @@ void forward_block(const ExpertsShape& shape, const ExpertWeights<T>& weights, c
   rows.store(y, false);
 }
 
+/// y of one expert with a few rows, by products whose lanes are neurons: the same chains of sums, each
+/// over all threads unless other experts have them.
+template <class T>
+void forward_few_rows(const ExpertsShape& shape, const ExpertWeights<T>& weights, const T* x, T* y,
+                      int64_t expert) {
+  const int64_t D = shape.D;
+  const int64_t F = shape.F;
+  const int64_t first = shape.offsets[expert];
+  const int64_t rows = shape.rows(expert);
+  ArenaScope scratch(thread_arena());
+  T* gate = scratch.allocate<T>(rows * F);
+  T* up = scratch.allocate<T>(rows * F);
+  const GemmOperand<T> in = shape.token_of_row == nullptr
+                                ? GemmOperand<T>{x + first * D, D}
+                                : GemmOperand<T>{x, D, false, shape.token_of_row + first};
+  const int64_t neuron = expert * F * D;
+  const std::array<JointProduct<T>, 2> products{
+      JointProduct<T>{F, {weights.gate + neuron, D, true}, {gate, F}},
+      JointProduct<T>{F, {weights.up + neuron, D, true}, {up, F}}};
+  gemm_joint_columns<T>(rows, D, in, products);
+  for_each_vector<T>(rows * F, [&](int64_t i, int64_t count) {
+    const Vec<T> g = load_first(gate + i, count);
+    store_first(gate + i, g * sigmoid(g) * load_first(up + i, count), count);
+  });
+  gemm<T>({rows, D, F}, {gate, F}, {weights.down + neuron, F, true}, {y + first * D, D});
+}
+
+template <class T>
+void forward_few_rows(const ExpertsShape& shape, const ExpertWeights<T>& weights, const T* x,
+                      T* y) {
+  std::array<int64_t, kFewRows> experts{};
+  int64_t count = 0;
+  for (int64_t e = 0; e < shape.E; ++e) {
+    if (shape.rows(e) > 0) experts[static_cast<size_t>(count++)] = e;
+  }
+  const auto forward = [&](int64_t i) {
+    forward_few_rows(shape, weights, x, y, experts[static_cast<size_t>(i)]);
+  };
+  if (count == 1) return forward(0);
+  parallel_for(count, forward);
+}
+
 /// dh of a tile -> dg, du and weight times h of it; adds <h, dh / weight> to `dots` [lanes].
 template <class T>
 struct HiddenGradient {
@@ -380,6 +427,10 @@ bool swiglu_experts_in_place(int64_t F) { return HiddenParts<float>(F).single();
 template <class T>
 void swiglu_experts(const ExpertsShape& shape, const ExpertWeights<T>& weights, const T* x,
                     const ExpertsHidden<T>& hidden, T* y) {
+  // Decoding: nothing is kept.
+  if (hidden.gate == nullptr && shape.rows() <= kFewRows) {
+    return forward_few_rows(shape, weights, x, y);
+  }
   for_each_block<T>(
       shape, [&](const Block& block) { forward_block(shape, weights, x, hidden, y, block); });
 }

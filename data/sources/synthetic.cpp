@@ -4,6 +4,10 @@
 //   recall   key, value, key, value: keys from the lower half of the alphabet, drawn at random, values
 //            from the upper half, one for each key of a document; a key that was there before tells its
 //            value (associative recall)
+//   facts    subject, relation, object, and again: subjects from the first third of the alphabet,
+//            relations from the second, both drawn at random; the object, from the last, is the same in
+//            all documents and known to who has learnt the fact by heart
+//   sums     numbers below m = alphabet - 1, the sign m, and the sum of the numbers modulo m
 //   markov   after each token one of four others, drawn 1/2, 1/4, 1/8, 1/8: the best loss is 1.75
 //   log(2)
 
@@ -23,23 +27,36 @@ struct SyntheticOptions final : Configurable {
   int64_t min_length = 64;
   int64_t max_length = 512;
   int64_t alphabet = 256;
+  int64_t first_token = 0;
   int64_t pattern_seed = 0;
 
   void fields(FieldVisitor& v) override {
-    static constexpr std::array<std::string_view, 4> kPatterns = {"random", "copy", "markov",
-                                                                  "recall"};
-    v.word({"pattern", "random, copy, markov or recall"}, pattern, kPatterns);
+    static constexpr std::array<std::string_view, 6> kPatterns = {"random", "copy",  "markov",
+                                                                  "recall", "facts", "sums"};
+    v.word({"pattern", "random, copy, markov, recall, facts or sums"}, pattern, kPatterns);
     v.integer({"documents", "number of documents"}, documents, {.min = 0});
     v.integer({"min_length", "tokens of the shortest document"}, min_length, {.min = 1});
     v.integer({"max_length", "tokens of the longest document; lengths are uniform"}, max_length,
               {.min = 1, .max = int64_t{1} << 30});
     v.integer({"alphabet", "tokens are 0 to alphabet - 1"}, alphabet, {.min = 1, .max = 1'000'000});
+    v.integer({"first_token", "added to all of them: sources with tokens of their own"},
+              first_token, {.min = 0, .max = 1'000'000});
     v.integer({"pattern_seed", "another seed gives other documents"}, pattern_seed, {.min = 0});
   }
   [[nodiscard]] std::string check() const override {
     if (pattern == "recall" && alphabet % 2 != 0) {
       return fmt::format("alphabet: found {}, allowed an even number with pattern recall",
                          alphabet);
+    }
+    if (pattern == "facts" && alphabet % 3 != 0) {
+      return fmt::format("alphabet: found {}, allowed a multiple of 3 with pattern facts",
+                         alphabet);
+    }
+    if (pattern == "sums" && alphabet < 2) {
+      return fmt::format("alphabet: found {}, allowed 2 or more with pattern sums", alphabet);
+    }
+    if (pattern == "sums" && min_length < 3) {
+      return fmt::format("min_length: found {}, allowed 3 or more with pattern sums", min_length);
     }
     if (min_length <= max_length) return {};
     return fmt::format("min_length: found {}, allowed 1 to {} (max_length)", min_length,
@@ -57,6 +74,7 @@ class SyntheticSource final : public Source {
     std::vector<int32_t> tokens;
     for (int64_t document = 0; document < options_.documents; ++document) {
       fill(static_cast<uint64_t>(document), tokens);
+      for (int32_t& token : tokens) token += static_cast<int32_t>(options_.first_token);
       visit({.tokens = tokens});
     }
   }
@@ -67,6 +85,8 @@ class SyntheticSource final : public Source {
                                 options_.alphabet, options_.pattern_seed}) {
       fingerprint.add(value);
     }
+    // Left out at 0: data made before there was the option stays the same data.
+    if (options_.first_token != 0) fingerprint.add(options_.first_token);
   }
 
  private:
@@ -75,12 +95,19 @@ class SyntheticSource final : public Source {
     const uint64_t extra = uniform_below(key(0), document, 0, spread);
     tokens.resize(static_cast<size_t>(options_.min_length) + extra);
     const size_t half = (tokens.size() + 1) / 2;
+    int64_t sum = 0;
     for (size_t i = 0; i < tokens.size(); ++i) {
       if (options_.pattern == "copy" && i >= half) {
         tokens[i] = tokens[i - half];
       } else if (options_.pattern == "recall") {
         tokens[i] =
-            i % 2 == 0 ? half_token(key(1), document, i) : value_of(document, tokens[i - 1]);
+            i % 2 == 0 ? part_token(2, key(1), document, i) : value_of(document, tokens[i - 1]);
+      } else if (options_.pattern == "facts") {
+        tokens[i] = i % 3 == 2 ? object_of(tokens[i - 2], tokens[i - 1])
+                               : third(i % 3) + part_token(3, key(1), document, i);
+      } else if (options_.pattern == "sums") {
+        tokens[i] = number_token(document, i, tokens.size(), sum);
+        sum += tokens[i];
       } else if (options_.pattern == "markov" && i > 0) {
         tokens[i] = successor(document, i, tokens[i - 1]);
       } else {
@@ -95,14 +122,35 @@ class SyntheticSource final : public Source {
     return uniform_token(key(3), static_cast<uint64_t>(previous), static_cast<uint64_t>(choice));
   }
 
-  int32_t half_token(const RandomKey& random, uint64_t sample, uint64_t index) const {
+  /// Token i of `length`: a number, the sign, or what `sum` is.
+  int32_t number_token(uint64_t document, size_t i, size_t length, int64_t sum) const {
+    const int64_t modulus = options_.alphabet - 1;
+    if (i + 2 == length) return static_cast<int32_t>(modulus);
+    // The sign leaves a sum modulo m as it was.
+    if (i + 1 == length) return static_cast<int32_t>(sum % modulus);
+    return static_cast<int32_t>(uniform_below(key(1), document, i, static_cast<uint64_t>(modulus)));
+  }
+
+  /// Below alphabet / parts.
+  int32_t part_token(int64_t parts, const RandomKey& random, uint64_t sample,
+                     uint64_t index) const {
     return static_cast<int32_t>(
-        uniform_below(random, sample, index, static_cast<uint64_t>(options_.alphabet / 2)));
+        uniform_below(random, sample, index, static_cast<uint64_t>(options_.alphabet / parts)));
   }
 
   int32_t value_of(uint64_t document, int32_t asked) const {
     return static_cast<int32_t>(options_.alphabet / 2) +
-           half_token(key(4), document, static_cast<uint64_t>(asked));
+           part_token(2, key(4), document, static_cast<uint64_t>(asked));
+  }
+
+  /// The first token of a third of the alphabet.
+  int32_t third(size_t which) const {
+    return static_cast<int32_t>(static_cast<int64_t>(which) * (options_.alphabet / 3));
+  }
+
+  int32_t object_of(int32_t subject, int32_t relation) const {
+    return third(2) +
+           part_token(3, key(5), static_cast<uint64_t>(subject), static_cast<uint64_t>(relation));
   }
 
   int32_t uniform_token(const RandomKey& random, uint64_t sample, uint64_t index) const {

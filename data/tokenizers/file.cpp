@@ -1,7 +1,10 @@
 // A tokenizer from a file: a SentencePiece model, ours or that of a published checkpoint.
 
+#include "data/tokenizers/file.h"
+
 #include "autograd/support/error.h"
 #include "data/files.h"
+#include "data/tokenizers/llama2c.h"
 #include "data/tokenizers/sentencepiece.h"
 
 namespace sluice {
@@ -11,22 +14,32 @@ struct FileTokenizerConfig final : Configurable {
   std::string path;
 
   void fields(FieldVisitor& v) override {
-    v.path({.key = "path", .doc = "a SentencePiece .model file", .required = true}, path);
+    v.path({.key = "path",
+            .doc = "a SentencePiece .model file, or a llama2.c tokenizer.bin",
+            .required = true},
+           path);
   }
 };
 
 std::unique_ptr<Tokenizer> make(const Configurable& config, TextCorpus) {
-  const std::string& path = dynamic_cast<const FileTokenizerConfig&>(config).path;
-  const std::string model = read_input_file(path);
-  return with_context([&] { return path; }, [&] { return load_sentencepiece(model); });
+  return load_tokenizer_file(dynamic_cast<const FileTokenizerConfig&>(config).path);
 }
 
 }  // namespace
 
+std::unique_ptr<Tokenizer> load_tokenizer_file(const std::string& path) {
+  const std::string bytes = read_input_file(path);
+  return with_context([&] { return path; },
+                      [&] {
+                        const auto converted = sentencepiece_of_llama2c(bytes);
+                        return load_sentencepiece(converted ? *converted : bytes);
+                      });
+}
+
 extern const TokenizerType k_tokenizer_file;
 const TokenizerType k_tokenizer_file = {
     .name = "file",
-    .doc = "a SentencePiece model from a file",
+    .doc = "a SentencePiece model, or the vocabulary of a llama2.c checkpoint, from a file",
     .make_config = []() -> std::unique_ptr<Configurable> {
       return std::make_unique<FileTokenizerConfig>();
     },

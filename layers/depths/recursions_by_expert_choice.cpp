@@ -5,8 +5,9 @@
 //   of the tokens that step r - 1 chose, the k_r = max(1, floor(c_r T)) of largest s in a document
 //   x_t <- x_t + s_t G(x)_t   for the chosen, G the group with its residuals; the others keep theirs
 //
-// c_r = (R - r) / R for r = 0 .. R - 1 (1, 2/3, 1/3 for three). Keys and values of a step are those of
-// its own tokens (the paper's recursion-wise caching). A choice by rank looks at later tokens: the
+// c_r = (R - r) / R for r = 0 .. R - 1 (1, 2/3, 1/3 for three). A step attends to the keys and values of
+// its own tokens (the paper's recursion-wise caching) or, with `key_values: shared`, to those that the
+// first step made of its tokens (recursive sharing). A choice by rank looks at later tokens: the
 // binary cross-entropy of <theta_r, x_t> with the choice teaches the router, and in evaluation and
 // decoding a token goes on while its logit is above 0 (the paper's auxiliary loss).
 
@@ -27,6 +28,7 @@ struct ExpertChoiceRecursionsConfig final : Configurable {
   double alpha = 0.1;
   double temperature = 1.0;
   double coefficient = 1e-3;
+  RecursionKeyValues key_values = RecursionKeyValues::own;
   void fields(FieldVisitor& v) override {
     v.integer({"recursions", "most passes R of a token through the group"}, recursions,
               {.min = 1, .max = 64});
@@ -35,6 +37,7 @@ struct ExpertChoiceRecursionsConfig final : Configurable {
              {.min = 0.0, .exclusive_min = true});
     v.number({"coefficient", "weight of the routers' binary cross-entropy"}, coefficient,
              {.min = 0.0});
+    key_values_field(v, key_values);
   }
 };
 
@@ -52,6 +55,7 @@ class ExpertChoiceRecursions final : public Depth {
   BlockState forward(const ForwardContext& context, BlockState state,
                      DepthBody body) const override {
     Tape& tape = context.tape;
+    RecursionPasses passes(context, config_.key_values);
     std::vector<uint8_t> going(static_cast<size_t>(context.layout.tokens()), 1);
     for (int64_t step = 0; step < config_.recursions; ++step) {
       const Tensor x = state.hidden;
@@ -71,13 +75,17 @@ class ExpertChoiceRecursions final : public Depth {
       if (!context.training && std::ranges::count(chosen, 1) == 0) return state;
       const auto subset = TokenSubset::of(context, chosen);
       const BlockState done =
-          body(subset->context(context), state_of(subset->gather(tape, x), state), step);
+          passes.run(body, subset, chosen, state_of(subset->gather(tape, x), state));
       const Tensor weights = scale(tape, sigmoid(tape, logits), config_.alpha);
       state.losses = done.losses;
       state.hidden = add(tape, x, subset->scatter(tape, done.hidden, weights));
       going = std::move(chosen);
     }
     return state;
+  }
+
+  [[nodiscard]] bool shares_key_values() const override {
+    return config_.key_values == RecursionKeyValues::shared;
   }
 
  private:
@@ -102,6 +110,11 @@ const DepthEntry recursions_by_expert_choice_depth = {
       return std::make_unique<ExpertChoiceRecursions>(
           b, hidden_size, dynamic_cast<const ExpertChoiceRecursionsConfig&>(config));
     },
+    .shares_key_values =
+        [](const Configurable& config) {
+          return dynamic_cast<const ExpertChoiceRecursionsConfig&>(config).key_values ==
+                 RecursionKeyValues::shared;
+        },
 };
 
 }  // namespace sluice

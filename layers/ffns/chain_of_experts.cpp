@@ -43,7 +43,9 @@ struct ChainConfig final : RoutingConfig {
                    "reference: by the last iteration alone, as published"},
                   outer, {{"preserve", Outer::preserve}, {"reference", Outer::reference}});
   }
-  [[nodiscard]] int64_t num_routed_layers() const override { return iterations; }
+  [[nodiscard]] int64_t num_routed_layers(const ModelConfig& /*model*/) const override {
+    return iterations;
+  }
 };
 
 /// What router and experts keep, by iteration.

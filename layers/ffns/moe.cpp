@@ -14,8 +14,10 @@ void SharedExpertsConfig::fields(FieldVisitor& v) {
   v.integer({"num_experts", "experts that every token uses"}, num_experts, {.min = 1});
   v.integer({"intermediate_size", "hidden width of each"}, intermediate_size, {.min = 1});
   v.enumeration(
-      {"combine", "with the routed experts: sum, or learned, two weights per token from a softmax"},
-      combine, {{"sum", Combine::sum}, {"learned", Combine::learned}});
+      {"combine",
+       "with the routed experts: sum; learned, two weights per token from a softmax; or gated, the "
+       "shared ones weighed per token by a sigmoid (Qwen2-MoE)"},
+      combine, {{"sum", Combine::sum}, {"learned", Combine::learned}, {"gated", Combine::gated}});
 }
 
 std::unique_ptr<DenseFeedForward> make_shared_experts(const Builder& b, int64_t hidden_size,
@@ -112,6 +114,9 @@ class MoeFeedForward final : public FeedForward {
       if (settings.combine == SharedExpertsConfig::Combine::learned) {
         shares_ = &child(std::make_unique<Linear>(b, LinearSpec{"shares", d, 2, true}));
       }
+      if (settings.combine == SharedExpertsConfig::Combine::gated) {
+        shared_gate_ = &child(std::make_unique<Linear>(b, LinearSpec{"shared_gate", d, 1}));
+      }
     }
   }
 
@@ -156,7 +161,11 @@ class MoeFeedForward final : public FeedForward {
     if (shared_ == nullptr) return y;
     Tape& tape = context.tape;
     const PhaseScope phase(tape, Phase::experts);
-    const Tensor shared = shared_->apply(context, x);
+    Tensor shared = shared_->apply(context, x);
+    if (shared_gate_ != nullptr) {
+      const Tensor gate = sigmoid(tape, shared_gate_->forward(context, x));  // [N, 1]
+      shared = mul_rows(tape, shared, reshape(tape, gate, {x.dim(0)}));
+    }
     if (shares_ == nullptr) return add(tape, y, shared);
     const Tensor shares = softmax(tape, shares_->forward(context, x));  // [N, 2]
     const auto share = [&](int64_t side) {
@@ -181,7 +190,8 @@ class MoeFeedForward final : public FeedForward {
   RoutedLayer* routed_;
   Experts* experts_;
   DenseFeedForward* shared_ = nullptr;
-  Linear* shares_ = nullptr;  // of routed and shared experts; null: both count whole
+  Linear* shares_ = nullptr;       // of routed and shared experts; null: both count whole
+  Linear* shared_gate_ = nullptr;  // of the shared experts alone
 };
 
 }  // namespace

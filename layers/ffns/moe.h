@@ -19,9 +19,10 @@ namespace sluice {
 
 /// Shared experts, computed as one feed-forward of the joint width, which is the same function.
 /// `combine: learned` weighs the two sides by c = softmax(x Wc^T + bc), y = c_0 routed + c_1 shared
-/// (residual MoE; Rajbhandari et al. 2022, DeepSpeed-MoE).
+/// (residual MoE; Rajbhandari et al. 2022, DeepSpeed-MoE). `combine: gated` adds sigmoid(x Ws^T) times
+/// the shared experts' output (Qwen2-MoE; Yang et al. 2024, arXiv 2407.10671).
 struct SharedExpertsConfig final : Configurable {
-  enum class Combine : uint8_t { sum, learned };
+  enum class Combine : uint8_t { sum, learned, gated };
   int64_t num_experts = 1;
   int64_t intermediate_size = 256;
   Combine combine = Combine::sum;

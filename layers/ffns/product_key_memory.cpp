@@ -3,10 +3,12 @@
 //
 //   y = sum over heads, over the k found entries i of softmax(s)_i V_i,   V [n^2, D]
 //
-// Of V only the rows that were read get a gradient other than 0; the optimizer still visits all of them.
+// With an output gate (output_gate.h) y is a factual memory that a trained backbone can be given (Hydra
+// proposal). Of V only the rows that were read get a gradient other than 0; the optimizer still visits all of them.
 
 #include "autograd/ops/embedding_bag.h"
 #include "layers/model.h"
+#include "layers/output_gate.h"
 #include "layers/product_keys.h"
 
 namespace sluice {
@@ -19,6 +21,7 @@ struct MemoryConfig final : Configurable {
   int64_t key_size = 64;
   int64_t top_k = 16;
   bool normalise_queries = true;
+  OutputGateConfig gate;
   void fields(FieldVisitor& v) override {
     v.integer({"num_keys", "keys n of one codebook; the memory has n^2 values"}, num_keys,
               {.min = 1, .max = 32768});
@@ -28,6 +31,7 @@ struct MemoryConfig final : Configurable {
               {.min = 1});
     v.integer({"top_k", "values that a head reads"}, top_k, {.min = 1});
     v.boolean({"normalise_queries", "RMSNorm of the two halves of a query"}, normalise_queries);
+    gate.fields(v);
   }
   [[nodiscard]] std::string check() const override {
     if (top_k <= num_keys) return {};
@@ -44,7 +48,8 @@ class ProductKeyMemory final : public FeedForward {
                             config.top_k, config.normalise_queries},
             model.norm.eps))),
         values_(parameter(b, "values", {config.num_keys * config.num_keys, model.hidden_size},
-                          ParameterKind::matrix, Init::residual())) {
+                          ParameterKind::matrix, Init::residual())),
+        gate_(child(std::make_unique<OutputGate>(b, model.hidden_size, config.gate))) {
     values_.stays_f32 = true;
   }
 
@@ -52,13 +57,15 @@ class ProductKeyMemory final : public FeedForward {
                  BlockState& /*state*/) const override {
     const PhaseScope phase(context.tape, Phase::feed_forward);
     const FoundEntries found = keys_.find(context, x);
-    return embedding_bag(context.tape, context.tape.use(values_), found.ids,
-                         keys_.softmax_by_head(context, found.scores));
+    return gate_.apply(context, x,
+                       embedding_bag(context.tape, context.tape.use(values_), found.ids,
+                                     keys_.softmax_by_head(context, found.scores)));
   }
 
  private:
   ProductKeys& keys_;
   Parameter& values_;
+  const OutputGate& gate_;
 };
 
 }  // namespace

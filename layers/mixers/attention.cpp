@@ -2,7 +2,7 @@
 
 #include "autograd/ops/causal_attention.h"
 #include "layers/attention_map.h"
-#include "layers/key_value_cache.h"
+#include "layers/key_value_sharing.h"
 #include "layers/model.h"
 
 namespace sluice {
@@ -36,8 +36,9 @@ constexpr std::string_view kSharedKeys = "attention.k";
 
 class Attention final : public Mixer, public AttentionSource {
  public:
-  Attention(const Builder& b, const ModelConfig& model, const AttentionConfig& config)
-      : heads_(child(std::make_unique<AttentionHeads>(b, model, config))),
+  Attention(const Builder& b, std::unique_ptr<AttentionHeads> heads, const AttentionConfig& config)
+      : heads_(child(std::move(heads))),
+        shared_(b.path()),
         window_(config.window),
         head_windows_(config.head_windows) {}
 
@@ -45,14 +46,19 @@ class Attention final : public Mixer, public AttentionSource {
     const PhaseScope phase(context.tape, Phase::attention);
     // Attention turns queries and keys itself as it reads them, unless somebody else reads them too.
     const bool turns_early = is_shared_;
+    CausalAttentionOptions options{context.layout.document_offsets, heads_.scale(), window_};
+    options.windows = head_windows_;
+    if (!turns_early) options.rope = heads_.rope(context);
+    if (SharedKeyValues::reads(context)) {
+      const Tensor q = heads_.queries(context, x, turns_early);
+      return heads_.output(context, shared_.attend(context, state, q, options));
+    }
     const AttentionHeads::Projections p = heads_.project(context, x, turns_early);
     if (is_shared_) {
       state.side[kSharedQueries] = p.q;
       state.side[kSharedKeys] = p.k;
     }
-    CausalAttentionOptions options{context.layout.document_offsets, heads_.scale(), window_};
-    options.windows = head_windows_;
-    if (!turns_early) options.rope = heads_.rope(context);
+    shared_.keep(context, state, p.k, p.v);
     return heads_.output(context, causal_attention(context.tape, p.q, p.k, p.v, options));
   }
 
@@ -65,6 +71,13 @@ class Attention final : public Mixer, public AttentionSource {
                 MixerState& state) const override {
     const PhaseScope phase(context.tape, Phase::attention);
     auto& cache = dynamic_cast<KeyValueCache&>(state);
+    const auto options = [&] {
+      return CachedAttentionOptions{cache.length(), heads_.scale(), window_, head_windows_};
+    };
+    if (SharedKeyValues::reads(context)) {
+      const Tensor q = heads_.queries(context, x, true);
+      return heads_.output(context, SharedKeyValues::attend_cached(context, q, cache, options()));
+    }
     const AttentionHeads::Projections p = heads_.project(context, x, true);
     cache.keys.append(p.k);
     cache.values.append(p.v);
@@ -72,8 +85,8 @@ class Attention final : public Mixer, public AttentionSource {
       block.side[kSharedQueries] = p.q;
       block.side[kSharedKeys] = cache.keys.filled(context.tape.pool());
     }
-    const Tensor mixed = cached_attention(context.tape, p.q, cache.keys.rows(), cache.values.rows(),
-                                          {cache.length(), heads_.scale(), window_, head_windows_});
+    const Tensor mixed =
+        cached_attention(context.tape, p.q, cache.keys.rows(), cache.values.rows(), options());
     return heads_.output(context, mixed);
   }
 
@@ -86,12 +99,18 @@ class Attention final : public Mixer, public AttentionSource {
 
  private:
   const AttentionHeads& heads_;
+  SharedKeyValues shared_;
   std::optional<int64_t> window_;
   std::vector<int64_t> head_windows_;  // [K], or empty
   bool is_shared_ = false;
 };
 
 }  // namespace
+
+std::unique_ptr<Mixer> make_attention(const Builder& b, std::unique_ptr<AttentionHeads> heads,
+                                      const AttentionConfig& config) {
+  return std::make_unique<Attention>(b, std::move(heads), config);
+}
 
 const MixerEntry attention_mixer = {
     .name = "attention",
@@ -104,11 +123,13 @@ const MixerEntry attention_mixer = {
     .check = check_head_width,
     .make = [](const Builder& b, const ModelConfig& model, const Configurable& config,
                SublayerPlace) -> std::unique_ptr<Mixer> {
-      return std::make_unique<Attention>(b.child("attention"), model,
-                                         dynamic_cast<const AttentionConfig&>(config));
+      const auto& settings = dynamic_cast<const AttentionConfig&>(config);
+      const Builder own = b.child("attention");
+      return make_attention(own, std::make_unique<AttentionHeads>(own, model, settings), settings);
     },
     .attends = true,
     .longest_document = longest_rotated_document,
+    .shares_key_values = true,
 };
 
 }  // namespace sluice

@@ -7,15 +7,17 @@
 //
 // Letters: N tokens, D hidden size, H query heads, K key/value heads, P head width.
 
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "layers/attention_heads.h"
+#include "layers/sublayer.h"
 
 namespace sluice {
 
 /// `model.attention` of a recipe.
-struct AttentionConfig final : AttentionHeadsConfig {
+struct AttentionConfig : AttentionHeadsConfig {
   std::optional<int64_t> window;
   /// One for each key/value head, instead of `window`: spans that differ by head, as a mixture of
   /// attention spans sets them.
@@ -23,5 +25,10 @@ struct AttentionConfig final : AttentionHeadsConfig {
   void fields(FieldVisitor& v) override;
   [[nodiscard]] std::string check() const override;
 };
+
+/// The mixer whose queries, keys and values these heads project; `b` is the builder they were made from.
+[[nodiscard]] std::unique_ptr<Mixer> make_attention(const Builder& b,
+                                                    std::unique_ptr<AttentionHeads> heads,
+                                                    const AttentionConfig& config);
 
 }  // namespace sluice

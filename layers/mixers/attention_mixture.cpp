@@ -5,7 +5,7 @@
 #include "autograd/ops/reshape.h"
 #include "autograd/ops/softmax.h"
 #include "autograd/ops/top_k.h"
-#include "layers/key_value_cache.h"
+#include "layers/key_value_sharing.h"
 #include "layers/model.h"
 
 namespace sluice {
@@ -45,14 +45,19 @@ class AttentionMixture final : public Mixer {
         window_(config.window),
         router_(parameter(b, "w_router", {experts_, model.hidden_size}, ParameterKind::router)),
         heads_(child(std::make_unique<AttentionHeads>(b, model, heads_of_all(model, config)))),
+        shared_(b.path()),
         block_(config.share_keys ? config.num_heads / config.kv_heads() : config.num_heads) {}
 
-  Tensor forward(const ForwardContext& context, const Tensor& x,
-                 BlockState& /*state*/) const override {
+  Tensor forward(const ForwardContext& context, const Tensor& x, BlockState& state) const override {
     const PhaseScope phase(context.tape, Phase::attention);
-    const AttentionHeads::Projections p = heads_.project(context, x, false);
     CausalAttentionOptions options{context.layout.document_offsets, heads_.scale(), window_};
     options.rope = heads_.rope(context);
+    if (SharedKeyValues::reads(context)) {
+      const Tensor q = heads_.queries(context, x, false);
+      return output(context, x, shared_.attend(context, state, q, options));
+    }
+    const AttentionHeads::Projections p = heads_.project(context, x, false);
+    shared_.keep(context, state, p.k, p.v);
     return output(context, x, causal_attention(context.tape, p.q, p.k, p.v, options));
   }
 
@@ -65,12 +70,19 @@ class AttentionMixture final : public Mixer {
                 MixerState& state) const override {
     const PhaseScope phase(context.tape, Phase::attention);
     auto& cache = dynamic_cast<KeyValueCache&>(state);
+    const auto options = [&] {
+      return CachedAttentionOptions{cache.length(), heads_.scale(), window_};
+    };
+    if (SharedKeyValues::reads(context)) {
+      const Tensor q = heads_.queries(context, x, true);
+      return output(context, x, SharedKeyValues::attend_cached(context, q, cache, options()));
+    }
     const AttentionHeads::Projections p = heads_.project(context, x, true);
     cache.keys.append(p.k);
     cache.values.append(p.v);
-    return output(context, x,
-                  cached_attention(context.tape, p.q, cache.keys.rows(), cache.values.rows(),
-                                   {cache.length(), heads_.scale(), window_}));
+    return output(
+        context, x,
+        cached_attention(context.tape, p.q, cache.keys.rows(), cache.values.rows(), options()));
   }
 
  private:
@@ -102,6 +114,7 @@ class AttentionMixture final : public Mixer {
   std::optional<int64_t> window_;
   Parameter& router_;  // [E, D]
   const AttentionHeads& heads_;
+  SharedKeyValues shared_;
   int64_t block_;  // heads of one expert that lie side by side
 };
 
@@ -122,6 +135,7 @@ const MixerEntry attention_mixture_mixer = {
           b.child("attention_mixture"), model, dynamic_cast<const AttentionMixtureConfig&>(config));
     },
     .longest_document = longest_rotated_document,
+    .shares_key_values = true,
 };
 
 }  // namespace sluice

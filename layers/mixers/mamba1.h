@@ -15,15 +15,18 @@
 // the kind bias, which does not decay by default. The authors' one input projection has the rows
 // [w_u | w_z].
 
+#include <memory>
 #include <optional>
+#include <string>
 
 #include "autograd/support/fields.h"
 #include "layers/step_size.h"
+#include "layers/sublayer.h"
 
 namespace sluice {
 
 /// `model.mamba1` of a recipe.
-struct Mamba1Config final : Configurable {
+struct Mamba1Config : Configurable {
   double expand = 2.0;
   int64_t state_size = 16;
   int64_t conv_kernel = 4;
@@ -34,5 +37,20 @@ struct Mamba1Config final : Configurable {
   void fields(FieldVisitor& v) override;
   [[nodiscard]] std::string check() const override;
 };
+
+/// Which of its projections have a copy for each modality (model.modalities); dt with its bias.
+struct UntiedProjections {
+  bool in = false;
+  bool x = false;
+  bool dt = false;
+  bool out = false;
+};
+
+/// The mixer with parameters below `b`.
+[[nodiscard]] std::unique_ptr<Mixer> make_mamba1(const Builder& b, const ModelConfig& model,
+                                                 const Mamba1Config& config,
+                                                 const UntiedProjections& untied = {});
+/// For MixerEntry::check.
+[[nodiscard]] std::string check_mamba1(const ModelConfig& model, const Configurable& section);
 
 }  // namespace sluice

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "autograd/ops/elementwise.h"
 #include "autograd/ops/gated_rms_norm.h"
 #include "autograd/ops/reshape.h"
 #include "autograd/ops/ssd_scan.h"
@@ -41,6 +42,8 @@ void Mamba2Config::fields(FieldVisitor& v) {
                       "channels of the inner width that the state space reads, the others are a "
                       "gated feed-forward (auto: all)"},
                      ssm_size, {.min = 1}, "auto");
+  v.boolean({"D_per_channel", "the skip D has a number for each channel, not for each head"},
+            D_per_channel);
 }
 
 std::string Mamba2Config::check() const {
@@ -117,9 +120,9 @@ class Mamba2 final : public Mixer {
                  BlockState& /*state*/) const override {
     const PhaseScope phase(context.tape, Phase::attention);
     const Tensor xbc = conv_->forward(context, xbc_->forward(context, x));
-    return output(context, x,
-                  ssd_scan(context.tape, scanned(context, x, xbc), context.layout.document_offsets,
-                           options_));
+    const Tensor y =
+        ssd_scan(context.tape, scanned(context, x, xbc), context.layout.document_offsets, options_);
+    return output(context, x, with_skip(context.tape, y, xbc));
   }
 
   std::unique_ptr<MixerState> make_state(Pool& pool, DType dtype,
@@ -136,13 +139,14 @@ class Mamba2 final : public Mixer {
     const Tensor xbc = conv_->decode(context, xbc_->forward(context, x), own.history);
     const Tensor y = ssd_scan_step(context.tape, scanned(context, x, xbc), options_, own.state);
     own.tokens += x.dim(0);
-    return output(context, x, y);
+    return output(context, x, with_skip(context.tape, y, xbc));
   }
 
  private:
   Mamba2(const Builder& b, int64_t hidden_size, double eps, const Widths& widths,
          const Mamba2Config& config)
       : head_dim_(config.head_dim),
+        D_per_channel_(config.D_per_channel),
         options_{.num_groups = config.num_groups,
                  .state_size = config.state_size,
                  .chunk_size = config.chunk_size},
@@ -170,7 +174,8 @@ class Mamba2 final : public Mixer {
     b.fill(*dt_bias_, [&](int64_t, double u) { return config.step_size.bias(u); });
     A_log_ = &parameter(b, "A_log", {widths.heads}, ParameterKind::bias, Init::zeros());
     b.fill(*A_log_, [](int64_t, double u) { return std::log(1.0 + 15.0 * u); });
-    D_ = &parameter(b, "D", {widths.heads}, ParameterKind::bias, Init::ones());
+    D_ = &parameter(b, "D", {D_per_channel_ ? widths.ssm : widths.heads}, ParameterKind::bias,
+                    Init::ones());
     norm_ = &parameter(b, "norm", {widths.ssm}, ParameterKind::norm, Init::ones());
     out_ = &child(std::make_unique<Linear>(
         b, LinearSpec{"out", widths.inner, hidden_size, false, Init::uniform(widths.inner, true)}));
@@ -179,7 +184,15 @@ class Mamba2 final : public Mixer {
   [[nodiscard]] SsdInputs scanned(const ForwardContext& context, const Tensor& x,
                                   const Tensor& xbc) const {
     Tape& tape = context.tape;
-    return {xbc, dt_->forward(context, x), tape.use(*dt_bias_), tape.use(*A_log_), tape.use(*D_)};
+    const Tensor D = D_per_channel_ ? tape.zeros(A_log_->value.shape(), x.dtype()) : tape.use(*D_);
+    return {xbc, dt_->forward(context, x), tape.use(*dt_bias_), tape.use(*A_log_), D};
+  }
+
+  /// y + D x where D is per channel, which the scan leaves out: x is the first part of xbc.
+  [[nodiscard]] Tensor with_skip(Tape& tape, const Tensor& y, const Tensor& xbc) const {
+    if (!D_per_channel_) return y;
+    const Tensor x = slice_columns(tape, xbc, 0, y.dim(1));
+    return add(tape, y, mul_columns(tape, x, tape.use(*D_)));
   }
 
   [[nodiscard]] Tensor output(const ForwardContext& context, const Tensor& x,
@@ -196,6 +209,7 @@ class Mamba2 final : public Mixer {
   }
 
   int64_t head_dim_;
+  bool D_per_channel_;
   SsdOptions options_;
   GatedRmsNormOptions norm_options_;
   Linear* plain_gate_ = nullptr;

@@ -7,6 +7,8 @@
 //   S_t = e^(-d_t e^A_log) S_(t-1) + d_t x'_t (x) B_t,   y_t = S_t C_t + D x'_t   per head (ssd_scan.h)
 //   out = gated_rms_norm(y, z) W_out^T
 //
+// D is one number per head, or one per channel (`D_per_channel`).
+//
 // Letters: E inner width (expand times hidden size), H heads of width P (H P = E, or ssm_size), G
 // groups of heads that share B and C, N state size. Initial values: A_log = log U(1, 16), D = 1,
 // dt_bias so that d is log-uniform in [time_step_min, time_step_max], linear maps and convolution
@@ -39,6 +41,7 @@ struct Mamba2Config final : Configurable {
   bool norm_before_gate = false;
   std::optional<int64_t> norm_group_size;  // auto: inner width / num_groups
   std::optional<int64_t> ssm_size;         // auto: the whole inner width
+  bool D_per_channel = false;
   void fields(FieldVisitor& v) override;
   [[nodiscard]] std::string check() const override;
 };

@@ -11,6 +11,7 @@
 #include "autograd/ops/top_k.h"
 #include "layers/linear.h"
 #include "layers/model.h"
+#include "layers/routers/query_norm.h"
 #include "layers/row_cache.h"
 
 namespace sluice {
@@ -35,7 +36,13 @@ void MixtureOfHeadsConfig::fields(FieldVisitor& v) {
             max_position_embeddings, {.min = 1, .max = int64_t{1} << 24});
   v.optional_integer({"window", "tokens a token sees, itself included; none: all before it"},
                      window, {.min = 1}, "none");
-  v.tagged({"router", "scores, choice and combine weights"}, router, router_choices());
+  v.enumeration(
+      {"gates",
+       "learned: by router, shared and balance weights; query_norm: no parameters, routed "
+       "heads are chosen by the norms of their queries and all that are used weigh 1"},
+      gates, {{"learned", Gates::learned}, {"query_norm", Gates::query_norm}});
+  v.tagged({"router", "scores, choice and combine weights; not used with gates: query_norm"},
+           router, router_choices());
 }
 
 std::string MixtureOfHeadsConfig::check() const {
@@ -46,6 +53,10 @@ std::string MixtureOfHeadsConfig::check() const {
   if (head_dim && *head_dim % 2 != 0 && rope_theta) {
     return fmt::format("head_dim: found {}, allowed an even number with rotary positions",
                        *head_dim);
+  }
+  if (gates == Gates::query_norm && router.type != "top_k") {
+    return fmt::format("router.type: found {}, allowed top_k (or nothing) with gates: query_norm",
+                       router.type);
   }
   return RoutingConfig::check();
 }
@@ -90,7 +101,10 @@ class MixtureOfHeads final : public Mixer {
     const int64_t d = model.hidden_size;
     const int64_t shared = config.num_shared_heads;
     const Builder own = b.child("mixture_of_heads");
-    routed_ = &child(std::make_unique<RoutedLayer>(b, config, d, place.routed_layer, place));
+    routed_ =
+        &child(learns() ? std::make_unique<RoutedLayer>(b, config, d, place.routed_layer, place)
+                        : std::make_unique<RoutedLayer>(config, place.routed_layer,
+                                                        std::make_unique<QueryNormRouter>()));
     const auto project = [&](const char* name, int64_t out) {
       return &child(std::make_unique<Linear>(own, LinearSpec{name, d, out}));
     };
@@ -102,8 +116,8 @@ class MixtureOfHeads final : public Mixer {
     const auto gate = [&](const char* name, int64_t out) {
       return &parameter(own, name, {out, d}, ParameterKind::router);
     };
-    if (shared > 1) w_shared_ = gate("w_shared", shared);
-    if (shared > 0) w_balance_ = gate("w_balance", 2);
+    if (learns() && shared > 1) w_shared_ = gate("w_shared", shared);
+    if (learns() && shared > 0) w_balance_ = gate("w_balance", 2);
     if (config.rope_theta) {
       table_ =
           rope_table(b.pool(), b.dtype(), {.rotary_dim = head_dim_, .theta = *config.rope_theta},
@@ -115,9 +129,9 @@ class MixtureOfHeads final : public Mixer {
 
   Tensor forward(const ForwardContext& context, const Tensor& x, BlockState& state) const override {
     Tape& tape = context.tape;
-    const Tensor g = gates(context, x, routed_->route(context, x, state));
-    const PhaseScope phase(tape, Phase::attention);
     const auto [q, k, v] = project(context, x);
+    const Tensor g = gates(context, x, q, state);
+    const PhaseScope phase(tape, Phase::attention);
     CausalAttentionOptions options{context.layout.document_offsets, scale(), config_.window};
     if (table_.cos.defined()) {
       options.rope = {context.layout.positions, table_, RopeLayout::half_split};
@@ -136,9 +150,9 @@ class MixtureOfHeads final : public Mixer {
     auto& own = dynamic_cast<MixtureOfHeadsState&>(state);
     ForwardContext context = caller;
     context.memory = own.router.get();
-    const Tensor g = gates(context, x, routed_->route(context, x, block));
-    const PhaseScope phase(context.tape, Phase::attention);
     const auto [q, k, v] = project(context, x);
+    const Tensor g = gates(context, x, q, block);
+    const PhaseScope phase(context.tape, Phase::attention);
     own.keys.append(turned(context, k));
     own.values.append(v);
     const Tensor mixed =
@@ -153,6 +167,7 @@ class MixtureOfHeads final : public Mixer {
   /// q [N, H, P], k and v [N, K, P], not turned.
   [[nodiscard]] std::array<Tensor, 3> project(const ForwardContext& context,
                                               const Tensor& x) const {
+    const PhaseScope phase(context.tape, Phase::attention);
     std::array<Tensor, 3> result = Linear::forward_joint<3>(context, x, {q_, k_, v_});
     for (Tensor& y : result) {
       y = reshape(context.tape, y, {y.dim(0), y.dim(1) / head_dim_, head_dim_});
@@ -165,9 +180,27 @@ class MixtureOfHeads final : public Mixer {
     return rope(context.tape, x, context.layout.positions, table_, RopeLayout::half_split);
   }
 
-  /// [N, H]
-  [[nodiscard]] Tensor gates(const ForwardContext& context, const Tensor& x,
-                             const Route& route) const {
+  [[nodiscard]] bool learns() const {
+    return config_.gates == MixtureOfHeadsConfig::Gates::learned;
+  }
+
+  /// [N, H] of queries that are not turned.
+  [[nodiscard]] Tensor gates(const ForwardContext& context, const Tensor& x, const Tensor& q,
+                             BlockState& state) const {
+    if (learns()) return learned_gates(context, x, routed_->route(context, x, state));
+    Tape& tape = context.tape;
+    const PhaseScope phase(tape, Phase::routing);
+    const Tensor norms = query_norms(tape, q, config_.num_experts);
+    const Route route = routed_->route(context, norms, state);
+    const Tensor routed = straight_through(tape, route.scores.probabilities, route.selection);
+    if (config_.num_shared_heads == 0) return routed;
+    const Tensor none = tape.zeros({x.dim(0), config_.num_shared_heads}, x.dtype());
+    const std::array<Tensor, 2> parts = {add_constant(tape, none, 1.0), routed};
+    return concat_columns(tape, parts);
+  }
+
+  [[nodiscard]] Tensor learned_gates(const ForwardContext& context, const Tensor& x,
+                                     const Route& route) const {
     Tape& tape = context.tape;
     const PhaseScope phase(tape, Phase::routing);
     const Tensor chosen = scatter_last(

@@ -7,6 +7,10 @@
 //   shared  g_h = w_1 S softmax(x W_s^T)_h, S shared heads; w_1 for a single one
 //   [w_1, w_2] = 2 softmax(x W_0^T); without shared heads w_2 = 1
 //
+// With `gates: query_norm` there are no parameters beside attention's, so that a trained model can go on
+// as one: routed heads are scored by the norms of their queries and those chosen weigh 1, as all shared
+// heads do (routers/query_norm.h; section 4.3 of the paper).
+//
 // The weights of chosen heads and who chooses them are those of layers/routed_layer.h; published: top-k,
 // renormalised, the Switch loss. All heads compute their keys and values, which later tokens may read,
 // and here also their outputs: a head that is not chosen costs as much as one that is.
@@ -21,7 +25,9 @@ namespace sluice {
 
 /// `model.mixture_of_heads` of a recipe.
 struct MixtureOfHeadsConfig final : RoutingConfig {
+  enum class Gates : uint8_t { learned, query_norm };
   MixtureOfHeadsConfig();
+  Gates gates = Gates::learned;
   int64_t num_shared_heads = 2;
   std::optional<int64_t> num_kv_heads;  // auto: all heads
   std::optional<int64_t> head_dim;      // auto: hidden_size / all heads

@@ -21,12 +21,16 @@ void MixtureOfMemoriesConfig::fields(FieldVisitor& v) {
   count_fields(v);
   heads.fields(v);
   v.enumeration({"backend",
-                 "how a memory is written: gated_delta_rule, gated_linear_attention or "
+                 "how a memory is written: gated_delta_rule, gated_linear_attention, "
+                 "gated_slot_attention (num_slots keys and values instead of a matrix) or "
                  "linear_attention (no gates, keys and queries through (W1 x) * (W2 x))"},
                 backend,
                 {{"gated_delta_rule", MemoryBackend::gated_delta_rule},
                  {"gated_linear_attention", MemoryBackend::gated_linear_attention},
+                 {"gated_slot_attention", MemoryBackend::gated_slot_attention},
                  {"linear_attention", MemoryBackend::linear_attention}});
+  v.integer({"num_slots", "slots of a head, with backend: gated_slot_attention"}, num_slots,
+            {.min = 1});
   v.boolean({"shared_memory", "one more memory that every token uses, with weight 1"},
             shared_memory);
   v.boolean({"single_kv_proj", "all memories share one projection to keys, values and gates"},
@@ -52,6 +56,11 @@ MatrixMemorySettings settings_of(const MixtureOfMemoriesConfig& config) {
   settings.update = MemoryUpdate::sum;
   settings.has_beta = false;
   settings.feature_map = FeatureMap::identity;
+  if (config.backend == MemoryBackend::gated_slot_attention) {
+    settings.update = MemoryUpdate::slots;
+    settings.has_decay = false;
+    settings.num_slots = config.num_slots;
+  }
   if (config.backend == MemoryBackend::linear_attention) {
     settings.has_decay = false;
     settings.feature_map = FeatureMap::hadamard;
@@ -70,7 +79,7 @@ class MemoryProjections final : public Module {
     };
     k_ = project("w_k", memory.keys_width());
     v_ = project("w_v", memory.values_width());
-    if (memory.has_decay()) a_ = project("w_a", memory.heads());
+    if (memory.gates() > 0) a_ = project("w_a", memory.gates());
     if (memory.has_beta()) b_ = project("w_b", memory.heads());
   }
   /// x [R, D], rows of memory m from offsets[m] on.

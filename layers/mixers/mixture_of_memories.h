@@ -6,7 +6,8 @@
 // convolution and the memory's update run; a memory that a token does not use stays as it is, decay
 // included. o_t = sum_m gamma_tm o^m_t + o^shared_t, then norm, gate and output projection. Each memory
 // has its own keys, values and gates (or all have the same: single_kv_proj); queries, convolutions,
-// A_log, dt_bias and what follows are common. Who goes where is the business of layers/routed_layer.h;
+// A_log, dt_bias and what follows are common. A memory is a matrix per head or, with the backend
+// gated_slot_attention, slots (matrix_memory.h). Who goes where is the business of layers/routed_layer.h;
 // published: softmax over memories, top 2 of 4, renormalised, and the Switch loss with weight 0.01.
 //
 // Letters: N tokens, R routed rows, M memories.
@@ -21,7 +22,12 @@
 
 namespace sluice {
 
-enum class MemoryBackend : uint8_t { gated_delta_rule, gated_linear_attention, linear_attention };
+enum class MemoryBackend : uint8_t {
+  gated_delta_rule,
+  gated_linear_attention,
+  gated_slot_attention,
+  linear_attention
+};
 
 /// `model.mixture_of_memories` of a recipe.
 struct MixtureOfMemoriesConfig final : RoutingConfig {
@@ -29,6 +35,7 @@ struct MixtureOfMemoriesConfig final : RoutingConfig {
   MemoryHeadsConfig heads;
   StepSizeConfig step_size;
   MemoryBackend backend = MemoryBackend::gated_delta_rule;
+  int64_t num_slots = 64;
   bool shared_memory = true;
   bool single_kv_proj = false;
   double capacity = 1.0;

@@ -1,11 +1,8 @@
 #include "layers/mixers/sparse_attention.h"
 
-#include "autograd/ops/elementwise.h"
 #include "autograd/ops/key_chunks.h"
-#include "autograd/ops/matmul.h"
-#include "autograd/ops/reshape.h"
+#include "layers/key_value_cache.h"
 #include "layers/model.h"
-#include "layers/row_cache.h"
 
 namespace sluice {
 
@@ -18,22 +15,16 @@ void SparseAttentionConfig::fields(FieldVisitor& v) {
             first_chunks, {.min = 0});
   v.integer({"chosen_chunks", "earlier chunks chosen for each token and key/value head"},
             chosen_chunks, {.min = 0});
-  v.boolean({"output_gate", "a gate on the output that starts nearly closed"}, output_gate);
+  gate.fields(v);
 }
 
 namespace {
 
-/// What the gate starts from: sigmoid(-4) = 0.018.
-constexpr double kClosed = -4.0;
-
-class ChunkedCache final : public MixerState {
+class ChunkedCache final : public KeyValueCache {
  public:
   ChunkedCache(Pool& pool, const Shape& shape, DType dtype, KeyChunkMemory chunks_)
-      : keys(pool, shape, dtype), values(pool, shape, dtype), chunks(std::move(chunks_)) {}
-  [[nodiscard]] int64_t length() const override { return keys.length(); }
+      : KeyValueCache(pool, shape, dtype), chunks(std::move(chunks_)) {}
 
-  RowCache keys;    // [capacity, K, P]
-  RowCache values;  // [capacity, K, P]
   KeyChunkMemory chunks;
 };
 
@@ -41,12 +32,8 @@ class SparseAttention final : public Mixer {
  public:
   SparseAttention(const Builder& b, const ModelConfig& model, const SparseAttentionConfig& config)
       : heads_(child(std::make_unique<AttentionHeads>(b, model, config))),
-        options_{config.chunk_size, config.first_chunks, config.window, config.chosen_chunks} {
-    if (!config.output_gate) return;
-    gate_weight_ = &parameter(b, "w_output_gate", {1, model.hidden_size}, ParameterKind::matrix,
-                              Init::zeros());
-    gate_bias_ = &parameter(b, "b_output_gate", {1}, ParameterKind::bias, Init::zeros());
-  }
+        gate_(child(std::make_unique<OutputGate>(b, model.hidden_size, config.gate))),
+        options_{config.chunk_size, config.first_chunks, config.window, config.chosen_chunks} {}
 
   Tensor forward(const ForwardContext& context, const Tensor& x,
                  BlockState& /*state*/) const override {
@@ -85,18 +72,12 @@ class SparseAttention final : public Mixer {
  private:
   [[nodiscard]] Tensor output(const ForwardContext& context, const Tensor& x,
                               const Tensor& mixed) const {
-    const Tensor y = heads_.output(context, mixed);
-    if (gate_weight_ == nullptr) return y;
-    Tape& tape = context.tape;
-    const Tensor opening = add_constant(
-        tape, linear(tape, x, tape.use(*gate_weight_), tape.use(*gate_bias_)), kClosed);
-    return mul_rows(tape, y, reshape(tape, sigmoid(tape, opening), {x.dim(0)}));
+    return gate_.apply(context, x, heads_.output(context, mixed));
   }
 
   const AttentionHeads& heads_;
+  const OutputGate& gate_;
   KeyChunkOptions options_;
-  Parameter* gate_weight_ = nullptr;  // [1, D]
-  Parameter* gate_bias_ = nullptr;    // [1]
 };
 
 }  // namespace

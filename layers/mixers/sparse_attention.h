@@ -9,10 +9,10 @@
 // panel sees are skipped, so the cost grows with the length by the ranking alone, 1 / (2 chunk_size)
 // of full attention's scores.
 //
-// With output_gate the output is multiplied by sigmoid(w x + b - 4), which starts nearly closed, so
-// that the layer can be added to a trained backbone.
+// With an output gate (output_gate.h) the layer can be added to a trained backbone.
 
 #include "layers/attention_heads.h"
+#include "layers/output_gate.h"
 
 namespace sluice {
 
@@ -22,7 +22,7 @@ struct SparseAttentionConfig final : AttentionHeadsConfig {
   int64_t chunk_size = 64;
   int64_t first_chunks = 1;
   int64_t chosen_chunks = 4;
-  bool output_gate = false;
+  OutputGateConfig gate;
   void fields(FieldVisitor& v) override;
 };
 

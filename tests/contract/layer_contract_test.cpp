@@ -34,6 +34,10 @@ class EveryLayer : public ::testing::TestWithParam<std::string> {
     ModelConfig result = tiny_config("AFE", dtype);
     result.hidden_size = kHidden;
     result.init.std = 0.1;
+    auto modalities = std::make_shared<ModalitiesConfig>();
+    modalities->names = {"text", "image"};
+    modalities->first_tokens = {0, 40};
+    result.modalities = std::move(modalities);
     result.pattern = pattern;
     std::unique_ptr<Configurable> settings;
     for (const MixerEntry* entry : mixer_table()) {

@@ -68,7 +68,44 @@ model:
   feed_forward: {intermediate_size: 48}
 balance: {type: aux_loss, coefficient: 1.0e-2}
 )",
-           0.95}};
+           0.95},
+          // Attention sees the token before; the way to earlier pairs leads through the slots.
+          {"workspace", R"(
+model:
+  pattern: "(WKF)x2"
+  hidden_size: 32
+  init: {std: 0.1}
+  variants:
+    W: {type: attention, num_heads: 2, window: 2}
+  workspace: {num_heads: 2, num_slots: 8, chunk_size: 4, output_gate: false}
+  feed_forward: {intermediate_size: 48}
+)",
+           1.33},
+          // All parts of the proposal, of which the last two open at step 50.
+          {"hydra", R"(
+model:
+  pattern: "MFMEVKY"
+  hidden_size: 32
+  init: {std: 0.1}
+  mamba2: {head_dim: 16, state_size: 16}
+  sparse_attention: {num_heads: 2, window: 4, chunk_size: 4, chosen_chunks: 2, output_gate: true}
+  experts:
+    num_experts: 4
+    top_k: 2
+    intermediate_size: 24
+    router: {type: chunk_top_k, chunk_size: 4}
+  workspace:
+    num_heads: 2
+    num_slots: 8
+    chunk_size: 4
+    output_gate_bias: {type: piecewise, mode: step, points: [{at: 0, value: -1000}, {at: 50, value: -4}]}
+  variants:
+    Y: {type: product_key_memory, num_keys: 16, num_heads: 2, key_size: 8, top_k: 4, output_gate: true,
+        output_gate_bias: {type: piecewise, mode: step, points: [{at: 0, value: -1000}, {at: 50, value: -4}]}}
+  feed_forward: {intermediate_size: 48}
+balance: {type: loss_free_bias}
+)",
+           1.2}};
 }
 
 Recipe recipe_of(const std::string& model) {

@@ -1,5 +1,5 @@
 // What every balancing method, router and kind of layer must do in a run: go on bit for bit from a
-// checkpoint file, keep its state in evaluation, and show no token a later one.
+// checkpoint file, keep its state in evaluation, and show no token a later one, nor another document.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -10,6 +10,7 @@
 #include "tests/support/tiny_run.h"
 #include "tests/support/tiny_trained.h"
 #include "train/checkpoint/checkpoint.h"
+#include "train/verify_isolation.h"
 
 namespace sluice {
 namespace {
@@ -80,6 +81,14 @@ TEST_P(EveryMethodInARun, ShowsNoTokenALaterOneInEvaluation) {
     }
     EXPECT_NE(before, after);
   }
+}
+
+TEST_P(EveryMethodInARun, KeepsDocumentsApart) {
+  TrainedModel trained = testing::tiny_trained(GetParam().changes);
+  const IsolationVerdict verdict =
+      verify_isolation({trained.recipe, *trained.pool, *trained.model, *trained.routing, {}});
+  EXPECT_TRUE(verdict.evaluation.is_isolated());
+  EXPECT_TRUE(verdict.passes());
 }
 
 INSTANTIATE_TEST_SUITE_P(DefLists, EveryMethodInARun, ::testing::ValuesIn(methods_in_runs()),

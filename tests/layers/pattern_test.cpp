@@ -33,6 +33,40 @@ TEST(Pattern, KeepsGroupsOfAdaptiveDepth) {
   EXPECT_THAT(message_of("(A]"), ::testing::HasSubstr("position 1: found \"(\" without its \")\""));
 }
 
+TEST(Pattern, SpreadsSublayersEvenly) {
+  EXPECT_EQ(expand_pattern("{F10 A2}", kSymbols), "FFFAFFFFAFFF");
+  EXPECT_EQ(expand_pattern("{F4 E4}", kSymbols), "FEFEEFEF");
+  EXPECT_EQ(expand_pattern("{F3}", kSymbols), "FFF");
+  EXPECT_EQ(expand_pattern("E{F2 A}x2", kSymbols), "EFAFFAF");
+  // Every count is met, the first keeps both ends and runs of almost one length.
+  for (int64_t base = 1; base <= 40; ++base) {
+    for (int64_t attention = 1; attention <= base; ++attention) {
+      for (const int64_t experts : {int64_t{1}, base / 2, base}) {
+        if (experts < 1) continue;
+        const std::string pattern = fmt::format("{{F{}A{}E{}}}", base, attention, experts);
+        const std::string all = expand_pattern(pattern, kSymbols);
+        EXPECT_EQ(std::ranges::count(all, 'F'), base) << pattern << " is " << all;
+        EXPECT_EQ(std::ranges::count(all, 'A'), attention) << pattern << " is " << all;
+        EXPECT_EQ(std::ranges::count(all, 'E'), experts) << pattern << " is " << all;
+        std::vector<size_t> runs = {0};
+        for (const char symbol : all) {
+          if (symbol == 'A') {
+            runs.push_back(0);
+          } else {
+            ++runs.back();
+          }
+        }
+        const auto [shortest, longest] = std::ranges::minmax(runs);
+        EXPECT_LE(longest - shortest, 1U) << pattern << " is " << all;
+      }
+    }
+  }
+  EXPECT_THAT(message_of("A{F2"),
+              ::testing::HasSubstr("position 2: found \"{\" without its \"}\""));
+  EXPECT_THAT(message_of("{F2(A)}"), ::testing::HasSubstr("\"(\" among symbols that are spread"));
+  EXPECT_THAT(message_of("{}"), ::testing::HasSubstr("found nothing to spread"));
+}
+
 TEST(Pattern, SaysWhereAndWhatIsWrong) {
   EXPECT_EQ(message_of("AXE"),
             "pattern \"AXE\", position 2: found \"X\"; allowed are the symbols A, F, E and groups "

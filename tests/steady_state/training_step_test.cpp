@@ -173,8 +173,11 @@ const std::set<std::string>& allocating() {
       "depth_mixture_of_depths",
       "depth_recursions_by_expert_choice",
       "depth_recursions_by_token_choice",
+      "layer_modality_experts",
       "layer_peer",
       "layer_product_key_memory",
+      "layer_workspace",
+      "layer_workspace_short_chunks",
       "multi_token_prediction",
   };
   return names;

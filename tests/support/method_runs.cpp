@@ -54,11 +54,12 @@ std::vector<MethodInARun> methods_in_runs() {
                                                     : fmt::format("{{type: {}}}", name);
     result.push_back({"router_" + name, changes_of(router_yaml, takes_two ? 2 : 1, balance)});
   }
+  // The tokens of documents are 0 to 23; those of tests of evaluation 97 to 120.
   for (const std::string& name : layer_types()) {
     result.push_back(
         {"layer_" + name,
-         in_model(fmt::format("{{pattern: AEZE, hidden_size: 64, variants: {{Z: {{type: "
-                              "{}}}}}}}",
+         in_model(fmt::format("{{pattern: AEZE, hidden_size: 64, modalities: {{names: [a, b, c], "
+                              "first_tokens: [0, 12, 105]}}, variants: {{Z: {{type: {}}}}}}}",
                               name))});
   }
   for (const Choice& choice : depth_choices()) {
@@ -70,6 +71,15 @@ std::vector<MethodInARun> methods_in_runs() {
     result.push_back({fmt::format("experts_{}", choice.name),
                       in_model(fmt::format("{{experts: {{form: {{type: {}}}}}}}", choice.name))});
   }
+  for (const std::string type : {"recursions_by_expert_choice", "recursions_by_token_choice"}) {
+    result.push_back(
+        {"depth_" + type + "_of_shared_key_values",
+         in_model(fmt::format("{{pattern: \"AE[AE]E\", depth: {{type: {}, key_values: shared}}}}",
+                              type))});
+  }
+  result.push_back(
+      {"layer_mixture_of_heads_by_query_norm",
+       in_model("{pattern: AEHE, hidden_size: 64, mixture_of_heads: {gates: query_norm}}")});
   result.push_back({"experts_pool", in_model("{experts: {pool_layers: all}}")});
   result.push_back({"experts_residual",
                     in_model("{experts: {shared: {intermediate_size: 8, combine: learned}}}")});
@@ -80,6 +90,12 @@ std::vector<MethodInARun> methods_in_runs() {
                                "{type: loss_free_bias, form: multiplicative, recentre: true}")});
   result.push_back(
       {"router_thor_average", changes_of("{type: thor, evaluation: average}", 1, "{type: none}")});
+  result.push_back(
+      {"layer_workspace_short_chunks",
+       in_model("{pattern: AEKE, workspace: {num_slots: 4, chunk_size: 4, num_heads: 2, "
+                "output_gate_bias: 0}}")});
+  result.push_back({"router_short_chunks",
+                    changes_of("{type: chunk_top_k, chunk_size: 4}", 2, "{type: loss_free_bias}")});
   return result;
 }
 

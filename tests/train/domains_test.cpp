@@ -11,6 +11,7 @@
 #include "tests/support/tiny_trained.h"
 #include "train/evaluate_checkpoint.h"
 #include "train/generate.h"
+#include "train/verify_isolation.h"
 
 namespace sluice {
 namespace {
@@ -60,7 +61,7 @@ TEST(Domains, HaveNumbersByName) {
   EXPECT_THAT(error_of<ConfigError>([&] { (void)domain_number(recipe, "c", "--domain"); }),
               HasSubstr("--domain: found domain c, allowed a, b (what the model was trained on)"));
   EXPECT_THAT(error_of<ConfigError>([] { (void)domain_number(tiny_recipe(), "a", "--domain"); }),
-              HasSubstr("--domain: found a, but the model's router goes by no domains"));
+              HasSubstr("--domain: found a, but the model goes by no domains"));
 }
 
 TEST(Domains, OfTextToEvaluateGoByTheirNames) {
@@ -105,6 +106,77 @@ TEST(Domains, DecideWhatIsGenerated) {
   };
   EXPECT_EQ(tokens(""), tokens("a"));
   EXPECT_NE(tokens("b"), tokens("a"));
+}
+
+// --- modalities of sources -----------------------------------------------------------------------
+
+/// Two sources, of which each says what `modality` says, or nothing.
+std::string sources(const std::string& first, const std::string& second,
+                    const std::string& more = "") {
+  const auto source = [](const char* domain, const std::string& modality) {
+    return fmt::format(
+        "{{type: synthetic, pattern: markov, documents: 30, min_length: 40, max_length: 90, "
+        "alphabet: 24, domain: {}{}}}",
+        domain, modality.empty() ? "" : ", modality: " + modality);
+  };
+  return fmt::format(
+      "model: {{pattern: AEZE, modalities: {{names: [text, image]}}, variants: {{Z: {{type: "
+      "untied_feed_forward, intermediate_size: 24}}}}}}\n"
+      "data: {{sources: [{}, {}]}}\n{}",
+      source("a", first), source("b", second), more);
+}
+
+SourceConfig& as_source_of(Recipe& recipe, size_t i) {
+  return dynamic_cast<SourceConfig&>(*recipe.data.sources[i]);
+}
+
+TEST(Modalities, OfSourcesAreThoseOfTheirDomains) {
+  EXPECT_THAT(domain_modalities(tiny_recipe(sources("image", "text"))), ElementsAre(1, 0));
+  EXPECT_TRUE(reads_domains(tiny_recipe(sources("image", "text"))));
+  Recipe recipe = tiny_recipe(sources("image", "text"));
+  as_source_of(recipe, 1).modality.clear();
+  EXPECT_THAT(domain_modalities(recipe), ElementsAre(1, kByTokenId));
+}
+
+TEST(Modalities, OfSourcesMustBeKnown) {
+  EXPECT_THAT(error_of<ConfigError>([] { (void)tiny_recipe(sources("text", "sound")); }),
+              HasSubstr("data.sources: found modality sound, allowed text, image"));
+  EXPECT_THAT(error_of<ConfigError>([] { (void)tiny_recipe(sources("text", "")); }),
+              HasSubstr("data.sources: source b names no modality"));
+  EXPECT_THAT(
+      error_of<ConfigError>([] {
+        (void)tiny_recipe("data: {sources: [{type: synthetic, domain: a, modality: text}]}");
+      }),
+      HasSubstr("found modality text, but model.modalities is not given"));
+}
+
+TEST(Modalities, DecideWhatIsGeneratedAndKeepTokensApart) {
+  TrainedModel trained = tiny_trained(sources("text", "image"));
+  const auto tokens = [&](const std::string& domain) {
+    const std::vector<int32_t> prompt = {5, 17, 3};
+    return generate(trained, prompt, {.max_tokens = 20, .domain = domain, .seed = 3},
+                    [](std::string_view) {})
+        .tokens;
+  };
+  EXPECT_EQ(tokens(""), tokens("a"));
+  EXPECT_NE(tokens("b"), tokens("a"));
+  const IsolationVerdict verdict =
+      verify_isolation({trained.recipe, *trained.pool, *trained.model, *trained.routing, {}});
+  EXPECT_TRUE(verdict.evaluation.is_isolated());
+  EXPECT_TRUE(verdict.training.is_isolated());
+}
+
+TEST(Modalities, OfTextToEvaluateAreThoseOfItsDomain) {
+  const ScratchFolder scratch;
+  const std::string file = (scratch / "text.txt").string();
+  std::ofstream(file) << "some text of more than a few bytes, twice: some text";
+  TrainedModel trained = tiny_trained(sources("text", "image"));
+  const auto loss = [&](const std::string& domain) {
+    return evaluate_checkpoint(trained, {{file, domain}}).loss.per_token();
+  };
+  EXPECT_NE(loss("a"), loss("b"));
+  EXPECT_THAT(error_of<ConfigError>([&] { (void)loss("c"); }),
+              HasSubstr("--data: found domain c, allowed a, b"));
 }
 
 }  // namespace

@@ -165,6 +165,11 @@ TEST(YamlOverlay, ReplacesAUnionWhoseTypeChanges) {
             "{b:{type:bip iterations:8}}");
 }
 
+TEST(YamlOverlay, TakesAKeyAway) {
+  EXPECT_EQ(overlaid("{a: {b: 1, c: {d: 2}}, e: 3}", "{a: {c: ~}}"), "{a:{b:1} e:3}");
+  EXPECT_EQ(with_sets("{a: {b: 1, c: {d: 2}}, e: 3}", {"a.c=~"}), "{a:{b:1} e:3}");
+}
+
 TEST(YamlOverlay, LocatesAValueInTheFileThatGaveIt) {
   YamlNode base = parse_yaml("a: 1\nb: 2\n", "base.yaml", "/").root;
   overlay(base, parse_yaml("# mine\nb: 3\n", "mine.yaml", "/").root);
@@ -178,7 +183,6 @@ TEST(SetOverride, ReachesAnyDepth) {
             "{a:{b:2 c:{d:x}} e:[1 2]}");
   EXPECT_EQ(with_sets("{a: 1}", {"a.b=2"}), "{a:{b:2}}");
   EXPECT_EQ(with_sets("{a: 1}", {"a=x=y"}), "{a:x=y}");
-  EXPECT_EQ(with_sets("{a: 1}", {"a="}), "{a:~}");
 }
 
 TEST(SetOverride, ChangesAUnionByItsTypeAlone) {
@@ -198,9 +202,9 @@ TEST(SetOverride, SaysWhatIsWrongWithIt) {
   std::string problems;
   (void)with_sets("{a: 1}", {"a", "=3", "a..b=1", "a=[1", "b=2"}, &problems);
   EXPECT_EQ(problems,
-            "--set a: a setting is written key=value, such as train.steps=100\n"
-            "--set : a setting is written key=value, such as train.steps=100\n"
-            "--set a..b: a setting is written key=value, such as train.steps=100\n"
+            "--set a: a setting is written key=value, such as train.steps=100, or key=~ to take it away\n"
+            "--set : a setting is written key=value, such as train.steps=100, or key=~ to take it away\n"
+            "--set a..b: a setting is written key=value, such as train.steps=100, or key=~ to take it away\n"
             "--set a: not a valid recipe in YAML: end of sequence flow not found");
 }
 

@@ -1,6 +1,7 @@
 #include "train/checkpoint/image.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstring>
 #include <utility>
 
@@ -106,6 +107,32 @@ void CheckpointImage::fill(const std::string& name, const Checkpoint& checkpoint
   for (const Field& field : fields) {
     if (field.offset < 0) continue;
     copy_streaming(checkpoint.state.find(field.path)->second.bytes, bytes().data() + field.offset);
+  }
+}
+
+void CheckpointImage::fill(const std::string& name, const CheckpointMeta& meta,
+                           std::span<const StateArrayShape> arrays,
+                           FunctionRef<void(size_t, std::span<std::byte>)> write) {
+  std::vector<Field> fields;
+  for (const StateArrayShape& array : arrays) {
+    fields.push_back({array.path, array.type, array.dims});
+  }
+  lay_out(name, meta, fields);
+  std::vector<std::max_align_t> aligned;  // small arrays may lie at any byte of the file
+  for (size_t i = 0; i < arrays.size(); ++i) {
+    const auto field = std::ranges::lower_bound(fields, arrays[i].path, {}, &Field::path);
+    if (field->offset < 0) continue;
+    const hdf5::DatasetInfo info{arrays[i].type, arrays[i].dims};
+    const auto size = static_cast<size_t>(info.numel() * size_of(info.type));
+    const std::span<std::byte> place = bytes().subspan(static_cast<size_t>(field->offset), size);
+    if (field->offset % static_cast<int64_t>(alignof(std::max_align_t)) == 0) {
+      write(i, place);
+      continue;
+    }
+    aligned.resize(size / sizeof(std::max_align_t) + 1);
+    const std::span<std::byte> made(reinterpret_cast<std::byte*>(aligned.data()), size);
+    write(i, made);
+    std::memcpy(place.data(), made.data(), size);
   }
 }
 

@@ -10,11 +10,21 @@
 // The caller's thread pays for one pass over the state; checksum and disk are the writer's.
 
 #include <optional>
+#include <span>
+#include <string>
+#include <vector>
 
 #include "autograd/support/pool.h"
 #include "train/checkpoint/checkpoint.h"
 
 namespace sluice {
+
+/// An array of a state, described.
+struct StateArrayShape {
+  std::string path;
+  ElementType type = ElementType::f32;
+  std::vector<int64_t> dims;
+};
 
 class CheckpointImage {
  public:
@@ -30,6 +40,11 @@ class CheckpointImage {
   void fill(const std::string& name, const CheckpointMeta& meta,
             FunctionRef<void(StateVisitor&)> visit_state);
   void fill(const std::string& name, const Checkpoint& checkpoint);
+  /// For a state that is nowhere in memory: `write(i, elements)` makes those of arrays[i] at their
+  /// place, which starts at a multiple of 16; called once for each, in their order.
+  void fill(const std::string& name, const CheckpointMeta& meta,
+            std::span<const StateArrayShape> arrays,
+            FunctionRef<void(size_t, std::span<std::byte>)> write);
 
   /// The whole file, at a multiple of kDirectAlignment; its user block is zeros.
   [[nodiscard]] std::span<const std::byte> bytes() const;

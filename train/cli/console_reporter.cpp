@@ -63,6 +63,17 @@ void print_model(std::FILE* out, const RunOverview& run) {
        in_time(seconds));
 }
 
+void print_upcycling(std::FILE* out, const UpcyclingReceipt& receipt) {
+  line(out, "upcycled", "from {} by {}", receipt.from, receipt.scheme);
+  for (const std::string& note : receipt.notes) line(out, "", "{}", note);
+  if (!receipt.parity) return line(out, "parity", "not measured: no text is held out");
+  const Parity& parity = *receipt.parity;
+  line(out, "parity", "{} held-out tokens: loss {:.4f} before, {:.4f} after, mean KL {:.3g} nats",
+       with_commas(parity.tokens), parity.loss_before, parity.loss_after, parity.mean_divergence);
+  line(out, "", "largest logit difference {:.3g}, {:.2g} of the largest logit",
+       parity.largest_difference, parity.relative_difference());
+}
+
 }  // namespace
 
 void ConsoleReporter::note(std::string_view sentence) {
@@ -80,6 +91,7 @@ void ConsoleReporter::started(const RunOverview& run) {
   if (run.resumed_from) {
     line(out_, "resumed", "after step {} from {}", run.first_step, run.resumed_from->string());
   }
+  if (run.upcycling) print_upcycling(out_, *run.upcycling);
   line(out_, "folder", "{}", run.folder.string());
   std::fflush(out_);
 }
@@ -94,6 +106,10 @@ void ConsoleReporter::finished(const RunSummary& run) {
     case StopReason::signal:
       line(out_, "stopped", "by {} after step {} of {}; the state is saved", strsignal(run.signal),
            run.step, run.total_steps);
+      break;
+    case StopReason::not_started:
+      line(out_, "ready", "before step {} of {}; the state is saved", run.step + 1,
+           run.total_steps);
       break;
     case StopReason::out_of_time:
       line(out_, "stopped", "by train.max_time after step {} of {}; the state is saved", run.step,

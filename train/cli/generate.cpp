@@ -105,7 +105,7 @@ const Command generate_command = {
                      "draw from the fewest tokens that have this probability together")
           ->capture_default_str();
       app.add_option("--domain", options.domain,
-                     "domain of the text, for a router that goes by domains (none: the first that "
+                     "domain of the text, for a model that goes by domains (none: the first that "
                      "the model was trained on)")
           ->type_name("NAME");
       app.add_option("--seed", options.seed, "equal seeds give equal text")

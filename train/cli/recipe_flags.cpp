@@ -81,8 +81,10 @@ void RecipeFlags::declare(CLI::App& app) {
                  "recipe files, later ones win; a shipped recipe may be given by name")
       ->required()
       ->type_name("RECIPE...");
-  app.add_option("--set", sets,
-                 "override a key of the recipe, as in --set train.steps=100; may be repeated")
+  app.add_option(
+         "--set", sets,
+         "override a key of the recipe, as in --set train.steps=100, or take it away, as in --set "
+         "data.held_out=~; may be repeated")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
 }

@@ -4,8 +4,9 @@
 // uses (routers included).
 //
 // The number of parameters is linear in the width F, a + b F; F is (active - a) / b, rounded, so the
-// two differ by at most b / 2 parameters. Dense layers that the model has already get the same width. What the page of methods calls a FLOP-matched baseline
-// (Switch Transformers, arXiv 2101.03961, section 2) is this up to routing.
+// two differ by at most b / 2 parameters. Dense layers that the model has already get the same width.
+// What Switch Transformers (arXiv 2101.03961, section 2) calls a FLOP-matched baseline is this up to
+// routing.
 
 #include <cstdint>
 #include <string>

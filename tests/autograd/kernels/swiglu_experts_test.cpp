@@ -178,5 +178,25 @@ TYPED_TEST(SwigluExperts, GivesARowTheSameBitsWhateverItsNeighbours) {
   }
 }
 
+TYPED_TEST(SwigluExperts, GivesTheSameBitsWhenNothingIsKept) {
+  using T = TypeParam;
+  std::vector<Case> all = cases();
+  for (const bool gathers : {false, true}) {
+    // As many rows as decoding has.
+    all.insert(all.end(), {{{0, 1}, 33, 47, gathers},
+                           {{0, 0, 8}, 530, 40, gathers},
+                           {{0, 1, 1, 3}, 17, 600, gathers},
+                           {{0, 2, 3, 8, 8}, 40, 33, gathers}});
+  }
+  for (const Case& c : all) {
+    const Problem<T> p(c);
+    const Results<T> kept = run(p, false);
+    Array<T> y(p.R * p.D);
+    swiglu_experts<T>(p.shape(), p.weights(), p.x.data(), {}, y.data());
+    EXPECT_TRUE(y.same_bits(kept.y)) << p.R << " rows, " << p.D << " x " << p.F;
+    EXPECT_TRUE(y.guards_intact());
+  }
+}
+
 }  // namespace
 }  // namespace sluice::kernels

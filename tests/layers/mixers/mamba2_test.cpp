@@ -50,6 +50,7 @@ std::vector<ModelConfig> variants(const std::string& dtype) {
     mamba.ssm_size = 32;
     mamba.num_groups = 1;
   });
+  add([](Mamba2Config& mamba) { mamba.D_per_channel = true; });
   return result;
 }
 
@@ -162,6 +163,30 @@ TEST(Mamba2, HasTheParametersOfItsFormulaAndKeepsTheStateSpaceFromDecaying) {
   for (const char* name : {"A_log", "D", "dt_bias"}) {
     EXPECT_EQ(find(model, std::string("layers.0.mamba2.") + name).kind, ParameterKind::bias);
   }
+}
+
+TEST(Mamba2, MayHaveASkipForEachChannel) {
+  // Equal within a head, the skips are those of the head.
+  Pool pool;
+  const Model by_head(pool, mamba_config("MF", "f64"), 1);
+  ModelConfig config = mamba_config("MF", "f64");
+  mamba_of(config).D_per_channel = true;
+  const Model by_channel(pool, config, 1);
+  Tensor& of_heads = find(by_head, "layers.0.mamba2.D").value;
+  Tensor& of_channels = find(by_channel, "layers.0.mamba2.D").value;
+  ASSERT_EQ(of_channels.shape(), (Shape{64}));
+  for (int64_t head = 0; head < 4; ++head) {
+    of_heads.data<double>()[head] = 0.5 + static_cast<double>(head);
+  }
+  for (int64_t c = 0; c < 64; ++c) {
+    of_channels.data<double>()[c] = of_heads.data<double>()[c / 16];
+  }
+  const auto batch = testing_support::batch_of(pool, {testing_support::random_tokens(50, 1)});
+  const auto expected = testing_support::hidden_states(by_head, pool, batch);
+  const auto hidden = testing_support::hidden_states(by_channel, pool, batch);
+  for (size_t i = 0; i < hidden.size(); ++i) ASSERT_NEAR(hidden[i], expected[i], 1e-12);
+  of_channels.data<double>()[3] += 1.0;
+  EXPECT_NE(testing_support::hidden_states(by_channel, pool, batch), hidden);
 }
 
 TEST(Mamba2, RefusesWidthsThatDoNotFit) {

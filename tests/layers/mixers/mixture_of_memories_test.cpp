@@ -24,12 +24,14 @@ ModelConfig config_of(const std::string& pattern = "OF") {
 /// Every backend, and one projection for all memories.
 std::vector<ModelConfig> variants(const std::string& pattern = "OF") {
   std::vector<ModelConfig> result;
-  for (int i = 0; i < 4; ++i) result.push_back(config_of(pattern));
+  for (int i = 0; i < 5; ++i) result.push_back(config_of(pattern));
   section_of(result[1]).backend = MemoryBackend::gated_linear_attention;
   section_of(result[2]).backend = MemoryBackend::linear_attention;
   section_of(result[2]).shared_memory = false;
   section_of(result[3]).single_kv_proj = true;
   section_of(result[3]).heads.conv_kernel = {};
+  section_of(result[4]).backend = MemoryBackend::gated_slot_attention;
+  section_of(result[4]).num_slots = 6;
   return result;
 }
 

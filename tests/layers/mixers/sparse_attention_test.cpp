@@ -40,7 +40,7 @@ TEST(SparseAttention, IsASoundMixer) {
 TEST(SparseAttention, IsASoundMixerWithAGateAndLargeChunks) {
   expect_a_sound_mixer([](const std::string& dtype) {
     ModelConfig config = small("VFV", dtype);
-    sparse_of(config).output_gate = true;
+    sparse_of(config).gate.output_gate = true;
     sparse_of(config).chunk_size = 50;
     sparse_of(config).first_chunks = 0;
     sparse_of(config).chosen_chunks = 1;
@@ -121,7 +121,7 @@ TEST(SparseAttention, ReachesBehindItsWindow) {
 TEST(SparseAttention, GateStartsNearlyClosed) {
   Pool pool;
   ModelConfig gated_config = small("V", "f64");
-  sparse_of(gated_config).output_gate = true;
+  sparse_of(gated_config).gate.output_gate = true;
   const Model gated(pool, gated_config, 1);
   const Model open(pool, small("V", "f64"), 1);
   const TinyBatch batch = tiny_batch(pool, {{30}});

@@ -337,6 +337,7 @@ std::vector<RouterVariant> variants() {
   for (const Choice& choice : router_choices()) {
     result.push_back({std::string(choice.name), std::string(choice.name)});
   }
+  result.push_back({"short_chunks", "chunk_top_k", {{"chunk_size", 4}}});
   result.push_back({"thor_average", "thor", {{"evaluation", "average"}}});
   return result;
 }

@@ -22,7 +22,7 @@ class ConsoleSink final : public Sink {
  public:
   explicit ConsoleSink(const SinkContext& context)
       : target_(context.console),
-        out_(*context.console.out),
+        out_(context.console.out != nullptr ? context.console.out->rdbuf() : nullptr),
         line_context_{context.total_steps, context.num_experts, -1.0} {}
 
   // Leaves the cursor below the bar.
@@ -85,7 +85,7 @@ class ConsoleSink final : public Sink {
     double seconds;
   };
   ConsoleTarget target_;
-  std::ostream& out_;
+  std::ostream out_;  // without a buffer where there is no stream
   ConsoleLineContext line_context_;
   std::optional<Start> first_;
   std::string latest_;

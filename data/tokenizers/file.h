@@ -1,0 +1,15 @@
+#pragma once
+// A tokenizer from a file of another program.
+
+#include <memory>
+#include <string>
+
+#include "data/tokenizer.h"
+
+namespace sluice {
+
+/// Reads a SentencePiece model, or the vocabulary of a llama2.c checkpoint (llama2c.h); what it is
+/// shows in its bytes. Throws ConfigError when there is no such file, DataError when it is neither.
+[[nodiscard]] std::unique_ptr<Tokenizer> load_tokenizer_file(const std::string& path);
+
+}  // namespace sluice

@@ -1,0 +1,436 @@
+#include "train/transforms/upcycle.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "tests/support/error_of.h"
+#include "tests/support/scratch_folder.h"
+#include "tests/support/tiny_run.h"
+#include "train/trainer.h"
+#include "train/transforms/upcycling.h"
+
+namespace sluice {
+namespace {
+
+using ::testing::Contains;
+using testing::error_of;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::ScratchFolder;
+using testing::state_of;
+using testing::tiny_dense_recipe;
+using testing::tiny_recipe;
+
+constexpr int64_t kDenseSteps = 3;
+constexpr int64_t kHidden = 16;
+constexpr int64_t kDenseWidth = 24;
+
+/// The checkpoint of a trained dense model, in a folder of its own.
+class Dense {
+ public:
+  explicit Dense(const std::string& dtype = "f32", std::string_view changes = {})
+      : path_((folder_ / "dense.h5").string()) {
+    Recipe recipe = tiny_dense_recipe(
+        fmt::format("model: {{dtype: {}, init: {{std: 0.2}}}}\n{}", dtype, changes));
+    SingleRank communicator;
+    sluice::Run run(recipe, communicator);
+    for (int64_t i = 0; i < kDenseSteps; ++i) (void)run.step();
+    checkpoint_ = run.checkpoint(std::nullopt);
+    write_checkpoint(real_file_system(), path_, checkpoint_);
+  }
+  [[nodiscard]] const std::string& path() const { return path_; }
+  [[nodiscard]] const Checkpoint& checkpoint() const { return checkpoint_; }
+  [[nodiscard]] const ScratchFolder& folder() const { return folder_; }
+
+ private:
+  ScratchFolder folder_;
+  std::string path_;
+  Checkpoint checkpoint_;
+};
+
+struct Setting {
+  std::string experts;       // settings of model.experts
+  std::string upcycle = "";  // settings of upcycle beside from
+  std::string dtype = "f32";
+  std::string more = "";   // sections beside these
+  std::string model = "";  // settings of model beside the experts
+};
+
+Recipe recipe_of(const Dense& dense, const Setting& plan) {
+  return tiny_recipe(
+      fmt::format("model: {{dtype: {}, init: {{std: 0.2}}, experts: {{{}}}, {}}}\n"
+                  "upcycle: {{from: \"{}\", {}}}\n{}",
+                  plan.dtype, plan.experts, plan.model, dense.path(), plan.upcycle, plan.more));
+}
+
+sluice::Run make_run(const Recipe& recipe) {
+  static SingleRank communicator;
+  return sluice::Run(recipe, communicator);
+}
+
+/// The receipt of a new run.
+UpcyclingReceipt receipt_of(const Dense& dense, const Setting& plan) {
+  const sluice::Run run = make_run(recipe_of(dense, plan));
+  EXPECT_TRUE(run.upcycling() && run.upcycling()->parity);
+  return *run.upcycling();
+}
+
+bool says_it_departs(const UpcyclingReceipt& receipt) {
+  return std::ranges::any_of(receipt.notes, [](const std::string& note) {
+    return note.find("not the dense function") != std::string::npos ||
+           note.find("on average only") != std::string::npos;
+  });
+}
+
+struct Exact {
+  const char* name;
+  const char* experts;
+  const char* upcycle;
+};
+
+// Every scheme that keeps the function, under every order of softmax and choice. With scores as they are
+// it is kept where all experts are chosen, so that their weights sum to 1.
+const Exact kExact[] = {
+    {"copy_renormalised", "num_experts: 8, top_k: 2, intermediate_size: 24", ""},
+    {"copy_softmax_after",
+     "num_experts: 8, top_k: 2, intermediate_size: 24, router: {weights: softmax_after}", ""},
+    {"copy_as_is", "num_experts: 4, top_k: 4, intermediate_size: 24, router: {weights: as_is}", ""},
+    {"copy_scaled_weights", "num_experts: 4, top_k: 2, intermediate_size: 24, router: {scale: 2.5}",
+     ""},
+    {"groups_renormalised", "num_experts: 8, top_k: 2, intermediate_size: 12",
+     "scheme: {type: virtual_groups}"},
+    {"groups_up_down", "num_experts: 8, top_k: 4, intermediate_size: 6",
+     "scheme: {type: virtual_groups}, scale_target: up_down"},
+    {"groups_softmax_after",
+     "num_experts: 16, top_k: 8, intermediate_size: 6, router: {weights: softmax_after}",
+     "scheme: {type: virtual_groups}"},
+    {"groups_as_is", "num_experts: 4, top_k: 4, intermediate_size: 12, router: {weights: as_is}",
+     "scheme: {type: virtual_groups}"},
+    {"drop_nothing", "num_experts: 8, top_k: 2, intermediate_size: 24",
+     "scheme: {type: drop, ratio: 0}"},
+    {"noise_nothing", "num_experts: 8, top_k: 2, intermediate_size: 24",
+     "scheme: {type: noise, std: 0}"},
+    {"split_one_part", "num_experts: 8, top_k: 2, intermediate_size: 24",
+     "scheme: {type: split, order: random}"},
+    {"split_beside_the_whole",
+     "num_experts: 8, top_k: 2, intermediate_size: 6, shared: {num_experts: 2, intermediate_size: "
+     "12}",
+     "scheme: {type: split, shared: whole, order: clusters}, routed_output: zero"}};
+
+class ExactScheme : public ::testing::TestWithParam<Exact> {};
+
+TEST_P(ExactScheme, KeepsEveryLogit) {
+  for (const auto& [dtype, tolerance] : {std::pair{"f32", 1e-5}, {"f64", 1e-12}}) {
+    const Dense dense(dtype);
+    const UpcyclingReceipt receipt =
+        receipt_of(dense, {GetParam().experts, GetParam().upcycle, dtype});
+    const Parity& parity = *receipt.parity;
+    EXPECT_GT(parity.tokens, 100);
+    EXPECT_GT(parity.largest_logit, 0.5);
+    EXPECT_LE(parity.relative_difference(), tolerance) << dtype;
+    EXPECT_NEAR(parity.loss_after, parity.loss_before, tolerance) << dtype;
+    if (std::string_view(GetParam().experts).find("as_is") == std::string_view::npos) {
+      EXPECT_FALSE(says_it_departs(receipt)) << ::testing::PrintToString(receipt.notes);
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Upcycling, ExactScheme, ::testing::ValuesIn(kExact),
+                         [](const auto& test) { return test.param.name; });
+
+// What is no identity says so, and is none.
+const Exact kInexact[] = {
+    {"copy_as_is", "num_experts: 8, top_k: 2, intermediate_size: 24, router: {weights: as_is}", ""},
+    {"groups_in_part", "num_experts: 8, top_k: 3, intermediate_size: 12",
+     "scheme: {type: virtual_groups}"},
+    {"groups_cube_root", "num_experts: 8, top_k: 2, intermediate_size: 12",
+     "scheme: {type: virtual_groups}, scale_target: all"},
+    {"drop", "num_experts: 8, top_k: 2, intermediate_size: 24", "scheme: {type: drop}"},
+    {"noise", "num_experts: 8, top_k: 2, intermediate_size: 24", "scheme: {type: noise}"},
+    {"split", "num_experts: 4, top_k: 2, intermediate_size: 6", "scheme: {type: split}"},
+    {"shared_twice",
+     "num_experts: 4, top_k: 2, intermediate_size: 24, shared: {num_experts: 1, intermediate_size: "
+     "24}",
+     ""},
+    {"shared_from_nothing",
+     "num_experts: 4, top_k: 2, intermediate_size: 24, shared: {num_experts: 1, intermediate_size: "
+     "5}",
+     ""}};
+
+class InexactScheme : public ::testing::TestWithParam<Exact> {};
+
+TEST_P(InexactScheme, SaysSo) {
+  const Dense dense("f64");
+  const UpcyclingReceipt receipt =
+      receipt_of(dense, {GetParam().experts, GetParam().upcycle, "f64"});
+  EXPECT_GT(receipt.parity->relative_difference(), 1e-4);
+  EXPECT_GT(receipt.parity->mean_divergence, 0.0);
+  EXPECT_TRUE(says_it_departs(receipt)) << ::testing::PrintToString(receipt.notes);
+}
+
+INSTANTIATE_TEST_SUITE_P(Upcycling, InexactScheme, ::testing::ValuesIn(kInexact),
+                         [](const auto& test) { return test.param.name; });
+
+Tagged router_of(std::string_view settings) {
+  return tiny_recipe(
+             fmt::format("model: {{experts: {{num_experts: 64, router: {{{}}}}}}}", settings))
+      .model.routed_layers()
+      .front()
+      ->router;
+}
+
+TEST(UpcyclingScale, IsThatOfThePage) {
+  const Tagged as_is = router_of("weights: as_is");
+  // E8G8T8, E8G1T1, E8G1T2, E8G8T16 of arXiv 2410.07524.
+  EXPECT_DOUBLE_EQ(upcycling_scale(as_is, 64, 8, 8), 64);
+  EXPECT_DOUBLE_EQ(upcycling_scale(as_is, 8, 1, 1), 8);
+  EXPECT_DOUBLE_EQ(upcycling_scale(as_is, 8, 2, 1), 4);
+  EXPECT_DOUBLE_EQ(upcycling_scale(as_is, 64, 16, 8), 32);
+  EXPECT_DOUBLE_EQ(upcycling_scale(router_of("weights: renormalise"), 64, 8, 8), 8);
+  EXPECT_DOUBLE_EQ(upcycling_scale(router_of("weights: softmax_after, scale: 2"), 64, 8, 8), 4);
+  EXPECT_DOUBLE_EQ(upcycling_scale(router_of("scores: sigmoid, weights: as_is"), 64, 8, 1), 0.25);
+}
+
+/// [rows, columns] of an array as double.
+std::vector<double> values_of(const StateArray& array) {
+  const auto values = array.values<double>();
+  return {values.begin(), values.end()};
+}
+
+/// Neuron i of a dense feed-forward or of expert e: its three vectors, one behind the other.
+std::vector<double> neuron(const StateDict& state, const std::string& layer, int64_t width,
+                           int64_t e, int64_t i) {
+  std::vector<double> result;
+  for (const char* name : {"w_gate", "w_up"}) {
+    const auto values = values_of(state.at(layer + name));
+    const auto first = values.begin() + (e * width + i) * kHidden;
+    result.insert(result.end(), first, first + kHidden);
+  }
+  const auto down = values_of(state.at(layer + std::string("w_down")));
+  for (int64_t d = 0; d < kHidden; ++d) {
+    result.push_back(down[static_cast<size_t>((e * kHidden + d) * width + i)]);
+  }
+  return result;
+}
+
+TEST(DropUpcycling, KeepsWholeNeuronsAndDrawsTheOthersAnew) {
+  const Dense dense("f64");
+  sluice::Run run = make_run(recipe_of(dense, {"num_experts: 4, top_k: 2, intermediate_size: 24",
+                                               "scheme: {type: drop, ratio: 0.5}", "f64"}));
+  const StateDict state = state_of(run);
+  std::vector<std::vector<double>> known;
+  for (int64_t i = 0; i < kDenseWidth; ++i) {
+    known.push_back(
+        neuron(dense.checkpoint().state, "model/layers.1.feed_forward.", kDenseWidth, 0, i));
+  }
+  std::vector<std::vector<size_t>> survivors(4);
+  for (int64_t e = 0; e < 4; ++e) {
+    for (int64_t i = 0; i < kDenseWidth; ++i) {
+      const auto own = neuron(state, "model/layers.1.experts.", kDenseWidth, e, i);
+      const auto found = std::ranges::find(known, own);
+      if (found == known.end()) {
+        // Redrawn in all three matrices: nothing of a dense neuron is left.
+        for (const auto& other : known) EXPECT_NE(own.front(), other.front());
+        for (const auto& other : known) EXPECT_NE(own.back(), other.back());
+      } else {
+        survivors[static_cast<size_t>(e)].push_back(static_cast<size_t>(found - known.begin()));
+      }
+    }
+    EXPECT_EQ(survivors[static_cast<size_t>(e)].size(), 12U);
+  }
+  EXPECT_NE(survivors[0], survivors[1]) << "every expert has a set of its own";
+}
+
+TEST(DropUpcycling, DrawsFromTheMeanAndDeviationOfWhatItReplaces) {
+  constexpr int64_t kWide = 2000;
+  StateArray dense{ElementType::f64, {kWide, 2}, {}};
+  dense.bytes.resize(kWide * 2 * sizeof(double));
+  auto* values = reinterpret_cast<double*>(dense.bytes.data());
+  for (int64_t i = 0; i < 2 * kWide; ++i) values[i] = 3.0 + std::sin(static_cast<double>(i));
+  StateArray experts{ElementType::f64, {1, kWide, 2}, {}};
+  experts.bytes.resize(dense.bytes.size());
+  LayerNeurons plan;
+  plan.experts.push_back({neurons_in_order(kWide), std::vector<uint8_t>(kWide, 1)});
+  fill_experts(plan, {2, kWide}, {Matrix::gate, "w"}, 1, dense, experts);
+  double mean = 0.0;
+  double square = 0.0;
+  for (const double value : values_of(experts)) {
+    mean += value / (2.0 * kWide);
+    square += value * value / (2.0 * kWide);
+  }
+  // Five standard errors: sigma = 1 / sqrt 2 over 4000 numbers.
+  EXPECT_NEAR(mean, 3.0, 5 * 0.7071 / std::sqrt(4000.0));
+  EXPECT_NEAR(std::sqrt(square - mean * mean), 0.7071, 5 * 0.7071 / std::sqrt(8000.0));
+}
+
+TEST(VirtualGroups, ShareARouterRow) {
+  const Dense dense("f64");
+  sluice::Run run = make_run(recipe_of(dense, {"num_experts: 8, top_k: 4, intermediate_size: 6",
+                                               "scheme: {type: virtual_groups}", "f64"}));
+  const StateDict state = state_of(run);
+  const std::vector<double> rows = values_of(state.at("model/layers.3.router.weight"));
+  for (int64_t e = 0; e < 8; ++e) {
+    for (int64_t d = 0; d < kHidden; ++d) {
+      const auto at = [&](int64_t expert) {
+        return rows[static_cast<size_t>(expert * kHidden + d)];
+      };
+      EXPECT_EQ(at(e), at(e / 4 * 4));
+    }
+  }
+  EXPECT_NE(rows[0], rows[4 * kHidden]);
+  // Expert 6 is the third slice of the second copy: neurons 12 to 17, w_down times G = 4.
+  auto expected =
+      neuron(dense.checkpoint().state, "model/layers.3.feed_forward.", kDenseWidth, 0, 13);
+  for (int64_t d = 0; d < kHidden; ++d) expected[static_cast<size_t>(2 * kHidden + d)] *= 4;
+  EXPECT_EQ(neuron(state, "model/layers.3.experts.", 6, 6, 1), expected);
+}
+
+TEST(SplitUpcycling, SharesOutEveryNeuronOnce) {
+  const Dense dense("f64");
+  for (const std::string order : {"in_order", "random", "clusters"}) {
+    sluice::Run run = make_run(recipe_of(
+        dense, {"num_experts: 8, top_k: 2, intermediate_size: 4, shared: {num_experts: 1, "
+                "intermediate_size: 8}",
+                fmt::format("scheme: {{type: split, order: {}}}, scale: 1", order), "f64"}));
+    const StateDict state = state_of(run);
+    // Two copies of four parts: the shared expert and each copy have every neuron once.
+    for (int64_t copy = 0; copy < 2; ++copy) {
+      std::vector<std::vector<double>> found;
+      for (int64_t i = 0; i < 8; ++i) {
+        found.push_back(neuron(state, "model/layers.1.shared_experts.", 8, 0, i));
+      }
+      for (int64_t e = 4 * copy; e < 4 * copy + 4; ++e) {
+        for (int64_t i = 0; i < 4; ++i) {
+          found.push_back(neuron(state, "model/layers.1.experts.", 4, e, i));
+        }
+      }
+      std::vector<std::vector<double>> expected;
+      for (int64_t i = 0; i < kDenseWidth; ++i) {
+        expected.push_back(
+            neuron(dense.checkpoint().state, "model/layers.1.feed_forward.", kDenseWidth, 0, i));
+      }
+      std::ranges::sort(found);
+      std::ranges::sort(expected);
+      EXPECT_EQ(found, expected) << order << ", copy " << copy;
+    }
+  }
+}
+
+TEST(SplitUpcycling, ClustersHoldNeuronsThatAreAlike) {
+  // Three directions, four neurons each, in turns.
+  constexpr int64_t kWide = 12;
+  StateArray gate{ElementType::f64, {kWide, 3}, {}};
+  gate.bytes.resize(kWide * 3 * sizeof(double));
+  auto* values = reinterpret_cast<double*>(gate.bytes.data());
+  for (int64_t i = 0; i < kWide; ++i) {
+    for (int64_t d = 0; d < 3; ++d) {
+      values[i * 3 + d] = (i % 3 == d ? 1.0 : 0.05 * std::cos(static_cast<double>(i + d))) *
+                          static_cast<double>(1 + i);
+    }
+  }
+  const Dense dense;
+  const Recipe recipe =
+      recipe_of(dense, {"intermediate_size: 4", "scheme: {type: split, order: clusters}"});
+  const auto& config = dynamic_cast<const UpcycleConfig&>(*recipe.upcycle);
+  const auto scheme = upcycling_registry().at("split").make(*config.scheme.config);
+  const LayerNeurons plan = scheme->choose({.name = "layers.1",
+                                            .seed = 1,
+                                            .num_experts = 3,
+                                            .top_k = 1,
+                                            .expert_width = 4,
+                                            .shared_width = 0,
+                                            .dense_width = kWide,
+                                            .hidden_size = 3,
+                                            .dense_gate = gate});
+  for (const NeuronChoice& expert : plan.experts) {
+    for (const int32_t source : expert.source) EXPECT_EQ(source % 3, expert.source[0] % 3);
+  }
+}
+
+TEST(Upcycling, KeepsOrResetsWhatItIsAskedTo) {
+  const Dense dense("f64");
+  const Setting all_kept{"num_experts: 8, top_k: 2, intermediate_size: 12",
+                         "scheme: {type: virtual_groups}, optimizer: keep, step: keep, data: keep",
+                         "f64"};
+  sluice::Run kept = make_run(recipe_of(dense, all_kept));
+  const StateDict state = state_of(kept);
+  EXPECT_EQ(kept.state().step, kDenseSteps);
+  EXPECT_EQ(state.at("data/loader"), dense.checkpoint().state.at("data/loader"));
+  EXPECT_EQ(state.at("optim/layers.0.attention.w_q/m"),
+            dense.checkpoint().state.at("optim/layers.0.attention.w_q/m"));
+  // Expert 3 is the second half; moments are not scaled.
+  const auto moments = values_of(state.at("optim/layers.1.experts.w_up/v"));
+  const auto dense_moments =
+      values_of(dense.checkpoint().state.at("optim/layers.1.feed_forward.w_up/v"));
+  EXPECT_EQ(moments[3 * 12 * kHidden], dense_moments[12 * kHidden]);
+  EXPECT_NE(moments[3 * 12 * kHidden], 0.0);
+  EXPECT_THAT(kept.upcycling()->notes, Contains("optimizer: moments kept"));
+
+  Setting reset = all_kept;
+  reset.upcycle = "scheme: {type: virtual_groups}";
+  sluice::Run fresh = make_run(recipe_of(dense, reset));
+  EXPECT_EQ(fresh.state().step, 0);
+  const auto zeros = values_of(state_of(fresh).at("optim/layers.1.experts.w_up/v"));
+  EXPECT_EQ(std::ranges::count(zeros, 0.0), std::ssize(zeros));
+  EXPECT_THAT(fresh.upcycling()->notes, Contains("step: reset"));
+}
+
+TEST(Upcycling, GoesOnFromItsFirstCheckpointAsIfItHadNeverStopped) {
+  const Dense dense;
+  const Recipe recipe = recipe_of(dense, {"num_experts: 8, top_k: 2, intermediate_size: 24",
+                                          "scheme: {type: drop}", "f32", "train: {steps: 4}"});
+  testing::RecordingReporter reporter;
+  const auto final_state = [](const std::filesystem::path& folder) {
+    StateDict state = read_checkpoint(folder / "checkpoints" / checkpoint_name(4)).state;
+    state.erase("run/seconds");
+    return state;
+  };
+  (void)Trainer(recipe, {.folder = dense.folder() / "straight"}, reporter).run();
+  const RunSummary begun = Trainer(recipe, {.folder = dense.folder() / "in_two"}, reporter).start();
+  EXPECT_EQ(begun.reason, StopReason::not_started);
+  EXPECT_TRUE(std::filesystem::exists(dense.folder() / "in_two" / "upcycling.json"));
+  std::filesystem::remove(dense.path());  // the dense checkpoint is needed no more
+  (void)Trainer(recipe, {.folder = dense.folder() / "in_two"}, reporter).run();
+  EXPECT_THAT(testing::differing_arrays(final_state(dense.folder() / "straight"),
+                                        final_state(dense.folder() / "in_two")),
+              IsEmpty());
+}
+
+TEST(Upcycling, RefusesWhatDoesNotFit) {
+  const Dense dense;
+  const auto refusal = [&](const std::string& experts, const std::string& upcycle = "",
+                           const std::string& more = "", const std::string& model = "") {
+    return error_of<ConfigError>([&] {
+      (void)make_run(recipe_of(dense, {experts, upcycle, "f32", more, model}));
+    });
+  };
+  EXPECT_THAT(refusal("intermediate_size: 12"),
+              HasSubstr("upcycle.scheme copy: model.experts.intermediate_size is 12, the dense "
+                        "feed-forward of layers.1 is 24 wide"));
+  EXPECT_THAT(refusal("intermediate_size: 7", "scheme: {type: virtual_groups}"),
+              HasSubstr("allowed what divides the width 24"));
+  EXPECT_THAT(refusal("num_experts: 6, intermediate_size: 6", "scheme: {type: virtual_groups}"),
+              HasSubstr("model.experts.num_experts is 6, allowed a multiple of 4"));
+  EXPECT_THAT(refusal("num_experts: 5, intermediate_size: 12", "scheme: {type: split}"),
+              HasSubstr("allowed a multiple of the 2 parts"));
+  EXPECT_THAT(refusal("intermediate_size: 24", "", "", "attention: {rope_theta: 500}"),
+              HasSubstr("model.attention.rope_theta: 10000"));
+  EXPECT_THAT(refusal("intermediate_size: 24", "", "", "pattern: \"(AE)x3\""),
+              HasSubstr("has 6 sublayers"));
+  EXPECT_THAT(refusal("intermediate_size: 24, form: {type: mlp}"),
+              HasSubstr("model.experts.form is mlp, allowed swiglu"));
+  EXPECT_THAT(refusal("intermediate_size: 24", "", "train: {init_from: other.h5}"),
+              HasSubstr("upcycle: given beside train.init_from"));
+  EXPECT_THAT(error_of<ConfigError>([&] {
+                (void)tiny_dense_recipe(fmt::format("upcycle: {{from: {}}}", dense.path()));
+              }),
+              HasSubstr("upcycle: given, but no symbol of model.pattern is an expert layer"));
+  // The second trap: weights that sum to 1 over one expert are always 1.
+  EXPECT_THAT(refusal("top_k: 1, intermediate_size: 24"), HasSubstr("as_is"));
+}
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,46 @@
+// Llama (Touvron et al. 2023, arXiv 2302.13971): no biases unless attention_bias or mlp_bias say so.
+
+#include "train/interchange/decoder_config.h"
+#include "train/interchange/decoder_names.h"
+#include "train/interchange/family.h"
+
+namespace sluice {
+namespace {
+
+constexpr auto kRows = joined(kDecoderRows, kAttentionRows, kSwigluRows);
+
+ModelJson read(const ConfigReader& config) {
+  require_silu(config);
+  const auto layers = static_cast<size_t>(read_num_layers(config));
+  ModelJson model = {{"pattern", pattern_of('A', std::vector<bool>(layers, false))}};
+  read_widths(config, model);
+  const bool bias = config.boolean_or("attention_bias", false);
+  read_attention(config, {.bias = bias ? "all" : "none"}, model);
+  read_feed_forward(config, config.boolean_or("mlp_bias", false), model);
+  return {{"model", model}};
+}
+
+void write(const Recipe& recipe, ModelJson& config) {
+  const Decoder decoder = decoder_of(recipe.model, "attention");
+  require_dense(decoder);
+  require_swiglu(*decoder.dense, true);
+  const auto& attention = dynamic_cast<const AttentionConfig&>(*decoder.mixer);
+  const bool bias = attention.bias == "all";
+  write_widths(recipe.model, decoder, config);
+  config["intermediate_size"] = decoder.dense->intermediate_size;
+  config["attention_bias"] = bias;
+  config["mlp_bias"] = decoder.dense->bias;
+  write_attention(recipe.model, attention, {.bias = bias ? "all" : "none"}, config);
+}
+
+}  // namespace
+
+const Family llama_family = {
+    .name = "llama",
+    .architecture = "LlamaForCausalLM",
+    .names = {kRows, "model.", kIgnoredBuffers},
+    .read = read,
+    .write = write,
+};
+
+}  // namespace sluice

@@ -1,0 +1,154 @@
+#include "train/interchange/tokenizer_files.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "autograd/support/error.h"
+#include "data/tokenizers/file.h"
+#include "train/interchange/json_text.h"
+
+namespace sluice {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+constexpr std::string_view kBytesKind = "bytes";
+constexpr std::string_view kEndOfText = "<|endoftext|>";
+
+void append_utf8(std::string& text, uint32_t code) {
+  if (code < 0x80U) {
+    text += static_cast<char>(code);
+  } else {
+    text += static_cast<char>(0xC0U | (code >> 6U));
+    text += static_cast<char>(0x80U | (code & 0x3FU));
+  }
+}
+
+/// The character that byte-level vocabularies write for a byte: itself where it is printable and no
+/// space, else the next free one from U+0100 on.
+std::vector<std::string> byte_characters() {
+  const auto stands_for_itself = [](uint32_t byte) {
+    return (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
+  };
+  std::vector<std::string> characters(256);
+  uint32_t next = 0x100;
+  for (uint32_t byte = 0; byte < 256; ++byte) {
+    append_utf8(characters[byte], stands_for_itself(byte) ? byte : next++);
+  }
+  return characters;
+}
+
+/// tokenizer.json of one token per byte and one that ends documents.
+ordered_json bytes_json() {
+  ordered_json vocabulary = ordered_json::object();
+  const std::vector<std::string> characters = byte_characters();
+  for (size_t byte = 0; byte < characters.size(); ++byte) vocabulary[characters[byte]] = byte;
+  vocabulary[std::string(kEndOfText)] = characters.size();
+  const ordered_json level = {{"type", "ByteLevel"},
+                              {"add_prefix_space", false},
+                              {"trim_offsets", true},
+                              {"use_regex", false}};
+  ordered_json end = {{"id", characters.size()}, {"content", kEndOfText}};
+  for (const char* flag : {"single_word", "lstrip", "rstrip", "normalized"}) end[flag] = false;
+  end["special"] = true;
+  return {{"version", "1.0"},
+          {"truncation", nullptr},
+          {"padding", nullptr},
+          {"added_tokens", ordered_json::array({end})},
+          {"normalizer", nullptr},
+          {"pre_tokenizer", level},
+          {"post_processor", nullptr},
+          {"decoder", level},
+          {"model",
+           {{"type", "BPE"},
+            {"dropout", nullptr},
+            {"unk_token", nullptr},
+            {"continuing_subword_prefix", nullptr},
+            {"end_of_word_suffix", nullptr},
+            {"fuse_unk", false},
+            {"byte_fallback", false},
+            {"vocab", vocabulary},
+            {"merges", ordered_json::array()}}}};
+}
+
+FoundTokenizer bytes_tokenizer() {
+  return {deserialize_tokenizer(kBytesKind, "bytes 257"), R"({"type": "bytes"})"};
+}
+
+FoundTokenizer from_file(const fs::path& path) {
+  return {load_tokenizer_file(path.string()),
+          json{{"type", "file"}, {"path", fs::absolute(path).string()}}.dump()};
+}
+
+FoundTokenizer from_json(const fs::path& path) {
+  const json found = read_json_file(path);
+  const json ours = json::parse(bytes_json().dump());
+  const bool is_bytes =
+      found.is_object() && found.contains("model") && found["model"].is_object() &&
+      found["model"].contains("vocab") && found["model"].contains("merges") &&
+      found["model"]["vocab"] == ours["model"]["vocab"] && found["model"]["merges"].empty();
+  SLUICE_CHECK(ConfigError, is_bytes,
+               "{}: is a tokenizer that is not read; give the SentencePiece model it was made from "
+               "with --tokenizer FILE",
+               path.string());
+  return bytes_tokenizer();
+}
+
+/// Files of `folder` that llama2.c would call a tokenizer, by name.
+std::vector<fs::path> llama2c_vocabularies(const fs::path& folder) {
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("tok") && name.ends_with(".bin")) found.push_back(entry.path());
+  }
+  std::ranges::sort(found);
+  return found;
+}
+
+void write_json(FileSystem& files, const fs::path& path, const ordered_json& content) {
+  write_file_atomically(files, path, bytes_of(content.dump(2) + "\n"), raise_as<CheckpointError>);
+}
+
+}  // namespace
+
+FoundTokenizer find_tokenizer(const fs::path& folder, const std::string& named) {
+  if (named == kBytesKind) return bytes_tokenizer();
+  if (!named.empty()) {
+    return fs::path(named).extension() == ".json" && fs::exists(named) ? from_json(named)
+                                                                       : from_file(named);
+  }
+  if (fs::exists(folder / "tokenizer.model")) return from_file(folder / "tokenizer.model");
+  if (fs::exists(folder / "tokenizer.json")) return from_json(folder / "tokenizer.json");
+  const std::vector<fs::path> vocabularies = llama2c_vocabularies(folder);
+  SLUICE_CHECK(ConfigError, vocabularies.size() == 1,
+               "{}: holds {} tokenizer that is known (tokenizer.model, tokenizer.json, tok*.bin); "
+               "name one with --tokenizer FILE, or say --tokenizer bytes",
+               folder.string(), vocabularies.empty() ? "no" : "more than one");
+  return from_file(vocabularies.front());
+}
+
+void write_tokenizer(FileSystem& files, const fs::path& folder, const CheckpointMeta& meta) {
+  if (meta.tokenizer_kind == kBytesKind) {
+    write_json(files, folder / "tokenizer.json", bytes_json());
+    write_json(files, folder / "tokenizer_config.json",
+               {{"tokenizer_class", "PreTrainedTokenizerFast"},
+                {"eos_token", kEndOfText},
+                {"clean_up_tokenization_spaces", false}});
+    return;
+  }
+  SLUICE_CHECK(CheckpointError, meta.tokenizer_kind == "sentencepiece",
+               "its tokenizer is of kind {}, which has no file of other programs",
+               meta.tokenizer_kind);
+  write_file_atomically(files, folder / "tokenizer.model", bytes_of(meta.tokenizer),
+                        raise_as<CheckpointError>);
+  write_json(files, folder / "tokenizer_config.json",
+             {{"tokenizer_class", "LlamaTokenizer"},
+              {"add_bos_token", false},
+              {"add_eos_token", false},
+              {"legacy", true},
+              {"clean_up_tokenization_spaces", false}});
+}
+
+}  // namespace sluice

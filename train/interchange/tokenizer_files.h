@@ -1,0 +1,30 @@
+#pragma once
+// The tokenizer of a folder with a model in it.
+
+#include <filesystem>
+#include <memory>
+#include <string>
+
+#include "data/tokenizer.h"
+#include "train/checkpoint/checkpoint.h"
+
+namespace sluice {
+
+/// The tokenizer and what a recipe calls it.
+struct FoundTokenizer {
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::string choice;  // {"type": "file", "path": "..."} or {"type": "bytes"}
+};
+
+/// `named` (a file, or "bytes"), or when it is empty the one in `folder`: tokenizer.model, the
+/// tokenizer.json that write_tokenizer makes for single bytes, or a tok*.bin of llama2.c. Throws
+/// ConfigError when there is none, DataError.
+[[nodiscard]] FoundTokenizer find_tokenizer(const std::filesystem::path& folder,
+                                            const std::string& named);
+
+/// Writes the files by which other programs find the tokenizer of a checkpoint. Throws
+/// CheckpointError.
+void write_tokenizer(FileSystem& files, const std::filesystem::path& folder,
+                     const CheckpointMeta& meta);
+
+}  // namespace sluice

@@ -1,0 +1,134 @@
+#include "train/transforms/receipt.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "autograd/ops/reshape.h"
+#include "train/model_input.h"
+
+namespace sluice {
+namespace {
+
+/// Rows of logits that are made at a time.
+constexpr int64_t kRowsAtATime = 256;
+
+/// The hidden states of a batch, and their logits row by row.
+class Reading {
+ public:
+  Reading(const EvaluationParts& parts, const Batch& batch, const Progress& progress)
+      : parts_(parts),
+        tape_(parts.pool),
+        no_grad_(tape_),
+        input_(make_model_input(parts.pool, batch)),
+        context_{.tape = tape_,
+                 .layout = input_.layout,
+                 .routing = &parts.routing,
+                 .progress = progress},
+        hidden_(parts.model.forward(context_, input_.tokens).hidden) {}
+
+  /// [end - begin, V]
+  [[nodiscard]] std::vector<double> logits(int64_t begin, int64_t end) {
+    const Tensor logits = parts_.model.logits(context_, slice_rows(tape_, hidden_, begin, end));
+    return dispatch_float(logits.dtype(), [&]<class T>() {
+      const auto values = logits.span<T>();
+      return std::vector<double>(values.begin(), values.end());
+    });
+  }
+  [[nodiscard]] std::span<const int32_t> targets() const { return input_.targets.span<int32_t>(); }
+
+ private:
+  const EvaluationParts& parts_;
+  Tape tape_;
+  NoGrad no_grad_;
+  ModelInput input_;
+  ForwardContext context_;
+  Tensor hidden_;
+};
+
+double log_sum_exp(std::span<const double> row) {
+  const double largest = *std::ranges::max_element(row);
+  double sum = 0.0;
+  for (const double value : row) sum += std::exp(value - largest);
+  return largest + std::log(sum);
+}
+
+/// Adds one token; sums take the place of means.
+void add_token(std::span<const double> a, std::span<const double> b, int32_t target, Parity& sums) {
+  const double norm_a = log_sum_exp(a);
+  const double norm_b = log_sum_exp(b);
+  double divergence = 0.0;
+  for (size_t v = 0; v < a.size(); ++v) {
+    sums.largest_difference = std::max(sums.largest_difference, std::abs(a[v] - b[v]));
+    sums.largest_logit = std::max(sums.largest_logit, std::abs(a[v]));
+    divergence += std::exp(a[v] - norm_a) * ((a[v] - norm_a) - (b[v] - norm_b));
+  }
+  if (target == kIgnoredTarget) return;
+  sums.tokens += 1;
+  sums.mean_divergence += divergence;
+  sums.loss_before += norm_a - a[static_cast<size_t>(target)];
+  sums.loss_after += norm_b - b[static_cast<size_t>(target)];
+}
+
+void add_batch(Reading& before, Reading& after, Parity& sums) {
+  const std::span<const int32_t> targets = before.targets();
+  const auto count = std::ssize(targets);
+  for (int64_t begin = 0; begin < count; begin += kRowsAtATime) {
+    const int64_t end = std::min(begin + kRowsAtATime, count);
+    const std::vector<double> a = before.logits(begin, end);
+    const std::vector<double> b = after.logits(begin, end);
+    const size_t width = a.size() / static_cast<size_t>(end - begin);
+    for (int64_t row = begin; row < end; ++row) {
+      const size_t first = static_cast<size_t>(row - begin) * width;
+      add_token(std::span(a).subspan(first, width), std::span(b).subspan(first, width),
+                targets[static_cast<size_t>(row)], sums);
+    }
+  }
+}
+
+}  // namespace
+
+double Parity::relative_difference() const {
+  return largest_logit > 0.0 ? largest_difference / largest_logit : largest_difference;
+}
+
+std::optional<Parity> compare_models(const EvaluationParts& before, const EvaluationParts& after,
+                                     const Dataset& data, const EvaluationOptions& options,
+                                     const Progress& progress, int64_t probe_tokens) {
+  Parity parity;
+  EvaluationPass pass(data, options);
+  before.routing.begin_evaluation();
+  after.routing.begin_evaluation();
+  while (parity.tokens < probe_tokens) {
+    const auto item = pass.next();
+    if (!item) break;
+    Reading a(before, item->batch, progress);
+    Reading b(after, item->batch, progress);
+    add_batch(a, b, parity);
+  }
+  before.routing.end_evaluation();
+  after.routing.end_evaluation();
+  if (parity.tokens == 0) return std::nullopt;
+  const auto tokens = static_cast<double>(parity.tokens);
+  parity.mean_divergence /= tokens;
+  parity.loss_before /= tokens;
+  parity.loss_after /= tokens;
+  return parity;
+}
+
+std::string UpcyclingReceipt::to_json() const {
+  nlohmann::ordered_json json = {{"from", from}, {"scheme", scheme}, {"notes", notes}};
+  if (parity) {
+    json["parity"] = {{"tokens", parity->tokens},
+                      {"largest_difference", parity->largest_difference},
+                      {"largest_logit", parity->largest_logit},
+                      {"relative_difference", parity->relative_difference()},
+                      {"mean_divergence", parity->mean_divergence},
+                      {"loss_before", parity->loss_before},
+                      {"loss_after", parity->loss_after}};
+  }
+  return json.dump(2) + "\n";
+}
+
+}  // namespace sluice

@@ -1,0 +1,44 @@
+#pragma once
+// The parity receipt: what a transformation of a model changed, measured on held-out text.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "train/evaluate.h"
+
+namespace sluice {
+
+/// Two models on the same tokens, in evaluation.
+struct Parity {
+  int64_t tokens = 0;             // predicted
+  double largest_difference = 0;  // max |a - b| over all logits
+  double largest_logit = 0;       // max |a|
+  double mean_divergence = 0;     // KL(a || b), mean over tokens, nats
+  double loss_before = 0;         // nats per token
+  double loss_after = 0;
+
+  /// largest_difference over largest_logit.
+  [[nodiscard]] double relative_difference() const;
+};
+
+/// `before` and `after` on the first held-out tokens of the data, whole batches until there are
+/// `probe_tokens`; nullopt when nothing is held out. Both models read tokens of one tokenizer.
+[[nodiscard]] std::optional<Parity> compare_models(const EvaluationParts& before,
+                                                   const EvaluationParts& after,
+                                                   const Dataset& data,
+                                                   const EvaluationOptions& options,
+                                                   const Progress& progress, int64_t probe_tokens);
+
+struct UpcyclingReceipt {
+  std::string from;  // the dense checkpoint
+  std::string scheme;
+  std::vector<std::string> notes;  // one sentence each: choices, and why functions differ
+  std::optional<Parity> parity;
+
+  /// upcycling.json of the run's folder.
+  [[nodiscard]] std::string to_json() const;
+};
+
+}  // namespace sluice
