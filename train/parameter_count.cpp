@@ -1,5 +1,6 @@
 #include "train/parameter_count.h"
 
+#include <algorithm>
 #include <cmath>
 #include <unordered_map>
 
@@ -12,18 +13,18 @@ ParameterCount count_parameters(const Recipe& recipe, const Model& model,
   // Of a sublayer that routes more than once, a token may use other experts each time.
   struct Use {
     double chosen = 0.0;
-    int64_t experts = 0;  // of the layer: of several kinds, a stack may hold fewer
+    int64_t experts = 0;  // of the layer: of several kinds, a stack holds fewer
   };
   std::unordered_map<const Parameter*, Use> uses;
   const std::vector<const RoutingConfig*> layers = recipe.model.routed_layers();
   for (int64_t layer = 0; layer < std::ssize(layers); ++layer) {
-    const RoutingConfig& routing = *layers[static_cast<size_t>(layer)];
+    const RoutingConfig& config = *layers[static_cast<size_t>(layer)];
     const double of_token =
-        static_cast<double>(routing.top_k_at(progress)) * routing.share_of_tokens(recipe.model);
+        static_cast<double>(config.top_k_at(progress)) * config.share_of_tokens(recipe.model);
     for (const Parameter* parameter : model.routed_parameters(layer)) {
       Use& use = uses[parameter];
       use.chosen += of_token;
-      use.experts = routing.num_experts;
+      use.experts = std::max(config.num_experts, parameter->value.dim(0));
     }
   }
   ParameterCount count;
@@ -36,16 +37,16 @@ ParameterCount count_parameters(const Recipe& recipe, const Model& model,
       count.active += size;
       continue;
     }
+    const int64_t copies = parameter->value.dim(0);
     if (parameter->stack == Stack::modalities) {
-      const int64_t copies = parameter->value.dim(0);
       count.active += size / copies;
       count.other_modalities += size - size / copies;
       continue;
     }
     const Use& use = uses.at(parameter);
-    const auto used = static_cast<int64_t>(std::llround(use.chosen));
+    const auto chosen = static_cast<int64_t>(std::llround(use.chosen));
     count.experts += size;
-    count.active += size * std::min(used, use.experts) / use.experts;
+    count.active += size * std::min(use.experts, chosen) / use.experts;
   }
   return count;
 }

@@ -69,7 +69,7 @@ struct ExpertCost {
 ExpertCost expert_cost(const Model& model, int64_t layer, int64_t experts) {
   ExpertCost cost;
   for (const Parameter* parameter : model.routed_parameters(layer)) {
-    const int64_t of_expert = parameter->value.numel() / experts;
+    const int64_t of_expert = parameter->value.numel() / std::max(experts, parameter->value.dim(0));
     cost.parameters += of_expert;
     cost.flops_per_token += (parameter->trainable ? 6.0 : 4.0) * static_cast<double>(of_expert);
   }
