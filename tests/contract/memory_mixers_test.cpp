@@ -69,6 +69,16 @@ model:
 balance: {type: aux_loss, coefficient: 1.0e-2}
 )",
            0.95},
+          {"gated_slot_attention", R"(
+model:
+  pattern: "(OF)x2"
+  hidden_size: 32
+  init: {std: 0.1}
+  mixture_of_memories: {num_heads: 2, backend: gated_slot_attention, num_slots: 8}
+  feed_forward: {intermediate_size: 48}
+balance: {type: aux_loss, coefficient: 1.0e-2}
+)",
+           1.2},
           // Attention sees the token before; the way to earlier pairs leads through the slots.
           {"workspace", R"(
 model:

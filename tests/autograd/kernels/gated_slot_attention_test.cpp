@@ -149,6 +149,20 @@ TYPED_TEST(GatedSlots, GoesOnFromTheMemoryItLeftBehind) {
   EXPECT_TRUE(pieces.o.same_bits(whole.o));
 }
 
+TYPED_TEST(GatedSlots, KeepsAllBehindOpenGatesAndTheTokenAloneBehindShutOnes) {
+  using T = TypeParam;
+  const Case c{{2, 5, 6, 4, 0.5}, {0, 40}};
+  Arrays<T> open(c);
+  for (int64_t i = 0; i < open.log_gate.size(); ++i) open.log_gate[i] = T{0};
+  gated_slot_attention<T>(c.shape, sequences_of(c), open.forward());
+  for (int64_t i = 0; i < open.o.size(); ++i) ASSERT_EQ(open.o[i], T{0});
+  // Every slot holds the token: the softmax weighs equal values.
+  Arrays<T> shut(c);
+  for (int64_t i = 0; i < shut.log_gate.size(); ++i) shut.log_gate[i] = T{-1000};
+  gated_slot_attention<T>(c.shape, sequences_of(c), shut.forward());
+  expect_close(shut.o, shut.v.in_double(), kCoefficient);
+}
+
 TYPED_TEST(GatedSlots, AgreesWithAnExampleByHand) {
   using T = TypeParam;
   // Gates 1/2 and 1/4, k = 4 and then 8, v = 1 and then 0: slots hold (2, 3) and then (5, 27/4) as
