@@ -1,30 +1,26 @@
 // What every mixer and feed-forward must do, by standing in mixers.def or ffns.def: have the right
 // gradients, keep packed documents apart, decode as it evaluates, and give the same bits on any number
-// of threads and with recomputation. What it must do in a run is in method_in_run_test.cpp.
+// of threads and with recomputation. What it must do in a run is in method_in_run_test.cpp, what it must
+// learn in synthetic_tasks_test.cpp.
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <set>
 
-#include "autograd/support/parallel.h"
 #include "optim/optimizer.h"
-#include "tests/layers/model_gradients.h"
+#include "tests/layers/layer_checks.h"
 #include "tests/support/set_fields.h"
 #include "tests/support/tiny_model.h"
 
 namespace sluice {
 namespace {
 
-using testing_support::element;
 using testing_support::plain_session;
-using testing_support::same_bits;
 using testing_support::tiny_batch;
 using testing_support::tiny_config;
 using testing_support::TinyBatch;
 using testing_support::training_context;
-
-constexpr int64_t kHidden = 64;
 
 class EveryLayer : public ::testing::TestWithParam<std::string> {
  protected:
@@ -32,7 +28,7 @@ class EveryLayer : public ::testing::TestWithParam<std::string> {
   [[nodiscard]] static ModelConfig config(const std::string& pattern,
                                           const std::string& dtype = "f32") {
     ModelConfig result = tiny_config("AFE", dtype);
-    result.hidden_size = kHidden;
+    result.hidden_size = 64;
     result.init.std = 0.1;
     result.pattern = pattern;
     std::unique_ptr<Configurable> settings;
@@ -50,86 +46,24 @@ class EveryLayer : public ::testing::TestWithParam<std::string> {
   Pool pool_;
 };
 
-const std::vector<std::vector<int64_t>> kPack = {{9, 1, 14}, {6}};
-
 TEST_P(EveryLayer, GradientsOfAWholeModelAgreeWithDifferences) {
   testing_support::expect_model_gradients(config("FZ", "f64"));
 }
 
 TEST_P(EveryLayer, ThreadsAndRecomputationChangeNoBit) {
-  std::vector<Tensor> first;
-  const Model model(pool_, config("FZE"), 3);
-  for (const Recompute recompute : {Recompute::none, Recompute::all}) {
-    for (const int threads : {1, 3}) {
-      set_num_threads(threads);
-      RoutingSession session = plain_session(model);
-      const TinyBatch batch = tiny_batch(pool_, kPack);
-      testing_support::zero_grads(model, pool_);
-      Tape tape(pool_);
-      const auto context = training_context(tape, batch, session, recompute);
-      tape.backward(model.loss(context, batch.tokens, batch.targets).total);
-      const std::vector<Parameter*> parameters = model.parameters();
-      if (first.empty()) {
-        for (const Parameter* parameter : parameters) {
-          Tensor copy = Tensor::empty(pool_, parameter->grad.shape(), parameter->grad.dtype());
-          copy.copy_from(parameter->grad);
-          first.push_back(copy);
-        }
-      }
-      for (size_t i = 0; i < parameters.size(); ++i) {
-        EXPECT_TRUE(same_bits(parameters[i]->grad, first[i]))
-            << parameters[i]->name << " on " << threads << " threads";
-      }
-    }
-  }
-  set_num_threads(1);
-}
-
-/// Hidden states of a pass in evaluation.
-Tensor evaluate(Pool& pool, const Model& model, const TinyBatch& batch, const Tensor& tokens) {
-  RoutingSession session = plain_session(model);
-  session.begin_evaluation();
-  Tape tape(pool);
-  const NoGrad no_grad(tape);
-  ForwardContext context{tape, batch.layout};
-  context.routing = &session;
-  return model.forward(context, tokens).hidden.detached();
+  testing_support::expect_same_on_any_threads(config("FZE"));
+  testing_support::expect_recomputation_changes_no_bit(config("FZE"));
 }
 
 TEST_P(EveryLayer, DocumentsOfAPackAreTheSameAlone) {
-  const Model model(pool_, config("ZFZ"), 5);
-  const TinyBatch packed = tiny_batch(pool_, {{9, 1, 14, 6}});
-  const TinyBatch apart = tiny_batch(pool_, {{9}, {1}, {14}, {6}});
-  EXPECT_TRUE(same_bits(evaluate(pool_, model, packed, packed.tokens),
-                        evaluate(pool_, model, apart, packed.tokens)));
+  testing_support::expect_documents_apart(config("ZFZ"));
 }
 
+TEST_P(EveryLayer, SeesNoLaterTokenInEvaluation) { testing_support::expect_causal(config("ZFZ")); }
+
 TEST_P(EveryLayer, DecodesAsItEvaluates) {
-  for (const char* dtype : {"f64", "f32"}) {
-    const Model model(pool_, config("ZFZ", dtype), 7);
-    const TinyBatch batch = tiny_batch(pool_, {{37}});
-    const Tensor all = evaluate(pool_, model, batch, batch.tokens);
-    RoutingSession session = plain_session(model);
-    session.begin_evaluation();
-    Tape tape(pool_);
-    DecodeState state = model.start_decoding(pool_, 37);
-    int64_t first = 0;
-    // A prefill in two pieces, single steps, a longer piece.
-    for (const int64_t count : {5, 9, 1, 1, 1, 13, 1, 6}) {
-      const SequenceLayout layout = SequenceLayout::single(pool_, count, first);
-      ForwardContext context{tape, layout};
-      context.routing = &session;
-      const auto ids = batch.tokens.span<int32_t>().subspan(static_cast<size_t>(first),
-                                                            static_cast<size_t>(count));
-      const Tensor rows = model.decode(context, Tensor::of<int32_t>(pool_, {count}, ids), state);
-      const double tolerance = std::string(dtype) == "f64" ? 1e-11 : 5e-5;
-      for (int64_t i = 0; i < rows.numel(); ++i) {
-        ASSERT_NEAR(element(rows, i), element(all, first * kHidden + i), tolerance)
-            << dtype << ", token " << first + i / kHidden;
-      }
-      first += count;
-    }
-  }
+  testing_support::expect_decoding_equals_forward(config("ZFZ"), 5e-5);
+  testing_support::expect_decoding_equals_forward(config("ZFZ", "f64"), 1e-11);
 }
 
 TEST_P(EveryLayer, LearnsABatchByHeart) {
@@ -164,7 +98,7 @@ TEST_P(EveryLayer, IsPlannedOnShapesAlone) {
   Pool shapes(Pool::Mode::shapes_only);
   const Model model(shapes, config("AZE"), 1);
   RoutingSession session = plain_session(model);
-  const TinyBatch batch = tiny_batch(shapes, kPack);
+  const TinyBatch batch = tiny_batch(shapes, {{9, 1, 14}, {6}});
   testing_support::zero_grads(model, shapes);
   CostMeter meter;
   Tape tape(shapes, &meter);

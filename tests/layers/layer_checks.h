@@ -1,10 +1,13 @@
 #pragma once
-// What every mixer must do, whatever it computes: documents apart, decoding equal to the full pass,
-// no bit changed by threads or recomputation, gradients right, shapes alone enough to plan.
+// What every layer must do, whatever it computes, checked on small models that use it: documents apart,
+// decoding equal to the full pass, no bit changed by threads or recomputation, gradients right, shapes
+// alone enough to plan. tests/contract/layer_contract_test.cpp holds every line of the .def lists to it
+// with its default settings, the test of a layer what other settings change.
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -99,13 +102,66 @@ inline void expect_causal(const ModelConfig& config) {
   }
 }
 
-/// Token by token and in pieces, against the full pass in evaluation.
+/// Every token before the last changes the last.
+inline void expect_all_earlier_tokens_seen(const ModelConfig& config) {
+  Pool pool;
+  const Model model(pool, config, 1);
+  TinyBatch batch = tiny_batch(pool, {{50}});
+  const Tensor before = hidden_of(pool, model, batch, /*training=*/false);
+  for (const int64_t token : {0, 20, 48}) {
+    int32_t& id = batch.tokens.data<int32_t>()[token];
+    const int32_t original = id;
+    id = (id + 1) % 64;
+    const Tensor after = hidden_of(pool, model, batch, /*training=*/false);
+    id = original;
+    EXPECT_NE(element(after, 49 * before.dim(1)), element(before, 49 * before.dim(1))) << token;
+  }
+}
+
+/// Decodes a batch of one sequence in one piece.
+inline void decode_all(Pool& pool, const Model& model, const TinyBatch& batch, DecodeState& state) {
+  Tape tape(pool);
+  RoutingSession session = plain_session(model);
+  ForwardContext context{tape, batch.layout};
+  context.routing = &session;
+  session.begin_evaluation();
+  (void)model.decode(context, batch.tokens, state);
+  session.end_evaluation();
+}
+
+/// Decoding keeps as much of a short sequence as of a long one.
+inline void expect_constant_decoding_memory(const ModelConfig& config) {
+  Pool pool;
+  const Model model(pool, config, 1);
+  std::vector<int64_t> bytes;
+  for (const int64_t capacity : {int64_t{1}, int64_t{1} << 40}) {
+    const int64_t before = pool.in_use().total();
+    const DecodeState state = model.start_decoding(pool, capacity);
+    bytes.push_back(pool.in_use().total() - before);
+  }
+  EXPECT_GT(bytes[0], 0);
+  EXPECT_EQ(bytes[0], bytes[1]);
+}
+
+inline void expect_close(const Tensor& actual, const Tensor& expected, double tolerance) {
+  const int64_t width = expected.dim(1);
+  for (int64_t i = 0; i < expected.numel(); ++i) {
+    ASSERT_NEAR(element(actual, i), element(expected, i), tolerance) << "row " << i / width;
+  }
+}
+
+/// Token by token and in pieces, against the full pass in evaluation; `tolerance` is of the largest
+/// value, or of 1.
 inline void expect_decoding_equals_forward(const ModelConfig& config, double tolerance) {
   Pool pool;
   const Model model(pool, config, 1);
   const TinyBatch batch = tiny_batch(pool, {{150}});
   const Tensor full = hidden_of(pool, model, batch, /*training=*/false);
   const int64_t width = full.dim(1);
+  double largest = 1.0;
+  for (int64_t i = 0; i < full.numel(); ++i) {
+    largest = std::max(largest, std::abs(element(full, i)));
+  }
   for (const std::vector<int64_t>& pieces :
        {std::vector<int64_t>(150, 1), std::vector<int64_t>{5, 1, 1, 70, 1, 40, 1, 31}}) {
     Tape tape(pool);
@@ -125,12 +181,17 @@ inline void expect_decoding_equals_forward(const ModelConfig& config, double tol
       const Tensor hidden = model.decode(context, tokens, state);
       session.end_evaluation();
       for (int64_t i = 0; i < hidden.numel(); ++i) {
-        ASSERT_NEAR(element(hidden, i), element(full, row * width + i), tolerance)
+        ASSERT_NEAR(element(hidden, i), element(full, row * width + i), tolerance * largest)
             << "row " << row + i / width << " of pieces of " << piece;
       }
       row += piece;
     }
     EXPECT_EQ(state.length, 150);
+    for (const auto& visits : state.sublayers) {
+      if (visits.front().mixer != nullptr) {
+        EXPECT_EQ(visits.front().mixer->length(), 150);
+      }
+    }
   }
 }
 
@@ -175,11 +236,12 @@ inline void expect_shapes_to_tell_the_memory(const ModelConfig& config) {
               0.02 * static_cast<double>(peaks[1]));
 }
 
-/// All of the above, for a mixer without chance; `make` gives the configuration in a dtype.
-template <class Make>
-void expect_a_sound_mixer(Make&& make) {
-  const ModelConfig f32 = make("f32");
-  const ModelConfig f64 = make("f64");
+/// All of this, for a layer without chance.
+inline void expect_a_sound_layer(const ModelConfig& config) {
+  ModelConfig f32 = config;
+  f32.dtype = "f32";
+  ModelConfig f64 = config;
+  f64.dtype = "f64";
   expect_documents_apart(f32);
   expect_causal(f32);
   expect_decoding_equals_forward(f32, 1e-5);
