@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "autograd/support/parallel.h"
+#include "layers/key_value_sharing.h"
 #include "layers/token_subset.h"
 #include "tests/layers/model_gradients.h"
 #include "tests/support/set_fields.h"
@@ -37,11 +38,19 @@ ModelConfig depth_config(const std::string& pattern, const std::string& type, co
   return config;
 }
 
-class DepthMethods : public ::testing::TestWithParam<std::string> {
+/// A method of depths.def, with settings that are not its defaults.
+struct DepthMethod {
+  std::string name;
+  std::string type;
+  Json fields = Json::object();
+  friend void PrintTo(const DepthMethod& method, std::ostream* out) { *out << method.name; }
+};
+
+class DepthMethods : public ::testing::TestWithParam<DepthMethod> {
  protected:
-  [[nodiscard]] ModelConfig config(const std::string& pattern,
-                                   const std::string& dtype = "f32") const {
-    return depth_config(pattern, GetParam(), Json::object(), dtype);
+  [[nodiscard]] static ModelConfig config(const std::string& pattern,
+                                          const std::string& dtype = "f32") {
+    return depth_config(pattern, GetParam().type, GetParam().fields, dtype);
   }
   Pool pool_;
 };
@@ -49,13 +58,11 @@ class DepthMethods : public ::testing::TestWithParam<std::string> {
 const std::vector<std::vector<int64_t>> kPack = {{9, 1, 4}, {6}};
 
 TEST_P(DepthMethods, GradientsOfAWholeModelAgreeWithDifferences) {
-  for (const char* pattern : {"F[AF]", "[AE]F"}) {
-    ModelConfig given = config(pattern, "f64");
-    if (depth_registry().at(GetParam()).looks_ahead) {
-      // The check is of the language-model loss alone.
-      given = depth_config(pattern, GetParam(), {{"coefficient", 0.0}}, "f64");
-    }
-    testing_support::expect_model_gradients(given);
+  for (const char* pattern : {"F[AF]", "[AE]F", "[AUF]"}) {
+    Json fields = GetParam().fields;
+    // The check is of the language-model loss alone.
+    if (depth_registry().at(GetParam().type).looks_ahead) fields["coefficient"] = 0.0;
+    testing_support::expect_model_gradients(depth_config(pattern, GetParam().type, fields, "f64"));
   }
 }
 
@@ -135,18 +142,88 @@ TEST_P(DepthMethods, HasRoutedLayersOfItsOwnForEveryVisit) {
   const Model model(pool, given, 1);
   EXPECT_EQ(model.experts_per_layer().size(), given.routed_layers().size());
   const auto visits =
-      static_cast<size_t>(depth_registry().at(GetParam()).visits(*given.depth.config));
+      static_cast<size_t>(depth_registry().at(GetParam().type).visits(*given.depth.config));
   EXPECT_GE(given.routed_layers().size(), 2 + visits);
 }
 
-std::vector<std::string> depth_names() {
-  std::vector<std::string> names;
-  for (const std::string_view name : depth_registry().names()) names.emplace_back(name);
-  return names;
+std::vector<DepthMethod> depth_methods() {
+  std::vector<DepthMethod> methods;
+  for (const std::string_view name : depth_registry().names()) {
+    methods.push_back({std::string(name), std::string(name)});
+  }
+  for (const std::string type : {"recursions_by_expert_choice", "recursions_by_token_choice"}) {
+    methods.push_back({type + "_of_shared_key_values", type, {{"key_values", "shared"}}});
+  }
+  return methods;
 }
 
-INSTANTIATE_TEST_SUITE_P(Every, DepthMethods, ::testing::ValuesIn(depth_names()),
-                         [](const auto& which) { return which.param; });
+INSTANTIATE_TEST_SUITE_P(Every, DepthMethods, ::testing::ValuesIn(depth_methods()),
+                         [](const auto& which) { return which.param.name; });
+
+// --- keys and values of the first pass ----------------------------------------------------------------
+
+const char* const kRecursions[] = {"recursions_by_expert_choice", "recursions_by_token_choice"};
+
+/// Final hidden states of a batch in training.
+std::vector<double> hidden_of(Pool& pool, const ModelConfig& config) {
+  const Model model(pool, config, 5);
+  RoutingSession session = plain_session(model);
+  session.begin_step(1);
+  session.begin_micro_batch(0);
+  const TinyBatch batch = tiny_batch(pool, {{9, 1, 14}});
+  Tape tape(pool);
+  const NoGrad no_grad(tape);
+  const Tensor hidden = model.forward(training_context(tape, batch, session), batch.tokens).hidden;
+  std::vector<double> result;
+  for (int64_t i = 0; i < hidden.numel(); ++i) result.push_back(element(hidden, i));
+  return result;
+}
+
+TEST(SharedKeyValues, MakeNoDifferenceToASinglePassAndOneToSeveral) {
+  Pool pool;
+  for (const char* type : kRecursions) {
+    for (const int64_t recursions : {1, 3}) {
+      const auto hidden = [&](const char* key_values) {
+        return hidden_of(
+            pool,
+            depth_config("[AF]F", type, {{"recursions", recursions}, {"key_values", key_values}}));
+      };
+      EXPECT_EQ(hidden("own") == hidden("shared"), recursions == 1) << type;
+    }
+  }
+}
+
+TEST(SharedKeyValues, NeedOneCacheForAllPasses) {
+  for (const char* type : kRecursions) {
+    std::vector<int64_t> bytes;
+    for (const char* key_values : {"own", "shared"}) {
+      Pool pool;
+      const Model model(pool, depth_config("[AF]", type, {{"key_values", key_values}}), 1);
+      pool.reset_peak();
+      const int64_t before = pool.peak().total();
+      const DecodeState state = model.start_decoding(pool, 4096);
+      bytes.push_back(pool.peak().total() - before);
+    }
+    EXPECT_EQ(bytes[0], 3 * bytes[1]) << type;
+  }
+}
+
+TEST(SharedKeyValues, AreRefusedWhereAMixerHasNone) {
+  const ModelConfig config =
+      depth_config("[MF]F", "recursions_by_token_choice", {{"key_values", "shared"}});
+  EXPECT_EQ(config.check(),
+            "depth.key_values: found shared, but a group has mamba2; share those of attention, "
+            "attention_mixture");
+  ModelConfig outside =
+      depth_config("M[AF]F", "recursions_by_token_choice", {{"key_values", "shared"}});
+  EXPECT_EQ(outside.check(), "");
+  EXPECT_EQ(
+      depth_config("[AAAAAAAA]", "recursions_by_token_choice", {{"key_values", "shared"}}).check(),
+      "");
+  EXPECT_NE(
+      depth_config("[AAAAAAAAA]", "recursions_by_token_choice", {{"key_values", "shared"}}).check(),
+      "");
+}
 
 // --- the pages' properties ---------------------------------------------------------------------------
 
@@ -195,12 +272,19 @@ struct DepthRun {
     BlockState state;
     state.hidden = Tensor::of<double>(pool, {tokens, 2}, x);
     visits.clear();
+    seen.clear();
     const BlockState done = depth->forward(
         context, state, [&](const ForwardContext& inner, BlockState at, int64_t visit) {
           EXPECT_EQ(visit, std::ssize(visits));
           const auto positions = inner.layout.positions.span<int32_t>();
           visits.emplace_back(positions.begin(), positions.end());
+          if (inner.sharing != nullptr && inner.sharing->here != nullptr) {
+            const auto of_first = inner.sharing->here->plan.token_of_row.span<int32_t>();
+            seen.emplace_back(of_first.begin(), of_first.end());
+            EXPECT_EQ(element(at.key_values.at("k"), 0), 0.0) << "made by the first pass";
+          }
           BlockState result = std::move(at);
+          result.key_values["k"] = Tensor::of<double>(pool, {1}, {static_cast<double>(visit)});
           std::vector<double> rows;
           for (const double value : result.hidden.span<double>()) rows.push_back(10.0 * value);
           result.hidden = Tensor::of<double>(pool, result.hidden.shape(), rows);
@@ -219,6 +303,7 @@ struct DepthRun {
   std::optional<RoutingSession> session;
   bool is_training = true;
   std::vector<std::vector<int32_t>> visits;
+  std::vector<std::vector<int32_t>> seen;  // by later passes: their tokens among those of the first
   Tensor loss;
 };
 
@@ -292,6 +377,20 @@ TEST(RecursionsByTokenChoice, EachTokenGoesAsDeepAsItChose) {
   EXPECT_NEAR(y[0], 2.0 * (1.0 + 10.0 * p(2, 1)), 1e-12);
   EXPECT_NEAR(y[3], 3.0 * (1.0 + 100.0 * p(3, 1)), 1e-11);
   EXPECT_NEAR(y[4], 5.0 * (1.0 + 10.0 * p(5, 0)), 1e-11);
+}
+
+TEST(SharedKeyValues, LaterPassesAreToldWhichOfTheFirstTokensTheyHave) {
+  DepthRun by_expert("recursions_by_expert_choice",
+                     {{"recursions", 3}, {"coefficient", 0.0}, {"key_values", "shared"}});
+  for (const char* name : {"router_0", "router_1", "router_2"}) by_expert.set(name, {1.0, 0.0});
+  (void)by_expert.run({1, 0, 3, 0, 2, 0}, {0, 3});
+  EXPECT_EQ(by_expert.seen, (std::vector<std::vector<int32_t>>{{1, 2}, {1}}));
+  DepthRun by_token("recursions_by_token_choice", {{"recursions", 3}, {"key_values", "shared"}});
+  // Logits (x0, x1, 0): the depths are 0, 2, 1, 2.
+  by_token.set("router", {1.0, 0.0, 0.0, 1.0, 0.0, 0.0});
+  (void)by_token.run({2, 1, -1, -3, 1, 3, -1, -1}, {0, 4});
+  EXPECT_EQ(by_token.visits[2], (std::vector<int32_t>{1, 3}));
+  EXPECT_EQ(by_token.seen, (std::vector<std::vector<int32_t>>{{1, 2, 3}, {1, 3}}));
 }
 
 TEST(TokenSubset, KeepsDocumentsPositionsAndIds) {

@@ -1,12 +1,12 @@
 #include "layers/mixers/attention_mixture.h"
 
-#include "tests/layers/mixers/mixer_checks.h"
+#include "tests/layers/layer_checks.h"
 
 namespace sluice {
 namespace {
 
 using testing_support::attention_of;
-using testing_support::expect_a_sound_mixer;
+using testing_support::expect_a_sound_layer;
 using testing_support::hidden_of;
 using testing_support::relative_distance;
 using testing_support::tiny_batch;
@@ -26,8 +26,7 @@ ModelConfig small(const std::string& pattern, const std::string& dtype, int64_t 
 
 TEST(AttentionMixture, IsASoundMixer) {
   for (const bool share_keys : {false, true}) {
-    expect_a_sound_mixer(
-        [&](const std::string& dtype) { return small("UFU", dtype, 3, share_keys); });
+    expect_a_sound_layer(small("UFU", "f32", 3, share_keys));
   }
 }
 

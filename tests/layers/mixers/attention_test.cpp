@@ -1,12 +1,12 @@
 #include "layers/mixers/attention.h"
 
-#include "tests/layers/mixers/mixer_checks.h"
+#include "tests/layers/layer_checks.h"
 
 namespace sluice {
 namespace {
 
 using testing_support::attention_of;
-using testing_support::expect_a_sound_mixer;
+using testing_support::expect_a_sound_layer;
 using testing_support::hidden_of;
 using testing_support::same_bits;
 using testing_support::tiny_batch;
@@ -19,12 +19,10 @@ ModelConfig with_windows(const std::string& dtype, std::vector<int64_t> windows)
   return config;
 }
 
-TEST(Attention, IsASoundMixer) {
-  expect_a_sound_mixer([](const std::string& dtype) { return tiny_config("AFA", dtype); });
-}
+TEST(Attention, IsASoundMixer) { expect_a_sound_layer(tiny_config("AFA", "f32")); }
 
 TEST(Attention, IsASoundMixerWithAWindowForEachHead) {
-  expect_a_sound_mixer([](const std::string& dtype) { return with_windows(dtype, {3, 120}); });
+  expect_a_sound_layer(with_windows("f32", {3, 120}));
 }
 
 TEST(Attention, WithTheSameWindowForEachHeadHasThatWindow) {

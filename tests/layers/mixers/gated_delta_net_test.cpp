@@ -1,6 +1,6 @@
 #include "layers/mixers/gated_delta_net.h"
 
-#include "tests/layers/mixers/memory_checks.h"
+#include "tests/layers/layer_checks.h"
 
 namespace sluice {
 namespace {
@@ -59,7 +59,7 @@ TEST(GatedDeltaNet, StartsWithThePublishedDecays) {
   }
 }
 
-TEST(GatedDeltaNet, IsASoundMixer) { expect_sound(config_of("GFG")); }
+TEST(GatedDeltaNet, IsASoundMixer) { expect_a_sound_layer(config_of("GFG")); }
 
 TEST(GatedDeltaNet, DecodesAtConstantMemory) { expect_constant_decoding_memory(config_of("GFGF")); }
 

@@ -7,13 +7,13 @@
 #include "autograd/ops/norm.h"
 #include "autograd/ops/reshape.h"
 #include "layers/rotary.h"
-#include "tests/layers/mixers/mixer_checks.h"
+#include "tests/layers/layer_checks.h"
 
 namespace sluice {
 namespace {
 
 using testing_support::element;
-using testing_support::expect_a_sound_mixer;
+using testing_support::expect_a_sound_layer;
 using testing_support::gradients_of;
 using testing_support::relative_distance;
 using testing_support::tiny_batch;
@@ -36,11 +36,11 @@ ModelConfig small(const std::string& dtype) {
   return config;
 }
 
-TEST(LatentAttention, IsASoundMixer) { expect_a_sound_mixer(small); }
+TEST(LatentAttention, IsASoundMixer) { expect_a_sound_layer(small("f32")); }
 
 TEST(LatentAttention, IsASoundMixerWithAQueryLatentAndYarn) {
-  expect_a_sound_mixer([](const std::string& dtype) {
-    ModelConfig config = small(dtype);
+  expect_a_sound_layer([] {
+    ModelConfig config = small("f32");
     latent_of(config).q_lora_rank = 7;
     auto scaling = std::make_shared<RopeScalingConfig>();
     scaling->type = "yarn";
@@ -48,15 +48,15 @@ TEST(LatentAttention, IsASoundMixerWithAQueryLatentAndYarn) {
     scaling->original_max_position_embeddings = 32;
     latent_of(config).rope_scaling = scaling;
     return config;
-  });
+  }());
 }
 
 TEST(LatentAttention, IsASoundMixerWithoutRotation) {
-  expect_a_sound_mixer([](const std::string& dtype) {
-    ModelConfig config = small(dtype);
+  expect_a_sound_layer([] {
+    ModelConfig config = small("f32");
     latent_of(config).qk_rope_head_dim = 0;
     return config;
-  });
+  }());
 }
 
 /// The mixer alone, as the model makes it, with its parameters by name.

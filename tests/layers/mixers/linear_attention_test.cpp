@@ -1,6 +1,6 @@
 #include "layers/mixers/linear_attention.h"
 
-#include "tests/layers/mixers/memory_checks.h"
+#include "tests/layers/layer_checks.h"
 
 namespace sluice {
 namespace {
@@ -31,7 +31,7 @@ std::vector<ModelConfig> variants(const std::string& pattern = "LF") {
 }
 
 TEST(LinearAttention, IsASoundMixer) {
-  for (const ModelConfig& config : variants("LFL")) expect_sound(config);
+  for (const ModelConfig& config : variants("LFL")) expect_a_sound_layer(config);
 }
 
 TEST(LinearAttention, DecodesAtConstantMemory) {
@@ -62,7 +62,7 @@ TEST(LinearAttention, NormalisedReadsAMeanOfItsValues) {
   const TinyBatch batch = tiny_batch(pool, {{100}});
   Tape tape(pool);
   const NoGrad no_grad(tape);
-  const Tensor hidden = evaluated_hidden(pool, model, batch);
+  const Tensor hidden = hidden_of(pool, model, batch, /*training=*/false);
   // Every row of embeddings has mean square 1, so the value read is (1 + 1e-5)^(-1/2) in all
   // channels, and what the layer adds is the same vector for every token.
   std::vector<double> added;

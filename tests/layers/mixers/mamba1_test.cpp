@@ -4,8 +4,7 @@
 
 #include <cmath>
 
-#include "tests/layers/mixer_properties.h"
-#include "tests/layers/model_gradients.h"
+#include "tests/layers/layer_checks.h"
 
 namespace sluice {
 namespace {
@@ -32,42 +31,18 @@ Parameter& find(const Model& model, const std::string& name) {
   throw InternalError("no parameter " + name);
 }
 
-TEST(Mamba1, KeepsDocumentsApart) {
-  testing_support::expect_documents_stay_apart(mamba_config("SFAS"));
-}
-
-TEST(Mamba1, SeesAllEarlierTokensAndNoLaterOne) {
-  testing_support::expect_causality(mamba_config("SF"));
-}
-
-TEST(Mamba1, DecodesWhatTheFullPassComputes) {
-  for (const char* dtype : {"f32", "f64"}) {
-    for (const bool norm : {false, true}) {
-      testing_support::expect_decoding_equals_the_full_pass(mamba_config("SFAS", dtype, norm));
-    }
-  }
-}
-
-TEST(Mamba1, GivesTheSameBitsOnAnyThreadsAndRecomputed) {
-  testing_support::expect_the_same_bits_on_any_threads_and_recomputed(mamba_config("SFAS"));
-}
-
-TEST(Mamba1, GradientsAgreeWithCentralDifferences) {
+TEST(Mamba1, IsASoundLayer) {
   for (const bool norm : {false, true}) {
-    testing_support::expect_model_gradients(mamba_config("SFAS", "f64", norm));
+    testing_support::expect_a_sound_layer(mamba_config("SFAS", "f32", norm));
   }
 }
 
-TEST(Mamba1, NeedsTheSameMemoryForAnyCapacity) {
-  const auto bytes = [](int64_t capacity) {
-    Pool pool;
-    const Model model(pool, mamba_config("SS"), 1);
-    const int64_t before = pool.in_use().total();
-    const DecodeState state = model.start_decoding(pool, capacity);
-    return pool.in_use().total() - before;
-  };
-  EXPECT_GT(bytes(1), 0);
-  EXPECT_EQ(bytes(1), bytes(int64_t{1} << 40));
+TEST(Mamba1, SeesAllEarlierTokens) {
+  testing_support::expect_all_earlier_tokens_seen(mamba_config("SF"));
+}
+
+TEST(Mamba1, DecodesAtConstantMemory) {
+  testing_support::expect_constant_decoding_memory(mamba_config("SS"));
 }
 
 TEST(Mamba1, StartsAsItsAuthorsSay) {

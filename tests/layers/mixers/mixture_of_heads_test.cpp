@@ -1,7 +1,9 @@
 #include "layers/mixers/mixture_of_heads.h"
 
+#include <functional>
+
 #include "layers/routers/top_k.h"
-#include "tests/layers/mixers/memory_checks.h"
+#include "tests/layers/layer_checks.h"
 
 namespace sluice {
 namespace {
@@ -34,17 +36,21 @@ std::vector<ModelConfig> variants(const std::string& pattern = "HF") {
 }
 
 TEST(MixtureOfHeads, IsASoundMixer) {
-  for (const ModelConfig& config : variants("HFH")) expect_sound(config);
+  for (const ModelConfig& config : variants("HFH")) expect_a_sound_layer(config);
 }
 
 /// Attention of the same four heads with these projections; `left_out` heads add nothing.
-void expect_attention_without(const ModelConfig& config, const std::vector<int64_t>& left_out) {
+/// `prepare` changes parameters of both beforehand.
+void expect_attention_without(
+    const ModelConfig& config, const std::vector<int64_t>& left_out,
+    const std::function<void(Parameter&)>& prepare = [](Parameter&) {}) {
   Pool pool;
   const Model mixture(pool, config, 1);
   ModelConfig plain = tiny_config(config.pattern == "H" ? "A" : "AF", config.dtype);
   attention_of(plain).num_kv_heads = 4;
   const Model attention(pool, plain, 1);
   for (Parameter* parameter : mixture.parameters()) {
+    prepare(*parameter);
     const bool gates = parameter->name.ends_with("router.weight") ||
                        parameter->name.ends_with("w_shared") ||
                        parameter->name.ends_with("w_balance");
@@ -72,8 +78,8 @@ void expect_attention_without(const ModelConfig& config, const std::vector<int64
     ASSERT_TRUE(found) << name;
   }
   const TinyBatch batch = tiny_batch(pool, {{40, 9}, {17}});
-  expect_close(evaluated_hidden(pool, mixture, batch), evaluated_hidden(pool, attention, batch),
-               1e-13);
+  expect_close(hidden_of(pool, mixture, batch, /*training=*/false),
+               hidden_of(pool, attention, batch, /*training=*/false), 1e-13);
 }
 
 TEST(MixtureOfHeads, OfAllHeadsAlikeIsAttention) {
@@ -92,6 +98,52 @@ TEST(MixtureOfHeads, OfSomeHeadsAlikeLeavesTheOthersOut) {
   config = config_of(0, 2.0, "H");
   config.dtype = "f64";
   expect_attention_without(config, {2, 3});
+}
+
+/// Heads that are chosen by their queries.
+ModelConfig by_query_norm(int64_t shared, double chosen, const std::string& pattern = "HF") {
+  ModelConfig config = config_of(shared, chosen, pattern);
+  section_of(config).gates = MixtureOfHeadsConfig::Gates::query_norm;
+  return config;
+}
+
+TEST(MixtureOfHeads, ByQueryNormIsASoundMixerToo) {
+  // But for the gradients, which go straight through the choice (query_norm_test.cpp).
+  for (const ModelConfig& config : {by_query_norm(0, 2.0, "HFH"), by_query_norm(2, 1.0, "HFH")}) {
+    expect_documents_apart(config);
+    expect_causal(config);
+    expect_decoding_equals_forward(config, 1e-5);
+    ModelConfig exact = config;
+    exact.dtype = "f64";
+    expect_decoding_equals_forward(exact, 1e-12);
+    expect_same_on_any_threads(config);
+    expect_recomputation_changes_no_bit(config);
+    expect_shapes_to_tell_the_memory(config);
+  }
+}
+
+TEST(MixtureOfHeads, ByQueryNormHasTheParametersOfAttentionAlone) {
+  Pool pool;
+  for (const int64_t shared : {0, 2}) {
+    const Model model(pool, by_query_norm(shared, 2.0, "H"), 1);
+    for (const Parameter* parameter : model.parameters()) {
+      EXPECT_NE(parameter->kind, ParameterKind::router) << parameter->name;
+    }
+    // All heads chosen, the weights of all are 1: attention, without any weight set to 0.
+    ModelConfig all = by_query_norm(shared, static_cast<double>(4 - shared), "H");
+    all.dtype = "f64";
+    expect_attention_without(all, {});
+  }
+}
+
+TEST(MixtureOfHeads, ByQueryNormLeavesOutHeadsOfShortQueries) {
+  ModelConfig config = by_query_norm(1, 2.0, "H");
+  config.dtype = "f64";
+  expect_attention_without(config, {2}, [](Parameter& parameter) {
+    if (!parameter.name.ends_with("w_q")) return;
+    // The third head, the second of the routed ones.
+    for (int64_t i = 16 * 32; i < 24 * 32; ++i) parameter.value.data<double>()[i] *= 1e-3;
+  });
 }
 
 TEST(MixtureOfHeads, RefusesWhatCannotBe) {

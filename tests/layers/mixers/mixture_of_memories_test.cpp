@@ -3,7 +3,7 @@
 #include "autograd/ops/gated_delta_rule.h"
 #include "layers/mixers/gated_delta_net.h"
 #include "layers/routers/top_k.h"
-#include "tests/layers/mixers/memory_checks.h"
+#include "tests/layers/layer_checks.h"
 
 namespace sluice {
 namespace {
@@ -36,7 +36,7 @@ std::vector<ModelConfig> variants(const std::string& pattern = "OF") {
 }
 
 TEST(MixtureOfMemories, IsASoundMixer) {
-  for (const ModelConfig& config : variants("OF")) expect_sound(config);
+  for (const ModelConfig& config : variants("OF")) expect_a_sound_layer(config);
 }
 
 TEST(MixtureOfMemories, RoutesBesideExperts) { expect_same_on_any_threads(config_of("OEOE")); }
@@ -85,8 +85,8 @@ TEST(MixtureOfMemories, OfOneMemoryWithoutASharedOneIsTheGatedDeltaNet) {
   const Model plain(pool, config, 1);
   copy_parameters(mixture, plain);
   const TinyBatch batch = tiny_batch(pool, {{40, 90}, {3, 66}});
-  EXPECT_TRUE(
-      same_bits(evaluated_hidden(pool, mixture, batch), evaluated_hidden(pool, plain, batch)));
+  EXPECT_TRUE(same_bits(hidden_of(pool, mixture, batch, /*training=*/false),
+                        hidden_of(pool, plain, batch, /*training=*/false)));
 }
 
 TEST(MixtureOfMemories, LeavesMemoriesAloneThatATokenDoesNotUse) {
@@ -185,8 +185,8 @@ TEST(MixtureOfMemories, KeepsTheLatestTokensWhereAMemoryHasNoRoomForAll) {
     return model.forward(training_context(tape, some, session), some.tokens).hidden.detached();
   };
   const Tensor dropped = trained_hidden(narrow, batch);
-  EXPECT_TRUE(
-      same_bits(evaluated_hidden(pool, narrow, batch), evaluated_hidden(pool, roomy, batch)));
+  EXPECT_TRUE(same_bits(hidden_of(pool, narrow, batch, /*training=*/false),
+                        hidden_of(pool, roomy, batch, /*training=*/false)));
   TinyBatch last;
   last.layout = SequenceLayout::single(pool, 6);
   last.layout.counted.assign(6, 1);

@@ -1,13 +1,13 @@
 #include "layers/mixers/selective_attention.h"
 
 #include "layers/routers/top_k.h"
-#include "tests/layers/mixers/mixer_checks.h"
+#include "tests/layers/layer_checks.h"
 
 namespace sluice {
 namespace {
 
 using testing_support::attention_of;
-using testing_support::expect_a_sound_mixer;
+using testing_support::expect_a_sound_layer;
 using testing_support::gradients_of;
 using testing_support::hidden_of;
 using testing_support::relative_distance;
@@ -25,17 +25,15 @@ ModelConfig small(const std::string& pattern, const std::string& dtype, double t
   return config;
 }
 
-TEST(SelectiveAttention, IsASoundMixer) {
-  expect_a_sound_mixer([](const std::string& dtype) { return small("XFX", dtype, 2.0); });
-}
+TEST(SelectiveAttention, IsASoundMixer) { expect_a_sound_layer(small("XFX", "f32", 2.0)); }
 
 TEST(SelectiveAttention, IsASoundMixerWithoutRotation) {
-  expect_a_sound_mixer([](const std::string& dtype) {
-    ModelConfig config = small("XFX", dtype, 1.0);
+  expect_a_sound_layer([] {
+    ModelConfig config = small("XFX", "f32", 1.0);
     dynamic_cast<SelectiveAttentionConfig&>(config.section("selective_attention")).rope_theta =
         std::nullopt;
     return config;
-  });
+  }());
 }
 
 Tensor value(const Model& model, const std::string& name) {

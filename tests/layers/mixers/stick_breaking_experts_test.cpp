@@ -7,13 +7,13 @@
 #include "autograd/ops/stick_breaking_attention.h"
 #include "layers/model.h"
 #include "layers/routers/top_k.h"
-#include "tests/layers/mixers/mixer_checks.h"
+#include "tests/layers/layer_checks.h"
 
 namespace sluice {
 namespace {
 
 using testing_support::element;
-using testing_support::expect_a_sound_mixer;
+using testing_support::expect_a_sound_layer;
 using testing_support::hidden_of;
 using testing_support::relative_distance;
 using testing_support::tiny_batch;
@@ -35,18 +35,16 @@ ModelConfig small(const std::string& pattern, const std::string& dtype, int64_t 
   return config;
 }
 
-TEST(StickBreakingExperts, IsASoundMixer) {
-  expect_a_sound_mixer([](const std::string& dtype) { return small("BFB", dtype, 4, 2.0); });
-}
+TEST(StickBreakingExperts, IsASoundMixer) { expect_a_sound_layer(small("BFB", "f32", 4, 2.0)); }
 
 TEST(StickBreakingExperts, IsASoundMixerWhereSlotsAreEmpty) {
-  expect_a_sound_mixer([](const std::string& dtype) {
-    ModelConfig config = small("BFB", dtype, 4, 2.0);
+  expect_a_sound_layer([] {
+    ModelConfig config = small("BFB", "f32", 4, 2.0);
     const RouterEntry& entry = router_registry().at("null_experts");
     experts_of(config).router = {std::string(entry.name),
                                  std::shared_ptr<Configurable>(entry.make_config())};
     return config;
-  });
+  }());
 }
 
 TEST(StickBreakingExperts, HaveModuleFormersParametersByTheirCount) {
