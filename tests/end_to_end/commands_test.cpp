@@ -302,8 +302,10 @@ TEST_F(Commands, VerifyIsolationReportsWhatIsDeclared) {
 
 TEST_F(Commands, EndTheirHelpInAnExample) {
   const std::vector<std::vector<std::string>> verbs = {
-      {"generate"},           {"eval"}, {"inspect"}, {"verify"}, {"verify", "resume"},
-      {"verify", "isolation"}};
+      {"generate"},         {"eval"},
+      {"inspect"},          {"verify"},
+      {"verify", "resume"}, {"verify", "isolation"},
+      {"import"},           {"export"}};
   for (std::vector<std::string> verb : verbs) {
     verb.emplace_back("--help");
     const Outcome outcome = sluice(verb);

@@ -77,5 +77,31 @@ TEST(ResidualExperts, WeighRoutedAndSharedExpertsByASoftmax) {
   EXPECT_TRUE(same_bits(hidden_of(pool, both), hidden_of(pool, routed)));
 }
 
+TEST(GatedSharedExperts, WeighTheSharedExpertsAloneByASigmoid) {
+  Pool pool;
+  ModelConfig config = tiny_config("AE", "f64");
+  auto shared = std::make_shared<SharedExpertsConfig>();
+  shared->intermediate_size = 24;
+  shared->combine = SharedExpertsConfig::Combine::gated;
+  experts_of(config).shared = shared;
+  testing_support::expect_model_gradients(config);
+  // Without a gate the sigmoid is 1/2: half of what a sum would add.
+  Model gated(pool, config, 5);
+  shared->combine = SharedExpertsConfig::Combine::sum;
+  Model summed(pool, config, 5);
+  for (Parameter* parameter : gated.parameters()) {
+    if (parameter->name != "layers.1.w_shared_gate") continue;
+    EXPECT_EQ(parameter->value.shape(), Shape({1, config.hidden_size}));
+    std::fill_n(parameter->value.data<double>(), parameter->value.numel(), 0.0);
+  }
+  for (Parameter* parameter : summed.parameters()) {
+    if (parameter->name != "layers.1.shared_experts.w_down") continue;
+    double* values = parameter->value.data<double>();
+    for (int64_t i = 0; i < parameter->value.numel(); ++i) values[i] *= 0.5;
+  }
+  EXPECT_LT(testing_support::relative_distance(hidden_of(pool, gated), hidden_of(pool, summed)),
+            1e-14);
+}
+
 }  // namespace
 }  // namespace sluice

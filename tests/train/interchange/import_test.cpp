@@ -1,0 +1,301 @@
+#include "train/interchange/import.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "tests/support/error_of.h"
+#include "tests/support/made_up_checkpoint.h"
+#include "tests/support/scratch_folder.h"
+#include "tests/support/tiny_trained.h"
+#include "train/evaluate_checkpoint.h"
+#include "train/generate.h"
+#include "train/interchange/export.h"
+#include "train/interchange/safetensors.h"
+
+namespace sluice {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using testing::error_of;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using testing::logits_of;
+using testing::made_up_checkpoint;
+using testing::ScratchFolder;
+
+constexpr const char* kDense = R"(
+model: {pattern: "(AF)x2", hidden_size: 16, tie_embeddings: true,
+        attention: {num_heads: 4, num_kv_heads: 2}, feed_forward: {intermediate_size: 24}}
+)";
+constexpr const char* kExperts = R"(
+model: {pattern: "(AE)x2", hidden_size: 16, attention: {num_heads: 4, num_kv_heads: 2},
+        experts: {num_experts: 4, top_k: 2, intermediate_size: 12, shared: none}}
+balance: {type: none}
+)";
+
+std::string read_all(const fs::path& path) { return read_file(path, raise_as<DataError>); }
+
+class Import : public ::testing::Test {
+ protected:
+  /// An exported model in folder_ / "model".
+  void make(const char* model, const std::string& family = {}) {
+    fs::remove_all(source_);
+    checkpoint_ = made_up_checkpoint(model);
+    export_model(checkpoint_, "made-up.h5", {.output = source_, .family = family});
+  }
+  void change_config(const std::function<void(json&)>& change) {
+    json config = json::parse(read_all(source_ / "config.json"));
+    change(config);
+    std::ofstream(source_ / "config.json") << config;
+  }
+  /// Writes the tensors again, changed.
+  void change_tensors(const std::function<void(std::vector<TensorToWrite>&)>& change) {
+    std::vector<TensorToWrite> tensors;
+    {
+      const TensorFiles files = open_safetensors(source_);
+      for (const auto& [name, tensor] : files.tensors()) {
+        std::vector<float> values(static_cast<size_t>(tensor.numel()));
+        files.read(tensor, 0, values);
+        tensors.push_back({name, tensor.type, tensor.dims, [values](std::span<float> out) {
+                             std::ranges::copy(values, out.begin());
+                           }});
+      }
+    }
+    change(tensors);
+    fs::remove(source_ / "model.safetensors");
+    write_safetensors(real_file_system(), source_, tensors);
+  }
+  template <class ErrorType = CheckpointError>
+  std::string error() {
+    const std::string message =
+        error_of<ErrorType>([&] { (void)import_model({.source = source_, .output = output_}); });
+    EXPECT_FALSE(fs::exists(output_));
+    return message;
+  }
+  Checkpoint imported() {
+    fs::remove(output_);
+    notes_ = import_model({.source = source_, .output = output_}).notes;
+    return read_checkpoint(output_);
+  }
+  [[nodiscard]] bool is_as_made(const Checkpoint& checkpoint) const {
+    for (const auto& [path, array] : checkpoint_.state) {
+      if (!(checkpoint.state.at(path) == array)) return false;
+    }
+    return true;
+  }
+
+  ScratchFolder folder_;
+  fs::path source_ = folder_ / "model";
+  fs::path output_ = folder_ / "model.h5";
+  Checkpoint checkpoint_;
+  std::vector<std::string> notes_;
+};
+
+TEST_F(Import, MakesTheFolderOfARun) {
+  make(kDense);
+  const auto model = import_model({.source = source_, .output = folder_ / "run"});
+  EXPECT_EQ(model.checkpoint, folder_ / "run" / "checkpoints" / "step_00000000.h5");
+  EXPECT_EQ(model.parameters, 257 * 16 + 2 * (16 * 16 * 2 + 8 * 16 * 2 + 3 * 24 * 16 + 32) + 16);
+  EXPECT_THAT(model.notes, IsEmpty());
+  EXPECT_TRUE(is_as_made(read_checkpoint(model.checkpoint)));
+  const Recipe recipe = parse_recipe(read_all(folder_ / "run" / "recipe.yaml"), "recipe.yaml");
+  EXPECT_EQ(recipe.model.expanded_pattern(), "AFAF");
+}
+
+TEST_F(Import, TakesACopyOfTheEmbeddingAndBuffersThatHoldNothing) {
+  make(kDense);
+  std::function<void(std::span<float>)> embedding;
+  change_tensors([&](auto& tensors) {
+    for (const auto& tensor : tensors) {
+      if (tensor.name == "model.embed_tokens.weight") embedding = tensor.fill;
+    }
+    tensors.push_back({"lm_head.weight", StoredType::f32, {257, 16}, embedding});
+    tensors.push_back({"model.layers.0.self_attn.rotary_emb.inv_freq",
+                       StoredType::f32,
+                       {2},
+                       [](std::span<float>) {}});
+  });
+  EXPECT_TRUE(is_as_made(imported()));
+  change_tensors([&](auto& tensors) {
+    tensors[0].fill = [embedding](std::span<float> out) {
+      embedding(out);
+      out[100] += 1.0f;
+    };
+    ASSERT_EQ(tensors[0].name, "lm_head.weight");
+  });
+  fs::remove(output_);
+  EXPECT_THAT(error(), HasSubstr("lm_head.weight differs from the embedding"));
+}
+
+TEST_F(Import, TakesNamesWithoutTheirPrefix) {
+  make(kDense);
+  change_tensors([](auto& tensors) {
+    for (auto& tensor : tensors) tensor.name = tensor.name.substr(std::string("model.").size());
+  });
+  EXPECT_TRUE(is_as_made(imported()));
+}
+
+TEST_F(Import, TakesExpertsInOneTensor) {
+  make(kExperts);
+  // The gate rows come first, then the up rows.
+  change_tensors([&](auto& tensors) {
+    std::erase_if(tensors, [](const auto& t) { return t.name.find(".experts.") != t.name.npos; });
+    for (int layer = 0; layer < 2; ++layer) {
+      const auto ours = [&](const char* name) {
+        const auto values =
+            checkpoint_.state.at(fmt::format("model/layers.{}.experts.{}", 2 * layer + 1, name))
+                .template values<float>();
+        return std::vector<float>(values.begin(), values.end());
+      };
+      const auto gate = ours("w_gate");
+      const auto up = ours("w_up");
+      const auto down = ours("w_down");
+      const std::string prefix = fmt::format("model.layers.{}.mlp.experts.", layer);
+      tensors.push_back(
+          {prefix + "gate_up_proj", StoredType::f32, {4, 24, 16}, [gate, up](std::span<float> out) {
+             for (size_t e = 0; e < 4; ++e) {
+               std::copy_n(gate.begin() + e * 192, 192, out.begin() + e * 384);
+               std::copy_n(up.begin() + e * 192, 192, out.begin() + e * 384 + 192);
+             }
+           }});
+      tensors.push_back(
+          {prefix + "down_proj", StoredType::f32, {4, 16, 12}, [down](std::span<float> out) {
+             std::ranges::copy(down, out.begin());
+           }});
+    }
+  });
+  EXPECT_TRUE(is_as_made(imported()));
+}
+
+TEST_F(Import, RefusesTensorsThatDoNotFitTheConfig) {
+  make(kDense);
+  change_config([](json& config) { config["intermediate_size"] = 25; });
+  EXPECT_THAT(error(),
+              HasSubstr("model.layers.0.mlp.gate_proj.weight is [24, 16], config.json asks "
+                        "for [25, 16]"));
+  change_config([](json& config) {
+    config["intermediate_size"] = 24;
+    config["num_hidden_layers"] = 3;
+  });
+  EXPECT_THAT(error(), HasSubstr("holds no tensor model.layers.2.input_layernorm.weight"));
+  change_config([](json& config) { config["num_hidden_layers"] = 1; });
+  EXPECT_THAT(error(), HasSubstr("model.layers.1.input_layernorm.weight: a llama model of this "
+                                 "config.json has no such tensor, nor 8 others"));
+}
+
+TEST_F(Import, RefusesConfigsThatItCannotBe) {
+  make(kDense);
+  const json right = json::parse(read_all(source_ / "config.json"));
+  const auto error_with = [&](const char* key, json value) {
+    json config = right;
+    config[key] = std::move(value);
+    std::ofstream(source_ / "config.json") << config;
+    std::string message = error();
+    return message.substr(std::min(message.find("config.json: ") + 13, message.size()));
+  };
+  EXPECT_EQ(error_with("hidden_size", "a"),
+            "hidden_size: found \"a\", allowed a whole number from 1 to 2147483647");
+  EXPECT_EQ(error_with("hidden_size", nullptr),
+            "hidden_size: not given, allowed a whole number from 1 to 2147483647");
+  EXPECT_EQ(error_with("num_hidden_layers", 1e18),
+            "num_hidden_layers: found 1e+18, allowed a whole number from 1 to 2147483647");
+  EXPECT_EQ(error_with("num_hidden_layers", 2'000'000'000),
+            "num_hidden_layers: found 2000000000, allowed at most 2048");
+  EXPECT_EQ(error_with("hidden_act", "gelu"), "hidden_act: found \"gelu\", allowed \"silu\"");
+  EXPECT_EQ(error_with("rope_scaling", json{{"type", "longrope"}, {"factor", 2.0}}),
+            "rope_scaling.type: found \"longrope\", allowed default, linear, llama3 or yarn");
+  EXPECT_THAT(error_with("num_key_value_heads", 3),
+              HasSubstr("num_kv_heads: found 3, allowed a divisor of num_heads (4)"));
+  EXPECT_EQ(
+      error_with("model_type", "lama"),
+      "unknown model_type \"lama\"; did you mean \"llama\"? Known: llama, qwen2, qwen3, mixtral, "
+      "olmoe, qwen2_moe, qwen3_moe, deepseek_v2, deepseek_v3, gpt2, mamba2");
+  EXPECT_THAT(error_with("hidden_size", 2'147'483'647), HasSubstr("2147483647"));
+}
+
+TEST_F(Import, SaysWhatIsMissing) {
+  EXPECT_THAT(error<ConfigError>(), HasSubstr("no such folder"));
+  fs::create_directories(source_);
+  EXPECT_THAT(error<ConfigError>(), HasSubstr("holds no config.json"));
+  make(kDense);
+  fs::remove(source_ / "tokenizer.json");
+  EXPECT_THAT(error<ConfigError>(), HasSubstr("--tokenizer bytes"));
+  make(kDense);
+  fs::remove(source_ / "model.safetensors");
+  EXPECT_THAT(error<ConfigError>(), HasSubstr("no such file; a model has model.safetensors"));
+  make(kDense);
+  std::ofstream(output_) << "precious";
+  EXPECT_THAT(
+      error_of<ConfigError>([&] { (void)import_model({.source = source_, .output = output_}); }),
+      HasSubstr("--out: "));
+  EXPECT_EQ(read_all(output_), "precious");
+}
+
+TEST_F(Import, OfInterleavedHeadsHasTheSameLogits) {
+  make(R"(
+model: {pattern: "(AF)x2", hidden_size: 16,
+        attention: {num_heads: 2, num_kv_heads: 1, rope_layout: interleaved, qk_norm: per_head,
+                    bias: all},
+        feed_forward: {intermediate_size: 24}}
+)");
+  TrainedModel before = build_trained_model(checkpoint_, "before");
+  TrainedModel after = build_trained_model(imported(), "after");
+  const std::vector<int32_t> tokens = {5, 99, 250, 7, 7, 31, 128, 0, 64};
+  const auto a = logits_of(before, tokens);
+  const auto b = logits_of(after, tokens);
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-4 * (1.0 + std::abs(a[i])));
+}
+
+// --- a published checkpoint ----------------------------------------------------------------------
+
+/// stories260k: a Llama of 260,032 parameters, trained on children's stories.
+class Stories : public Import {
+ protected:
+  void SetUp() override {
+    const char* data = std::getenv("SLUICE_TEST_DATA");
+    if (data == nullptr || !fs::exists(fs::path(data) / "stories260k")) {
+      GTEST_SKIP() << "SLUICE_TEST_DATA names no folder with stories260k in it";
+    }
+    source_ = fs::path(data) / "stories260k";
+  }
+};
+
+TEST_F(Stories, GoOnAsTheirAuthorsProgramGoesOn) {
+  TrainedModel trained = build_trained_model(imported(), "stories");
+  EXPECT_EQ(trained.tokenizer->vocab_size(), 512);
+  std::string text;
+  GenerateOptions options{.max_tokens = 64};
+  options.sampling.temperature = 0.0;
+  (void)generate(trained, encode_prompt(*trained.tokenizer, ""), options,
+                 [&](std::string_view piece) { text += piece; });
+  EXPECT_THAT(text, HasSubstr("Once upon a time, there was a little girl named Lily. She loved to "
+                              "play outside in the park."));
+}
+
+TEST_F(Stories, ExpectAStory) {
+  TrainedModel trained = build_trained_model(imported(), "stories");
+  const auto loss_on = [&](const std::string& text) {
+    std::ofstream(folder_ / "story.txt") << text;
+    return evaluate_checkpoint(trained, {{(folder_ / "story.txt").string(), ""}}).loss.per_token();
+  };
+  const double story = loss_on(
+      "Once upon a time, there was a little boy named Tim. Tim had a big red ball. He liked to "
+      "play "
+      "with his ball in the park. One day, Tim saw a dog. The dog was sad. Tim asked the dog, "
+      "\"Why "
+      "are you sad?\" The dog said, \"I lost my bone.\" Tim wanted to help. They looked under the "
+      "tree and found the bone. The dog was very happy. Tim and the dog became good friends.");
+  const double report = loss_on(
+      "The quarterly consolidated statement discloses depreciation of intangible assets under "
+      "international accounting standards, pursuant to section fourteen of the regulation.");
+  EXPECT_LT(story, 1.6);
+  EXPECT_GT(report, story + 1.0);
+}
+
+}  // namespace
+}  // namespace sluice
