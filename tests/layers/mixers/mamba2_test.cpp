@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "tests/layers/layer_checks.h"
+#include "tests/layers/mixer_properties.h"
 
 namespace sluice {
 namespace {
