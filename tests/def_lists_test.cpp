@@ -40,7 +40,7 @@ const std::vector<DefList>& def_lists() {
       {"layers/routers.def",
        "layers/routers/",
        {"choose", "cluster_domains", "initial_logits", "least_squares", "mixed_scores",
-        "unit_rows"}},
+        "query_norm", "unit_rows"}},
       {"balance/methods.def", "balance/methods/", {}},
       {"optim/optimizers.def", "optim/optimizers/", {}},
       {"optim/schedules.def", "optim/schedules/", {}},

@@ -140,7 +140,7 @@ class ChunkTopKRouter final : public TopKRouter {
 
 const RouterEntry chunk_top_k_router = {
     .name = "chunk_top_k",
-    .doc = "top-k for whole chunks of tokens, by the mean of the chunk before (Hydra proposal)",
+    .doc = "top-k for whole chunks of tokens, by the mean of the chunk before (Hydra proposal 2025)",
     .make_config = make_router_config<ChunkTopKConfig>,
     .make = make_router<ChunkTopKRouter, ChunkTopKConfig>,
 };

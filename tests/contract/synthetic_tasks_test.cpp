@@ -151,11 +151,15 @@ Learner learner_of(const std::string& name, std::string_view pattern, std::strin
 std::vector<Learner> learners() {
   constexpr std::string_view kVariantKey = "variants: {{Z: {{type: {type}{fields}}}}}";
   std::vector<Learner> result;
+  // Elsewhere: layers with parameters for each modality learn a task of two modalities
+  // (modality_task_test.cpp), the workspace recalls beside another mixer (memory_mixers_test.cpp).
   for (const MixerEntry* entry : mixer_table()) {
+    if (entry->by_modality || entry->name == "workspace") continue;
     result.push_back(learner_of(fmt::format("mixer_{}", entry->name), "(ZF)x2", entry->name,
                                 kVariantKey, kCopy, routes(*entry->make_config())));
   }
   for (const FeedForwardEntry* entry : feed_forward_table()) {
+    if (entry->by_modality) continue;
     result.push_back(learner_of(fmt::format("feed_forward_{}", entry->name), "AZ", entry->name,
                                 kVariantKey, kFacts, routes(*entry->make_config())));
   }

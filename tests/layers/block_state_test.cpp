@@ -35,7 +35,8 @@ TEST_F(SideTensorsTest, KeepsTheOrderInWhichTheyCame) {
 TEST_F(SideTensorsTest, RefusesAnUnknownNameAndTooMany) {
   SideTensors side;
   EXPECT_THROW((void)side.at("q"), InternalError);
-  const std::vector<std::string> names = {"0", "1", "2", "3", "4", "5", "6", "7", "8"};
+  std::vector<std::string> names;  // views of which are kept
+  for (size_t i = 0; i <= SideTensors::kMaxSize; ++i) names.push_back(std::to_string(i));
   for (size_t i = 0; i < SideTensors::kMaxSize; ++i) side[names[i]] = number(0.0);
   EXPECT_THROW((void)side[names[SideTensors::kMaxSize]], InternalError);
 }

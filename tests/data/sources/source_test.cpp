@@ -46,11 +46,11 @@ TEST(SourceConfig, ReadsTheOptionsOfItsTypeOnly) {
   };
   SourceConfig text;
   text.path = "a.txt";
-  EXPECT_THAT(keys(text), ElementsAre("path", "domain", "weight", "type", "separator"));
+  EXPECT_THAT(keys(text), ElementsAre("path", "domain", "modality", "weight", "type", "separator"));
   SourceConfig tokens;
   tokens.path = "a.bin";
-  EXPECT_THAT(keys(tokens),
-              ElementsAre("path", "domain", "weight", "type", "raw_type", "separator_id"));
+  EXPECT_THAT(keys(tokens), ElementsAre("path", "domain", "modality", "weight", "type", "raw_type",
+                                        "separator_id"));
 }
 
 TEST(SourceConfig, ShowsEveryOptionOnceWhenItIsDescribed) {
