@@ -173,6 +173,8 @@ const std::set<std::string>& allocating() {
       "depth_mixture_of_depths",
       "depth_recursions_by_expert_choice",
       "depth_recursions_by_token_choice",
+      "depth_recursions_by_expert_choice_of_shared_key_values",
+      "depth_recursions_by_token_choice_of_shared_key_values",
       "layer_modality_experts",
       "layer_peer",
       "layer_product_key_memory",
