@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "autograd/support/parallel.h"
+#include "tests/contract/run_checks.h"
 #include "tests/support/tiny_run.h"
 #include "train/verify_resume.h"
 #include "train/yaml_reader.h"
@@ -12,8 +12,6 @@
 namespace sluice {
 namespace {
 
-using testing::differing_arrays;
-using testing::state_of;
 
 /// 4 keys and 4 values, in documents of 31 pairs and a key. A token says log(4) = 1.39 nats, but for the
 /// values of keys that were there before: who recalls those is left with about (1 + 4 / 31) / 2 of it,
@@ -154,16 +152,7 @@ TEST_P(EveryMemoryMixer, ResumesBitForBit) {
 }
 
 TEST_P(EveryMemoryMixer, TrainsTheSameOnAnyThreads) {
-  const int before = num_threads();
-  std::vector<StateDict> states;
-  for (const int threads : {1, 3}) {
-    set_num_threads(threads);
-    sluice::Run run(recipe(), communicator_);
-    for (int step = 0; step < 3; ++step) ASSERT_TRUE(run.step().applied);
-    states.push_back(state_of(run));
-  }
-  set_num_threads(before);
-  EXPECT_THAT(differing_arrays(states[0], states[1]), ::testing::IsEmpty());
+  testing::expect_same_state_on_any_threads(recipe());
 }
 
 INSTANTIATE_TEST_SUITE_P(Memories, EveryMemoryMixer, ::testing::ValuesIn(mixers()),

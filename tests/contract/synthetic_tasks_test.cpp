@@ -13,10 +13,10 @@
 #include <string>
 #include <vector>
 
-#include "autograd/support/parallel.h"
 #include "layers/depth.h"
 #include "layers/experts.h"
 #include "layers/routed_layer.h"
+#include "tests/contract/run_checks.h"
 #include "tests/support/tiny_run.h"
 #include "train/verify_resume.h"
 #include "train/yaml_reader.h"
@@ -24,8 +24,6 @@
 namespace sluice {
 namespace {
 
-using testing::differing_arrays;
-using testing::state_of;
 
 /// Made-up text, what a token of it says on average to who knows only how often tokens occur (`naive`),
 /// and what it says at best, in nats.
@@ -268,16 +266,7 @@ TEST_P(EveryMethod, ResumesBitForBit) {
 }
 
 TEST_P(EveryMethod, TrainsTheSameOnAnyThreads) {
-  const int before = num_threads();
-  std::vector<StateDict> states;
-  for (const int threads : {1, 3}) {
-    set_num_threads(threads);
-    sluice::Run run(recipe(), communicator_);
-    for (int step = 0; step < 3; ++step) ASSERT_TRUE(run.step().applied);
-    states.push_back(state_of(run));
-  }
-  set_num_threads(before);
-  EXPECT_THAT(differing_arrays(states[0], states[1]), ::testing::IsEmpty());
+  testing::expect_same_state_on_any_threads(recipe());
 }
 
 INSTANTIATE_TEST_SUITE_P(Tasks, EveryMethod, ::testing::ValuesIn(learners()),

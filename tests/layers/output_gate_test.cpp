@@ -4,7 +4,7 @@
 
 #include "layers/mixers/sparse_attention.h"
 #include "layers/mixers/workspace.h"
-#include "tests/layers/mixers/mixer_checks.h"
+#include "tests/layers/layer_checks.h"
 #include "tests/support/set_fields.h"
 
 namespace sluice {

@@ -2,14 +2,14 @@
 
 #include <cmath>
 
-#include "tests/layers/mixers/mixer_checks.h"
+#include "tests/layers/layer_checks.h"
 
 namespace sluice {
 namespace {
 
 using testing_support::attention_of;
 using testing_support::element;
-using testing_support::expect_a_sound_mixer;
+using testing_support::expect_a_sound_layer;
 using testing_support::hidden_of;
 using testing_support::relative_distance;
 using testing_support::tiny_batch;
@@ -33,19 +33,15 @@ ModelConfig small(const std::string& pattern, const std::string& dtype) {
   return config;
 }
 
-TEST(SparseAttention, IsASoundMixer) {
-  expect_a_sound_mixer([](const std::string& dtype) { return small("VFV", dtype); });
-}
+TEST(SparseAttention, IsASoundMixer) { expect_a_sound_layer(small("VFV", "f32")); }
 
 TEST(SparseAttention, IsASoundMixerWithAGateAndLargeChunks) {
-  expect_a_sound_mixer([](const std::string& dtype) {
-    ModelConfig config = small("VFV", dtype);
-    sparse_of(config).gate.output_gate = true;
-    sparse_of(config).chunk_size = 50;
-    sparse_of(config).first_chunks = 0;
-    sparse_of(config).chosen_chunks = 1;
-    return config;
-  });
+  ModelConfig config = small("VFV", "f32");
+  sparse_of(config).gate.output_gate = true;
+  sparse_of(config).chunk_size = 50;
+  sparse_of(config).first_chunks = 0;
+  sparse_of(config).chosen_chunks = 1;
+  expect_a_sound_layer(config);
 }
 
 /// Copies every parameter of `from` to the one of `to` that stands at the same place.

@@ -2,13 +2,13 @@
 
 #include <cmath>
 
-#include "tests/layers/mixers/mixer_checks.h"
+#include "tests/layers/layer_checks.h"
 
 namespace sluice {
 namespace {
 
 using testing_support::element;
-using testing_support::expect_a_sound_mixer;
+using testing_support::expect_a_sound_layer;
 using testing_support::hidden_of;
 using testing_support::same_bits;
 using testing_support::tiny_batch;
@@ -33,15 +33,13 @@ ModelConfig small(const std::string& pattern, const std::string& dtype, int64_t 
 
 TEST(Workspace, IsASoundMixer) {
   // Short enough that the two documents of the gradient check, 6 and 5 tokens, write three times.
-  expect_a_sound_mixer([](const std::string& dtype) { return small("KFK", dtype, 2, 5); });
+  expect_a_sound_layer(small("KFK", "f32", 2, 5));
 }
 
 TEST(Workspace, IsASoundMixerWithLongChunksAndWithoutAGate) {
-  expect_a_sound_mixer([](const std::string& dtype) {
-    ModelConfig config = small("KFK", dtype, 33, 3);
-    workspace_of(config).gate.output_gate = false;
-    return config;
-  });
+  ModelConfig config = small("KFK", "f32", 33, 3);
+  workspace_of(config).gate.output_gate = false;
+  expect_a_sound_layer(config);
 }
 
 TEST(Workspace, FeelsEveryTokenOfEarlierChunksAndNoneOfItsOwn) {
