@@ -1,4 +1,4 @@
-// What recomputation costs and saves: steps of the sizes S and M with experts or all blocks computed
+// What recomputation costs and saves: steps of the sizes S, M and L with experts or all blocks computed
 // a second time, in turns with steps of the same model that keep everything. `time_over_plain` and
 // `activations_over_plain` are ratios to those; the peak of the activations is the plan's, which is a
 // run's to the byte.
@@ -61,7 +61,7 @@ void add(const std::string& size, const std::string& recompute) {
 }  // namespace sluice::bench
 
 int main(int argc, char** argv) {
-  for (const std::string size : {"s_moe", "m_moe"}) {
+  for (const std::string size : {"s_moe", "m_moe", "l_moe"}) {
     for (const std::string recompute : {"experts", "all"}) sluice::bench::add(size, recompute);
   }
   return sluice::bench::run_benchmarks(argc, argv);
