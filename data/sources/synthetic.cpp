@@ -8,6 +8,8 @@
 //            relations from the second, both drawn at random; the object, from the last, is the same in
 //            all documents and known to who has learnt the fact by heart
 //   sums     numbers below m = alphabet - 1, the sign m, and the sum of the numbers modulo m
+//   powers   of m = alphabet - 4: a count c of 0 to 3, written m + c, a number below m, what c steps of
+//            x -> (3 x + 1) mod m make of it, and again: arithmetic whose depth each question names
 //   markov   after each token one of four others, drawn 1/2, 1/4, 1/8, 1/8: the best loss is 1.75
 //   log(2)
 
@@ -21,6 +23,9 @@
 namespace sluice {
 namespace {
 
+/// Pattern powers counts from 0 to 3.
+constexpr int64_t kCounts = 4;
+
 struct SyntheticOptions final : Configurable {
   std::string pattern = "markov";
   int64_t documents = 1000;
@@ -31,9 +36,9 @@ struct SyntheticOptions final : Configurable {
   int64_t pattern_seed = 0;
 
   void fields(FieldVisitor& v) override {
-    static constexpr std::array<std::string_view, 6> kPatterns = {"random", "copy",  "markov",
-                                                                  "recall", "facts", "sums"};
-    v.word({"pattern", "random, copy, markov, recall, facts or sums"}, pattern, kPatterns);
+    static constexpr std::array<std::string_view, 7> kPatterns = {
+        "random", "copy", "markov", "recall", "facts", "sums", "powers"};
+    v.word({"pattern", "random, copy, markov, recall, facts, sums or powers"}, pattern, kPatterns);
     v.integer({"documents", "number of documents"}, documents, {.min = 0});
     v.integer({"min_length", "tokens of the shortest document"}, min_length, {.min = 1});
     v.integer({"max_length", "tokens of the longest document; lengths are uniform"}, max_length,
@@ -57,6 +62,10 @@ struct SyntheticOptions final : Configurable {
     }
     if (pattern == "sums" && min_length < 3) {
       return fmt::format("min_length: found {}, allowed 3 or more with pattern sums", min_length);
+    }
+    if (pattern == "powers" && alphabet <= kCounts) {
+      return fmt::format("alphabet: found {}, allowed {} or more with pattern powers", alphabet,
+                         kCounts + 1);
     }
     if (min_length <= max_length) return {};
     return fmt::format("min_length: found {}, allowed 1 to {} (max_length)", min_length,
@@ -108,6 +117,9 @@ class SyntheticSource final : public Source {
       } else if (options_.pattern == "sums") {
         tokens[i] = number_token(document, i, tokens.size(), sum);
         sum += tokens[i];
+      } else if (options_.pattern == "powers") {
+        tokens[i] =
+            i % 3 == 2 ? power_of(tokens[i - 2], tokens[i - 1]) : question_token(document, i);
       } else if (options_.pattern == "markov" && i > 0) {
         tokens[i] = successor(document, i, tokens[i - 1]);
       } else {
@@ -129,6 +141,21 @@ class SyntheticSource final : public Source {
     // The sign leaves a sum modulo m as it was.
     if (i + 1 == length) return static_cast<int32_t>(sum % modulus);
     return static_cast<int32_t>(uniform_below(key(1), document, i, static_cast<uint64_t>(modulus)));
+  }
+
+  /// A count, then a number.
+  int32_t question_token(uint64_t document, size_t i) const {
+    const int64_t modulus = options_.alphabet - kCounts;
+    const bool counts = i % 3 == 0;
+    const auto below = static_cast<uint64_t>(counts ? kCounts : modulus);
+    return static_cast<int32_t>((counts ? modulus : 0) +
+                                uniform_below(key(1), document, i, below));
+  }
+
+  int32_t power_of(int32_t count, int64_t number) const {
+    const int64_t modulus = options_.alphabet - kCounts;
+    for (int64_t step = modulus; step < count; ++step) number = (3 * number + 1) % modulus;
+    return static_cast<int32_t>(number);
   }
 
   /// Below alphabet / parts.

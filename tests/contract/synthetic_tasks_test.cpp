@@ -1,4 +1,4 @@
-// Every mixer, feed-forward, form of experts and Mixture-of-Depths learns a made-up task that
+// Every mixer, feed-forward, form of experts and kind of depth learns a made-up task that
 // it exists for, and does it as every run must: the same bits after a resume and on any threads.
 //
 // A line of a .def list is tried with its default settings on the task of its kind, unless a row below
@@ -49,6 +49,10 @@ constexpr Task kRecall = {"recall", "pattern: recall, min_length: 63, max_length
 /// One of 256 facts: a subject, a relation, of 16 each, and an object.
 constexpr Task kFacts = {"facts", "pattern: facts, min_length: 3, max_length: 3, alphabet: 48", 96,
                          1.85, 0.92};
+/// How often x -> (3 x + 1) mod 13 is applied to a number of 13: 0 to 3 times. So small a table one pass
+/// learns too; what is tried is that tokens of different depths learn it together.
+constexpr Task kPowers = {"powers", "pattern: powers, min_length: 3, max_length: 3, alphabet: 17",
+                          96, 1.71, 0.86};
 /// What is tried: a model, its task, and the bound of its loss over the last steps.
 struct Learner {
   std::string name;  // "mixer_attention", "depth_mixture_of_depths"
@@ -96,6 +100,8 @@ constexpr Row kRows[] = {
     {"feed_forward_product_key_memory", "num_keys: 16, num_heads: 2, top_k: 4, key_size: 16",
      &kFacts, 1.25},
     {"depth_mixture_of_depths", "capacity: 0.34", &kFacts, 1.60},
+    {"depth_recursions_by_token_choice", "recursions: 4", &kPowers, 1.14},
+    {"depth_recursions_by_expert_choice", "recursions: 4", &kPowers, 1.14},
 };
 
 /// What is no line of a .def list.
@@ -169,10 +175,10 @@ std::vector<Learner> learners() {
         kFacts, true));
   }
   for (const Choice& choice : depth_choices()) {
-    // No task is known here that recursions learn in a few seconds.
-    if (choice.name.starts_with("recursions_")) continue;
-    result.push_back(learner_of(fmt::format("depth_{}", choice.name), "A[F]A[F]", choice.name,
-                                "depth: {{type: {type}{fields}}}", kFacts,
+    const bool recurs = choice.name.starts_with("recursions_");
+    result.push_back(learner_of(fmt::format("depth_{}", choice.name), recurs ? "A[F]" : "A[F]A[F]",
+                                choice.name, "depth: {{type: {type}{fields}}}",
+                                recurs ? kPowers : kFacts,
                                 routes(*choice.make_config())));
   }
   for (const Variant& variant : kVariants) {

@@ -15,7 +15,8 @@ testing::FieldValues options(const std::string& pattern) {
 }
 
 TEST(SyntheticSource, MakesDocumentsOfTheLengthsAndTokensAskedFor) {
-  for (const std::string pattern : {"random", "copy", "markov", "recall", "facts", "sums"}) {
+  for (const std::string pattern :
+       {"random", "copy", "markov", "recall", "facts", "sums", "powers"}) {
     const auto documents = testing::tokens_of(options(pattern));
     EXPECT_EQ(documents.size(), 40);
     std::set<size_t> lengths;
@@ -97,6 +98,22 @@ TEST(SyntheticSource, EndsASumsDocumentWithTheSumOfItsNumbers) {
     results.insert(document.back());
   }
   EXPECT_GT(results.size(), 20);
+}
+
+TEST(SyntheticSource, AsksForPowersOfAStepAndAnswersThem) {
+  std::set<int32_t> counts;
+  for (const auto& document : testing::tokens_of(options("powers"))) {
+    for (size_t i = 2; i < document.size(); i += 3) {
+      const int32_t count = document[i - 2] - 44;
+      ASSERT_TRUE(count >= 0 && count < 4) << count;
+      counts.insert(count);
+      int32_t number = document[i - 1];
+      ASSERT_LT(number, 44);
+      for (int32_t step = 0; step < count; ++step) number = (3 * number + 1) % 44;
+      EXPECT_EQ(document[i], number);
+    }
+  }
+  EXPECT_EQ(counts.size(), 4);
 }
 
 TEST(SyntheticSource, MayHaveTokensOfItsOwn) {
