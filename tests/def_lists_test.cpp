@@ -46,6 +46,8 @@ const std::vector<DefList>& def_lists() {
       {"optim/schedules.def", "optim/schedules/", {}},
       {"data/sources.def", "data/sources/", {}},
       {"train/transforms/upcycling.def", "train/transforms/upcycling/", {}},
+      {"train/transforms/pruning.def", "train/transforms/pruning/", {}},
+      {"train/transforms/transforming.def", "train/transforms/transforming/", {}},
       {"data/tokenizers.def",
        "data/tokenizers/",
        {"llama2c", "sentencepiece_model", "sentencepiece_trainer"}},

@@ -18,18 +18,27 @@
 #include "train/plan.h"
 #include "train/run.h"
 #include "train/schema.h"
+#include "train/transforms/transform.h"
+#include "train/yaml_reader.h"
 
 namespace sluice {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<fs::path> shipped(bool comparisons) {
+enum class Kind : uint8_t { recipe, comparison, transformation };
+
+Kind kind_of(const fs::path& file) {
+  if (is_comparison_file(file)) return Kind::comparison;
+  return is_transform_file(file) ? Kind::transformation : Kind::recipe;
+}
+
+std::vector<fs::path> shipped(Kind kind) {
   std::vector<fs::path> files;
   for (const auto& entry :
        fs::recursive_directory_iterator(fs::path(SLUICE_SOURCE_DIR) / "recipes")) {
     const bool is_yaml = entry.path().extension() == ".yaml";
-    if (is_yaml && is_comparison_file(entry.path()) == comparisons) files.push_back(entry.path());
+    if (is_yaml && kind_of(entry.path()) == kind) files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());
   return files;
@@ -40,8 +49,9 @@ std::string text_of(const fs::path& file) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
-std::vector<fs::path> recipes() { return shipped(false); }
-std::vector<fs::path> comparisons() { return shipped(true); }
+std::vector<fs::path> recipes() { return shipped(Kind::recipe); }
+std::vector<fs::path> comparisons() { return shipped(Kind::comparison); }
+std::vector<fs::path> transformations() { return shipped(Kind::transformation); }
 
 class ShippedRecipe : public ::testing::TestWithParam<fs::path> {};
 
@@ -155,6 +165,40 @@ TEST_P(ShippedComparison, IsReadAndPlannedWhole) {
 
 INSTANTIATE_TEST_SUITE_P(All, ShippedComparison, ::testing::ValuesIn(comparisons()),
                          [](const auto& recipe) { return recipe.param.stem().string(); });
+
+class ShippedTransformation : public ::testing::TestWithParam<fs::path> {};
+
+TEST_P(ShippedTransformation, OpensWithTheCommandsThatRunIt) {
+  const std::string text = text_of(GetParam());
+  EXPECT_EQ(text.substr(0, 2), "# ");
+  const std::string place = fs::relative(GetParam(), SLUICE_SOURCE_DIR).string();
+  EXPECT_NE(text.find("sluice transform " + place), std::string::npos);
+}
+
+TEST_P(ShippedTransformation, IsReadWhole) {
+  TransformConfig config;
+  read_or_throw(config, load_documents({{GetParam().string()}, {}}));
+  for (const Tagged& method : config.method) {
+    EXPECT_NE(transform_registry().at(method.type).make(*method.config), nullptr) << method.type;
+  }
+  // The model that it starts from is that of a shipped recipe.
+  const fs::path run = fs::path(config.from).filename();
+  EXPECT_TRUE(fs::exists(fs::path(SLUICE_SOURCE_DIR) / "recipes" / (run.string() + ".yaml")))
+      << config.from;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ShippedTransformation, ::testing::ValuesIn(transformations()),
+                         [](const auto& recipe) { return recipe.param.stem().string(); });
+
+TEST(ShippedTransformations, ShowEveryMethodAndCriterion) {
+  std::string all;
+  for (const fs::path& file : transformations()) all += text_of(file);
+  for (const auto choices : {transform_choices(), criterion_choices()}) {
+    for (const Choice& choice : choices) {
+      EXPECT_THAT(all, ::testing::HasSubstr(fmt::format("type: {}", choice.name)));
+    }
+  }
+}
 
 Plan plan_of(const char* name) {
   const Recipe recipe =
