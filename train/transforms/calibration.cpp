@@ -156,10 +156,8 @@ class Calibration final : public RoutingObserver {
     }
     std::vector<double> turned(static_cast<size_t>(seen.selection.tokens));
     for (size_t token = 0; token < turned.size(); ++token) {
-      const auto before = std::span(residual).subspan(token * width, width);
-      const auto after = std::span(routed).subspan(token * width, width);
-      for (size_t d = 0; d < width; ++d) after[d] += before[d];
-      turned[token] = std::max(0.0, 1.0 - cosine(before, after));
+      turned[token] = turn_of(std::span(residual).subspan(token * width, width),
+                              std::span(routed).subspan(token * width, width));
     }
     for (size_t e = 0; e < static_cast<size_t>(found.experts); ++e) {
       for (auto row = static_cast<size_t>(chosen.offsets[e]);
@@ -234,6 +232,12 @@ void LayerStatistics::add(const LayerStatistics& other) {
   add_to(outputs, other.outputs);
   add_to(moved, other.moved);
   logits.insert(logits.end(), other.logits.begin(), other.logits.end());
+}
+
+double turn_of(std::span<const double> residual, std::span<const double> added) {
+  std::vector<double> after(residual.begin(), residual.end());
+  for (size_t d = 0; d < after.size(); ++d) after[d] += added[d];
+  return std::max(0.0, 1.0 - cosine(residual, after));
 }
 
 std::vector<double> LayerStatistics::logits_of(int64_t e) const {

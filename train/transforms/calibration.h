@@ -52,6 +52,9 @@ struct LayerStatistics {
   friend bool operator==(const LayerStatistics&, const LayerStatistics&) = default;
 };
 
+/// max(0, 1 - cos(h, h + r)): how far what is added turns a residual stream.
+[[nodiscard]] double turn_of(std::span<const double> residual, std::span<const double> added);
+
 struct CalibrationNeeds {
   bool outputs = false;  // the experts' outputs, at the cost of computing them twice
 };
