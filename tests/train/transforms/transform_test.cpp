@@ -218,7 +218,7 @@ TEST(Pruning, WorksForOtherFormsOfExperts) {
 
 TEST(Pruning, KeepsAScheduledNumberOfExpertsPerTokenWhereItIs) {
   const TransformSource source(
-      "model: {experts: {top_k: {type: linear, from: 4, to: 2, end: 100%}}}\ntrain: {steps: 4}", 4);
+      "model: {experts: {top_k: {type: linear, from: 4, to: 2}}}\ntrain: {steps: 4}", 4);
   const Transformed made = source.made("method: {type: prune, num_experts: 2}\n");
   const auto* experts = made.recipe.model.routed_layers().front();
   EXPECT_EQ(experts->top_k_at({}), 2);
@@ -378,7 +378,7 @@ TEST(PartialMerging, KeepsTheBetterHalfToTheBit) {
 
 TEST(Merging, NeedsARowPerExpertForMeans) {
   const TransformSource source(
-      "model: {experts: {router: {type: random_fixed}}}\nbalance: {type: none}", 0);
+      "model: {experts: {router: {type: k_means}}}\nbalance: {type: none}", 0);
   EXPECT_THAT(error_of<ConfigError>([&] {
                 (void)source.made("method: {type: cluster, num_experts: 2}\n");
               }),
