@@ -70,9 +70,11 @@ TEST_F(TransformProgram, ComparesMethodsInOneTable) {
         "  - {type: prune, num_experts: 2, criterion: {type: random}}\n"
         "  - {type: merge, num_experts: 2}\n"
         "seeds: [1, 2]\ncalibration: {tokens: 256}\n");
-  const Outcome compared = sluice({"transform", at("table.yaml"), "--compare", "--out", at("table")});
+  const Outcome compared =
+      sluice({"transform", at("table.yaml"), "--compare", "--out", at("table")});
   ASSERT_EQ(compared.status, 0) << compared.errors;
-  EXPECT_THAT(compared.output, AllOf(HasSubstr("| prune random | 2 |"), HasSubstr("| merge | 2 |")));
+  EXPECT_THAT(compared.output,
+              AllOf(HasSubstr("| prune random | 2 |"), HasSubstr("| merge | 2 |")));
   EXPECT_TRUE(std::filesystem::exists(folder_ / "table" / "table.csv"));
   EXPECT_FALSE(std::filesystem::exists(folder_ / "table" / "checkpoints"));
 
@@ -86,8 +88,8 @@ TEST_F(TransformProgram, SaysWhatItNeeds) {
   const Outcome few = sluice({"transform", at("few.yaml"), "--out", at("few")});
   EXPECT_EQ(few.status, 2);
   EXPECT_THAT(few.errors, HasSubstr("allowed 2 (model.experts.top_k of the model) to 4"));
-  const Outcome missing = sluice(
-      {"transform", at("few.yaml"), "--set", "from=nowhere", "--out", at("few")});
+  const Outcome missing =
+      sluice({"transform", at("few.yaml"), "--set", "from=nowhere", "--out", at("few")});
   EXPECT_EQ(missing.status, 2);
   EXPECT_THAT(missing.errors, HasSubstr("no such file or folder"));
   const Outcome wrong = sluice({"train", at("few.yaml"), "--out", at("few")});

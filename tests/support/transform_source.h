@@ -48,8 +48,8 @@ struct TransformInputs {
   TrainedModel model = build_trained_model(checkpoint, "tiny.h5");
   Progress progress = progress_of(model.recipe, model.meta);
   std::vector<ExpertLayer> layers = expert_layers(model.recipe, progress, "tiny.h5");
-  Dataset data = load_dataset(model.recipe.data, static_cast<uint64_t>(model.recipe.seed),
-                              model.tokenizer);
+  Dataset data =
+      load_dataset(model.recipe.data, static_cast<uint64_t>(model.recipe.seed), model.tokenizer);
 
   [[nodiscard]] std::vector<LayerStatistics> watch(std::span<const Batch> text) {
     return calibrate(model, layers, text, progress, {.outputs = true});
@@ -67,7 +67,8 @@ struct TransformInputs {
 };
 
 /// The elements of an f64 array.
-[[nodiscard]] inline std::vector<double> doubles_in(const StateDict& state, const std::string& path) {
+[[nodiscard]] inline std::vector<double> doubles_in(const StateDict& state,
+                                                    const std::string& path) {
   const auto values = state.at(path).values<double>();
   return {values.begin(), values.end()};
 }

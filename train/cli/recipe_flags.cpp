@@ -97,7 +97,8 @@ RecipeSource RecipeFlags::source() const {
     SLUICE_CHECK(ConfigError, !is_comparison_file(source.files.back()),
                  "{}: is a comparison, not a recipe; `sluice compare {}` runs it", file, file);
     SLUICE_CHECK(ConfigError, !is_transform_file(source.files.back()),
-                 "{}: is a transformation, not a recipe; `sluice transform {}` runs it", file, file);
+                 "{}: is a transformation, not a recipe; `sluice transform {}` runs it", file,
+                 file);
   }
   source.sets = sets;
   return source;

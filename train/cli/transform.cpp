@@ -1,6 +1,8 @@
 // `sluice transform FILE`: a trained model made smaller, as a run of its own; `--compare`: a table of what
 // several methods cost.
 
+#include "train/transforms/transform.h"
+
 #include <CLI/CLI.hpp>
 #include <memory>
 #include <optional>
@@ -10,7 +12,6 @@
 #include "train/cli/checkpoint_flags.h"
 #include "train/cli/command.h"
 #include "train/format.h"
-#include "train/transforms/transform.h"
 #include "train/transforms/transform_table.h"
 #include "train/yaml_reader.h"
 
@@ -45,14 +46,15 @@ void print_receipt(const TransformReceipt& receipt) {
     return;
   }
   const Parity& parity = *receipt.parity;
-  fmt::print("parity       {} held-out tokens: loss {:.4f} before, {:.4f} after, mean KL {:.3g} nats\n",
-             with_commas(parity.tokens), parity.loss_before, parity.loss_after,
-             parity.mean_divergence);
+  fmt::print(
+      "parity       {} held-out tokens: loss {:.4f} before, {:.4f} after, mean KL {:.3g} nats\n",
+      with_commas(parity.tokens), parity.loss_before, parity.loss_after, parity.mean_divergence);
   fmt::print("             largest logit difference {:.3g}, {:.2g} of the largest logit\n",
              parity.largest_difference, parity.relative_difference());
 }
 
-int make_one(const TransformConfig& config, Transformation& transformation, const fs::path& folder) {
+int make_one(const TransformConfig& config, Transformation& transformation,
+             const fs::path& folder) {
   SLUICE_CHECK(ConfigError, config.method.size() == 1 && config.seeds.size() == 1,
                "found {} and {}, a run takes one of each; --compare makes a table of all",
                counted(std::ssize(config.method), "method"),
@@ -64,7 +66,8 @@ int make_one(const TransformConfig& config, Transformation& transformation, cons
   print_receipt(made.receipt);
   const std::string name = shell_word(folder.string());
   fmt::print("folder       {}\n", name);
-  fmt::print("go on        sluice train {0}/recipe.yaml --out {0}   (or eval, generate, export)\n", name);
+  fmt::print("go on        sluice train {0}/recipe.yaml --out {0}   (or eval, generate, export)\n",
+             name);
   return 0;
 }
 
@@ -118,12 +121,14 @@ int transform(const TransformFlags& flags) {
 
 const Command transform_command = {
     .name = "transform",
-    .summary = "Make a trained model smaller (prune, merge or slim its experts), and say what that cost",
+    .summary =
+        "Make a trained model smaller (prune, merge or slim its experts), and say what that cost",
     .example = "sluice transform recipes/transforms/prune_reap.yaml --out runs/pruned",
     .declare = [](CLI::App& app) -> std::function<int()> {
       auto flags = std::make_shared<TransformFlags>();
       flags->recipe.declare(app);
-      app.add_option("--out", flags->out, "folder of the new run, or of the table (runs/<name of the file>)")
+      app.add_option("--out", flags->out,
+                     "folder of the new run, or of the table (runs/<name of the file>)")
           ->type_name("DIR");
       app.add_flag("--compare", flags->compare,
                    "try every method with every seed and write one table instead of a run");

@@ -48,8 +48,9 @@ class ExpertOutputs {
  public:
   ExpertOutputs(const TrainedModel& trained, const ExpertLayer& layer) : pool_(*trained.pool) {
     const ModelConfig& model = trained.recipe.model;
-    SLUICE_CHECK(ConfigError, layer.config->form.type != gru_form.name &&
-                                  layer.config->form.type != heterogeneous_form.name,
+    SLUICE_CHECK(ConfigError,
+                 layer.config->form.type != gru_form.name &&
+                     layer.config->form.type != heterogeneous_form.name,
                  "from: the experts of {} are of form {}, whose outputs depend on earlier tokens; "
                  "allowed is a method that needs no outputs",
                  layer.path, layer.config->form.type);
@@ -185,8 +186,8 @@ void CalibrationConfig::fields(FieldVisitor& v) {
 
 std::vector<Batch> calibration_text(const CalibrationConfig& config, uint64_t seed,
                                     const Recipe& recipe, const Dataset& data) {
-  const SingleRank communicator;
-  RunSizes sizes = derive_sizes(recipe, data.num_train_tokens());
+  SingleRank communicator;
+  const RunSizes sizes = derive_sizes(recipe, data.num_train_tokens());
   std::vector<Batch> text;
   int64_t tokens = 0;
   const auto add = [&](Batch batch) {
@@ -200,9 +201,10 @@ std::vector<Batch> calibration_text(const CalibrationConfig& config, uint64_t se
       if (!item) break;
       add(std::move(item->batch));
     }
-    SLUICE_CHECK(ConfigError, tokens > 0,
-                 "calibration.text: held_out, but the recipe of the model holds nothing out; allowed "
-                 "train");
+    SLUICE_CHECK(
+        ConfigError, tokens > 0,
+        "calibration.text: held_out, but the recipe of the model holds nothing out; allowed "
+        "train");
     return text;
   }
   LoaderOptions options = loader_options(recipe, sizes, communicator);

@@ -3,6 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <functional>
 #include <numeric>
 
 #include "autograd/support/error.h"
@@ -86,10 +87,11 @@ class StateChange {
       SLUICE_CHECK(CheckpointError, found != before_.end(), "/{} is missing", path);
       const std::string_view parameter = std::string_view(path).substr(6);
       auto changed = changed_array(found->second, array.dims, parameter);
-      SLUICE_CHECK(ConfigError, changed.has_value(),
-                   "method: /{} is [{}] and would be [{}]: it does not run over the experts alone, so "
-                   "this router cannot be cut",
-                   path, fmt::join(found->second.dims, ", "), fmt::join(array.dims, ", "));
+      SLUICE_CHECK(
+          ConfigError, changed.has_value(),
+          "method: /{} is [{}] and would be [{}]: it does not run over the experts alone, so "
+          "this router cannot be cut",
+          path, fmt::join(found->second.dims, ", "), fmt::join(array.dims, ", "));
       array = std::move(*changed);
     }
     for (size_t i = 0; i < layers_.size(); ++i) {
@@ -179,7 +181,8 @@ class StateChange {
     const ExpertChange& change = changes_[*layer];
     const int64_t experts = layers_[*layer].config->num_experts;
     size_t axis = 0;
-    if (is_expert_matrix(parameter, axis) && (change.weights || !change.neurons.empty()) && array.dims.size() == 3) {
+    if (is_expert_matrix(parameter, axis) && (change.weights || !change.neurons.empty()) &&
+        array.dims.size() == 3) {
       StateArray taken = take_along(array, 0, change.kept);
       return change.neurons.empty() ? std::optional(std::move(taken))
                                     : std::optional(take_neurons(taken, axis, change.neurons));
@@ -233,11 +236,12 @@ Recipe changed_recipe(const std::string& recipe, std::span<const ExpertLayer> la
     const int64_t count = std::ssize(changes[i].kept);
     const int64_t width = width_after(changes[i], *layers[i].config);
     const bool is_again = std::ranges::find(done, &experts) != done.end();
-    SLUICE_CHECK(ConfigError,
-                 !is_again || (experts.num_experts == count && experts.intermediate_size == width),
-                 "method: {} would have {} experts of width {}, another layer of the same section of "
-                 "the recipe {} of width {}; allowed are equal numbers",
-                 layers[i].path, count, width, experts.num_experts, experts.intermediate_size);
+    SLUICE_CHECK(
+        ConfigError,
+        !is_again || (experts.num_experts == count && experts.intermediate_size == width),
+        "method: {} would have {} experts of width {}, another layer of the same section of "
+        "the recipe {} of width {}; allowed are equal numbers",
+        layers[i].path, count, width, experts.num_experts, experts.intermediate_size);
     done.push_back(&experts);
     experts.num_experts = count;
     experts.intermediate_size = width;

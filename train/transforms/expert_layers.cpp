@@ -7,10 +7,11 @@ namespace {
 
 void check_own_experts(const ExpertsConfig& config, const Progress& progress,
                        const std::string& from) {
-  SLUICE_CHECK(ConfigError, config.pool_layers == 1,
-               "from: {} has experts that several layers share (model.experts.pool_layers), allowed "
-               "are layers with experts of their own",
-               from);
+  SLUICE_CHECK(
+      ConfigError, config.pool_layers == 1,
+      "from: {} has experts that several layers share (model.experts.pool_layers), allowed "
+      "are layers with experts of their own",
+      from);
   const auto diversify = config.diversification();
   SLUICE_CHECK(ConfigError, diversify == nullptr || progress.step >= diversify->steps,
                "from: {} stands at step {}, before its experts are made "
@@ -30,8 +31,8 @@ std::vector<ExpertLayer> expert_layers(const Recipe& recipe, const Progress& pro
     if (routing == nullptr) continue;
     if (const auto* experts = dynamic_cast<const ExpertsConfig*>(sublayers[i].config)) {
       check_own_experts(*experts, progress, from);
-      layers.push_back(
-          {fmt::format("layers.{}", i), sublayers[i].key, routed, experts->top_k_at(progress), experts});
+      layers.push_back({fmt::format("layers.{}", i), sublayers[i].key, routed,
+                        experts->top_k_at(progress), experts});
     }
     routed += routing->num_routed_layers(recipe.model);
   }

@@ -38,11 +38,11 @@ void for_each_element(const ExpertNeurons& shape, size_t part, Body&& body) {
   const int64_t d_size = shape.hidden;
   parallel_for(shape.experts, [&](int64_t e) {
     for (int64_t i = 0; i < shape.width; ++i) {
-      const int64_t neuron = (e * shape.width + i) * shape.neuron_size() +
-                             static_cast<int64_t>(part) * d_size;
+      const int64_t neuron =
+          (e * shape.width + i) * shape.neuron_size() + static_cast<int64_t>(part) * d_size;
       for (int64_t d = 0; d < d_size; ++d) {
-        const int64_t element = part == kDown ? (e * d_size + d) * shape.width + i
-                                              : (e * shape.width + i) * d_size + d;
+        const int64_t element =
+            part == kDown ? (e * d_size + d) * shape.width + i : (e * shape.width + i) * d_size + d;
         body(static_cast<size_t>(element), static_cast<size_t>(neuron + d));
       }
     }

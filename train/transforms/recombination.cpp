@@ -71,7 +71,8 @@ Recombination recombine_neurons(const ExpertNeurons& experts, std::span<const in
   const auto size = static_cast<size_t>(experts.neuron_size());
   const auto width = static_cast<size_t>(experts.width);
   for (size_t k = 0; k < kept.size(); ++k) {
-    std::ranges::copy(experts.expert(kept[k]), result.experts.expert(static_cast<int64_t>(k)).begin());
+    std::ranges::copy(experts.expert(kept[k]),
+                      result.experts.expert(static_cast<int64_t>(k)).begin());
   }
   std::vector<double> lengths(kept.size() * width);
   for (size_t i = 0; i < lengths.size(); ++i) {
@@ -89,8 +90,9 @@ Recombination recombine_neurons(const ExpertNeurons& experts, std::span<const in
       double best = threshold;
       for (size_t j = 0; j < lengths.size(); ++j) {
         if (length == 0.0 || lengths[j] == 0.0) continue;
-        const double alike = dot(segment, neuron_of(experts.expert(kept[j / width]), j % width, size)) /
-                             (length * lengths[j]);
+        const double alike =
+            dot(segment, neuron_of(experts.expert(kept[j / width]), j % width, size)) /
+            (length * lengths[j]);
         auto& place = goes_to[static_cast<size_t>(i)];
         if (alike > best || (alike == best && place == kept.size())) {
           best = alike;

@@ -88,8 +88,7 @@ class Rows {
         away[row] = std::min(away[row], distance(row, values_.data() + taken.back() * width_));
       }
       for (const size_t row : taken) away[row] = -1.0;
-      taken.push_back(
-          static_cast<size_t>(std::ranges::max_element(away) - away.begin()));
+      taken.push_back(static_cast<size_t>(std::ranges::max_element(away) - away.begin()));
     }
     return taken;
   }
@@ -153,7 +152,8 @@ std::vector<double> spectral_rows(std::span<const double> affinity, size_t n, si
   for (size_t i = 0; i < n; ++i) {
     for (size_t j = 0; j < n; ++j) {
       const double scale = std::sqrt(degree[i] * degree[j]);
-      laplacian[i * n + j] = (i == j ? 1.0 : 0.0) - (scale > 0.0 ? affinity[i * n + j] / scale : 0.0);
+      laplacian[i * n + j] =
+          (i == j ? 1.0 : 0.0) - (scale > 0.0 ? affinity[i * n + j] / scale : 0.0);
     }
   }
   const SymmetricEigen eigen = symmetric_eigen(laplacian, static_cast<int64_t>(n));
@@ -208,7 +208,8 @@ std::vector<std::vector<int32_t>> spectral_clusters(std::span<const double> affi
     of_row = Rows(spectral_rows(affinity, size, clusters), clusters).cluster(clusters);
   }
   for (size_t i = 0; i < size; ++i) result[of_row[i]].push_back(static_cast<int32_t>(i));
-  std::ranges::sort(result, {}, [](const std::vector<int32_t>& members) { return members.front(); });
+  std::ranges::sort(result, {},
+                    [](const std::vector<int32_t>& members) { return members.front(); });
   return result;
 }
 

@@ -1,9 +1,9 @@
 #include "train/transforms/transform.h"
 
 #include <algorithm>
+#include <limits>
 
 #include "autograd/support/file.h"
-#include "autograd/support/parallel.h"
 #include "data/loader.h"
 #include "train/find_checkpoint.h"
 #include "train/run_folder.h"
@@ -18,7 +18,8 @@ namespace {
 constexpr RaiseError kRaise = raise_as<CheckpointError>;
 
 CheckpointStore::Found find_source(const std::string& from, std::vector<std::string>& notes) {
-  SLUICE_CHECK(ConfigError, std::filesystem::exists(from), "from: {}: no such file or folder", from);
+  SLUICE_CHECK(ConfigError, std::filesystem::exists(from), "from: {}: no such file or folder",
+               from);
   return with_context([] { return "from"; },
                       [&] { return find_checkpoint(from, CheckpointChoice::newest, notes); });
 }
@@ -53,7 +54,8 @@ void TransformConfig::fields(FieldVisitor& v) {
   const auto kept = [&v](FieldInfo info, Kept& value) {
     v.enumeration(info, value, {{"keep", Kept::keep}, {"reset", Kept::reset}});
   };
-  kept({"optimizer", "moments of the model's run: keep (cut like the weights) or reset"}, optimizer);
+  kept({"optimizer", "moments of the model's run: keep (cut like the weights) or reset"},
+       optimizer);
   kept({"step", "steps and tokens done, by which schedules go: keep or reset"}, step);
   kept({"data", "position in the training data: keep or reset"}, data);
   v.optional_integer({"threads", "processors to use; changes speed, never results"}, threads,
@@ -68,7 +70,8 @@ std::string TransformConfig::check() const {
 
 bool is_transform_file(const std::filesystem::path& file) {
   const YamlDocument document = load_documents({{file.string()}, {}});
-  return document.root.find("from") != nullptr && document.root.find("method") != nullptr;
+  return !document.is_broken && document.root.find("from") != nullptr &&
+         document.root.find("method") != nullptr;
 }
 
 Transformation::Transformation(const TransformConfig& config)
@@ -84,8 +87,8 @@ const Transformation::Calibrated& Transformation::calibrated(int64_t seed,
                                                              const CalibrationNeeds& needs) {
   const auto [found, is_new] = calibrated_.try_emplace({seed, needs.outputs});
   if (is_new) {
-    found->second.text = calibration_text(config_.calibration, static_cast<uint64_t>(seed),
-                                          model_.recipe, data_);
+    found->second.text =
+        calibration_text(config_.calibration, static_cast<uint64_t>(seed), model_.recipe, data_);
     found->second.statistics = calibrate(model_, layers_, found->second.text, progress_, needs);
   }
   return found->second;
@@ -97,9 +100,9 @@ StateDict Transformation::initial_state(const Recipe& recipe) const {
   const auto model = build_model(recipe, pool, model_.tokenizer->vocab_size());
   const auto routing = build_routing(recipe);
   const auto optimizer = build_optimizer(recipe, *model, pool);
-  const SingleRank communicator;
-  LoaderOptions options = loader_options(
-      recipe, derive_sizes(recipe, data_.num_train_tokens()), communicator);
+  SingleRank communicator;
+  LoaderOptions options =
+      loader_options(recipe, derive_sizes(recipe, data_.num_train_tokens()), communicator);
   options.prefetch = 0;
   std::vector<int64_t> words = Loader(data_, options).state().to_words();
   RunState run(model->experts_per_layer(), recipe.log.dead_after);
@@ -119,7 +122,8 @@ StateDict Transformation::initial_state(const Recipe& recipe) const {
 ModelSize Transformation::size_of(const TrainedModel& model) const {
   const ParameterCount count = count_parameters(model.recipe, *model.model, progress_);
   ModelSize size{.total = count.total, .active = count.active};
-  for (const Parameter* parameter : model.model->parameters()) size.bytes += parameter->value.bytes();
+  for (const Parameter* parameter : model.model->parameters())
+    size.bytes += parameter->value.bytes();
   return size;
 }
 
@@ -137,13 +141,14 @@ Transformed Transformation::run(const Tagged& method, int64_t seed) {
   const auto transform = transform_registry().at(method.type).make(*method.config);
   const Calibrated& watched = calibrated(seed, transform->needs());
   const StateDict& before = found_.checkpoint.state;
-  const std::vector<ExpertChange> changes = transform->change({.model = model_,
-                                                               .state = before,
-                                                               .layers = layers_,
-                                                               .statistics = watched.statistics,
-                                                               .text = watched.text,
-                                                               .progress = progress_,
-                                                               .seed = static_cast<uint64_t>(seed)});
+  const std::vector<ExpertChange> changes =
+      transform->change({.model = model_,
+                         .state = before,
+                         .layers = layers_,
+                         .statistics = watched.statistics,
+                         .text = watched.text,
+                         .progress = progress_,
+                         .seed = static_cast<uint64_t>(seed)});
   Transformed made;
   TransformReceipt& receipt = made.receipt;
   receipt.from = found_.path.string();
@@ -185,11 +190,11 @@ std::string TransformReceipt::to_json() const {
                                  {"settings", settings},
                                  {"seed", seed},
                                  {"calibration_tokens", calibration_tokens},
-                                 {"before", sluice::json_of(before)},
-                                 {"after", sluice::json_of(after)},
+                                 {"before", json_of(before)},
+                                 {"after", json_of(after)},
                                  {"notes", notes}};
-  if (parity) json["parity"] = sluice::json_of(*parity);
-  for (const Layer& layer : layers) json["layers"].push_back(sluice::json_of(layer));
+  if (parity) json["parity"] = json_of(*parity);
+  for (const Layer& layer : layers) json["layers"].push_back(json_of(layer));
   return json.dump(2) + "\n";
 }
 

@@ -39,13 +39,14 @@ void TransformTable::add(const TransformReceipt& receipt) {
   SLUICE_INTERNAL_CHECK(receipt.parity.has_value(), "a receipt of {} without parity",
                         receipt.method);
   auto line = std::ranges::find(lines_, receipt.method, &Line::method);
-  if (line == lines_.end()) line = lines_.insert(lines_.end(), {receipt.method, {}});
+  if (line == lines_.end()) line = lines_.insert(line, Line{receipt.method, {}});
   line->receipts.push_back(receipt);
 }
 
 std::string TransformTable::markdown() const {
-  std::string text = "| method | seeds | parameters | active | held-out loss | rise | mean KL |\n"
-                     "| --- | --- | --- | --- | --- | --- | --- |\n";
+  std::string text =
+      "| method | seeds | parameters | active | held-out loss | rise | mean KL |\n"
+      "| --- | --- | --- | --- | --- | --- | --- |\n";
   if (!lines_.empty()) {
     const TransformReceipt& any = lines_.front().receipts.front();
     text += fmt::format("| none | | {} | {} | {:.4f} | | |\n", with_commas(any.before.total),
@@ -53,14 +54,17 @@ std::string TransformTable::markdown() const {
   }
   for (const Line& line : lines_) {
     const bool several = line.receipts.size() > 1;
-    const auto show = [&](auto&& value) { return text_of(spread_of(line.receipts, value), several); };
+    const auto show = [&](auto&& value) {
+      return text_of(spread_of(line.receipts, value), several);
+    };
     const ModelSize& size = line.receipts.front().after;
-    text += fmt::format(
-        "| {} | {} | {} | {} | {} | {} | {} |\n", line.method, line.receipts.size(),
-        with_commas(size.total), with_commas(size.active),
-        show([](const TransformReceipt& r) { return r.parity->loss_after; }),
-        show([](const TransformReceipt& r) { return r.parity->loss_after - r.parity->loss_before; }),
-        show([](const TransformReceipt& r) { return r.parity->mean_divergence; }));
+    text += fmt::format("| {} | {} | {} | {} | {} | {} | {} |\n", line.method, line.receipts.size(),
+                        with_commas(size.total), with_commas(size.active),
+                        show([](const TransformReceipt& r) { return r.parity->loss_after; }),
+                        show([](const TransformReceipt& r) {
+                          return r.parity->loss_after - r.parity->loss_before;
+                        }),
+                        show([](const TransformReceipt& r) { return r.parity->mean_divergence; }));
   }
   return text;
 }
@@ -71,10 +75,10 @@ std::string TransformTable::csv() const {
       "largest_difference\n";
   for (const Line& line : lines_) {
     for (const TransformReceipt& r : line.receipts) {
-      text += fmt::format("{},{},{},{},{},{},{},{},{}\n", line.method, r.seed, r.after.total,
-                          r.after.active, r.after.bytes, r.parity->loss_before,
-                          r.parity->loss_after, r.parity->mean_divergence,
-                          r.parity->largest_difference);
+      text +=
+          fmt::format("{},{},{},{},{},{},{},{},{}\n", line.method, r.seed, r.after.total,
+                      r.after.active, r.after.bytes, r.parity->loss_before, r.parity->loss_after,
+                      r.parity->mean_divergence, r.parity->largest_difference);
     }
   }
   return text;

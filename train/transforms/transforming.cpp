@@ -43,8 +43,8 @@ void check_num_experts(std::span<const ExpertLayer> layers, int64_t count) {
 void check_swiglu(std::span<const ExpertLayer> layers, std::string_view method) {
   for (const ExpertLayer& layer : layers) {
     SLUICE_CHECK(ConfigError, layer.config->form.type == swiglu_form.name,
-                 "method {}: model.{}.form is {}, allowed swiglu, whose neurons it takes apart", method,
-                 layer.section, layer.config->form.type);
+                 "method {}: model.{}.form is {}, allowed swiglu, whose neurons it takes apart",
+                 method, layer.section, layer.config->form.type);
   }
 }
 
@@ -117,8 +117,10 @@ std::vector<double> mean_router_rows(const TransformInput& input, size_t layer,
     for (const int32_t e : members) sum += share_of(e);
     std::vector<double> mean(width);
     for (const int32_t e : members) {
-      const double share = sum > 0.0 ? share_of(e) / sum : 1.0 / static_cast<double>(members.size());
-      for (size_t d = 0; d < width; ++d) mean[d] += share * rows[static_cast<size_t>(e) * width + d];
+      const double share =
+          sum > 0.0 ? share_of(e) / sum : 1.0 / static_cast<double>(members.size());
+      for (size_t d = 0; d < width; ++d)
+        mean[d] += share * rows[static_cast<size_t>(e) * width + d];
     }
     result.insert(result.end(), mean.begin(), mean.end());
   }

@@ -26,7 +26,8 @@ constexpr size_t kSize = 3 * kHidden;
 
 ExpertNeurons random_experts(int64_t count, uint64_t seed) {
   ExpertNeurons experts = ExpertNeurons{0, kWidth, kHidden, {}}.like(count, kWidth);
-  for (size_t i = 0; i < experts.values.size(); ++i) experts.values[i] = normal({.seed = seed}, 0, i);
+  for (size_t i = 0; i < experts.values.size(); ++i)
+    experts.values[i] = normal({.seed = seed}, 0, i);
   return experts;
 }
 
@@ -185,8 +186,8 @@ TEST(Recombination, TakesTheWeightedMeanOfAlikeNeurons) {
   // Two experts of one neuron each, in the same direction.
   ExpertNeurons experts = ExpertNeurons{0, 1, 1, {}}.like(2, 1);
   experts.values = {1.0, 2.0, 3.0, 2.0, 4.0, 6.0};
-  const Recombination made = recombine_neurons(experts, std::vector<int32_t>{0},
-                                               std::vector<double>{3.0, 1.0}, 0.5, 10);
+  const Recombination made =
+      recombine_neurons(experts, std::vector<int32_t>{0}, std::vector<double>{3.0, 1.0}, 0.5, 10);
   EXPECT_THAT(made.experts.values, ::testing::ElementsAre(1.25, 2.5, 3.75));
 }
 

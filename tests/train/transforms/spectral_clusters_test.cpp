@@ -64,9 +64,9 @@ TEST(SpectralClusters, AreAsManyAsAskedForAndNeverEmpty) {
     }
     EXPECT_EQ(members, 5U);
   }
-  EXPECT_THAT(spectral_clusters(alike, 5, 5), ElementsAre(ElementsAre(0), ElementsAre(1),
-                                                          ElementsAre(2), ElementsAre(3),
-                                                          ElementsAre(4)));
+  EXPECT_THAT(
+      spectral_clusters(alike, 5, 5),
+      ElementsAre(ElementsAre(0), ElementsAre(1), ElementsAre(2), ElementsAre(3), ElementsAre(4)));
 }
 
 }  // namespace

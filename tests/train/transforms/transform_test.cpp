@@ -36,7 +36,8 @@ const std::vector<int32_t> kTokens = {97, 101, 98, 99, 100, 97, 103, 98, 110, 99
 /// Elements of row e of the first axis.
 std::vector<std::byte> row_of(const StateArray& array, int64_t e) {
   const size_t size = array.bytes.size() / static_cast<size_t>(array.dims[0]);
-  const auto first = array.bytes.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(e) * size);
+  const auto first =
+      array.bytes.begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(e) * size);
   return {first, first + static_cast<std::ptrdiff_t>(size)};
 }
 
@@ -66,7 +67,8 @@ TEST(Pruning, CutsWeightsRoutersBiasesAndMoments) {
       continue;
     }
     ++cut;
-    const size_t layer = path.find("layers.1.") != path.npos || path.starts_with("balance/0") ? 0 : 1;
+    const size_t layer =
+        path.find("layers.1.") != path.npos || path.starts_with("balance/0") ? 0 : 1;
     const std::vector<int32_t>& kept = made.receipt.layers[layer].kept;
     ASSERT_EQ(array.dims[0], 3) << path;
     for (int64_t e = 0; e < 3; ++e) {
@@ -123,9 +125,10 @@ class Mask final : public Balancer {
 
 TEST(Pruning, EqualsLogitsOfMinusInfinity) {
   for (const char* weights : {"renormalise", "softmax_after"}) {
-    const TransformSource source(fmt::format("model: {{dtype: f64, experts: {{num_experts: 8, router: "
-                                             "{{weights: {}}}}}}}\nbalance: {{type: none}}",
-                                             weights));
+    const TransformSource source(
+        fmt::format("model: {{dtype: f64, experts: {{num_experts: 8, router: "
+                    "{{weights: {}}}}}}}\nbalance: {{type: none}}",
+                    weights));
     const Transformed made =
         source.made("method: {type: prune, num_experts: 3, criterion: {type: random}}\n");
     TrainedModel masked = build_trained_model(source.checkpoint(), "tiny.h5");
@@ -143,9 +146,9 @@ TEST(Pruning, EqualsLogitsOfMinusInfinity) {
 }
 
 TEST(Pruning, OfExpertsThatNobodyChoseChangesNothing) {
-  TransformInputs inputs{tiny_checkpoint(
-      "model: {dtype: f64, experts: {num_experts: 16}}\nbalance: {type: none}\n"
-      "data: {sequence_length: 4}")};
+  TransformInputs inputs{
+      tiny_checkpoint("model: {dtype: f64, experts: {num_experts: 16}}\nbalance: {type: none}\n"
+                      "data: {sequence_length: 4}")};
   const std::vector<Batch> all = inputs.text(4);
   // Four tokens choose at most eight of sixteen experts.
   const std::vector<Batch> text = {all.front().slice_sequences(0, 1)};
@@ -207,7 +210,8 @@ TEST(Pruning, FollowsTheSeed) {
 
 TEST(Pruning, WorksForOtherFormsOfExperts) {
   for (const char* form : {"mlp", "narrow", "latent, size: 8"}) {
-    const TransformSource source(fmt::format("model: {{experts: {{form: {{type: {}}}}}}}", form), 0);
+    const TransformSource source(fmt::format("model: {{experts: {{form: {{type: {}}}}}}}", form),
+                                 0);
     const Transformed made = source.made("method: {type: prune, num_experts: 2}\n");
     EXPECT_LT(made.receipt.after.total, made.receipt.before.total) << form;
     EXPECT_THAT(error_of<ConfigError>(
@@ -266,8 +270,10 @@ TEST(Transformations, NeedACheckpointThatIsThere) {
 // --- merging ---------------------------------------------------------------------------------------
 
 const char* const kMethodsOfFour[] = {
-    "type: merge, num_experts: 4", "type: merge, num_experts: 4, router: mean",
-    "type: cluster, num_experts: 4", "type: recombine, num_experts: 4",
+    "type: merge, num_experts: 4",
+    "type: merge, num_experts: 4, router: mean",
+    "type: cluster, num_experts: 4",
+    "type: recombine, num_experts: 4",
     "type: partial_merge, num_experts: 4",
     "type: search, num_experts: 4, population: 2, discrete: 3, continuous: 0",
     "type: slim, intermediate_size: 12"};
@@ -286,7 +292,8 @@ TEST(Merging, IntoAsManyExpertsIsTheSameModelToTheBit) {
 }
 
 const char* const kMethodsOfTwo[] = {
-    "type: merge, num_experts: 2", "type: merge, num_experts: 2, router: mean, align: false",
+    "type: merge, num_experts: 2",
+    "type: merge, num_experts: 2, router: mean, align: false",
     "type: cluster, num_experts: 2",
     "type: recombine, num_experts: 2, threshold: -1",
     "type: partial_merge, num_experts: 2, criterion: {type: reap}",
@@ -295,8 +302,7 @@ const char* const kMethodsOfTwo[] = {
 TEST(Merging, LeavesAModelThatTrainsOn) {
   const TransformSource source("", 2);
   for (const char* method : kMethodsOfTwo) {
-    const Transformed made =
-        source.made(fmt::format("method: {{{}}}\noptimizer: keep\n", method));
+    const Transformed made = source.made(fmt::format("method: {{{}}}\noptimizer: keep\n", method));
     EXPECT_EQ(made.recipe.model.routed_layers().front()->num_experts, 2) << method;
     EXPECT_LT(made.receipt.after.bytes, made.receipt.before.bytes) << method;
     EXPECT_TRUE(std::isfinite(made.receipt.parity->loss_after)) << method;
@@ -330,7 +336,8 @@ TEST(Merging, OfIdenticalExpertsKeepsTheFunction) {
     const Transformed made = source.made(fmt::format("method: {{{}}}\n", method));
     EXPECT_LE(made.receipt.parity->relative_difference(), 1e-12) << method;
   }
-  const Transformed unaligned = source.made("method: {type: merge, num_experts: 2, align: false}\n");
+  const Transformed unaligned =
+      source.made("method: {type: merge, num_experts: 2, align: false}\n");
   EXPECT_GT(unaligned.receipt.parity->relative_difference(), 1e-4);
 }
 
@@ -377,11 +384,10 @@ TEST(PartialMerging, KeepsTheBetterHalfToTheBit) {
 }
 
 TEST(Merging, NeedsARowPerExpertForMeans) {
-  const TransformSource source(
-      "model: {experts: {router: {type: k_means}}}\nbalance: {type: none}", 0);
-  EXPECT_THAT(error_of<ConfigError>([&] {
-                (void)source.made("method: {type: cluster, num_experts: 2}\n");
-              }),
+  const TransformSource source("model: {experts: {router: {type: k_means}}}\nbalance: {type: none}",
+                               0);
+  EXPECT_THAT(error_of<ConfigError>(
+                  [&] { (void)source.made("method: {type: cluster, num_experts: 2}\n"); }),
               HasSubstr("has no row per expert that could be averaged"));
 }
 
@@ -493,7 +499,8 @@ TEST(Slimming, CutsMomentsLikeWeights) {
 TEST(Slimming, InTwoStagesEndsWithTheShapesOfOne) {
   const TransformSource source("", 1);
   const Transformed once = source.made("method: {type: slim, intermediate_size: 4}\n");
-  const TransformSource halfway(source.made("method: {type: slim, intermediate_size: 8}\n").checkpoint);
+  const TransformSource halfway(
+      source.made("method: {type: slim, intermediate_size: 8}\n").checkpoint);
   const Transformed twice = halfway.made("method: {type: slim, intermediate_size: 4}\n");
   ASSERT_EQ(once.checkpoint.state.size(), twice.checkpoint.state.size());
   for (const auto& [path, array] : once.checkpoint.state) {
@@ -527,7 +534,8 @@ TransformReceipt receipt_with(const std::string& method, double loss) {
   receipt.method = method;
   receipt.before = {1000, 500, 4000};
   receipt.after = {600, 500, 2400};
-  receipt.parity = Parity{.tokens = 10, .mean_divergence = 0.25, .loss_before = 2.0, .loss_after = loss};
+  receipt.parity =
+      Parity{.tokens = 10, .mean_divergence = 0.25, .loss_before = 2.0, .loss_after = loss};
   return receipt;
 }
 
@@ -536,19 +544,21 @@ TEST(TransformTable, HasMeanAndDeviationOverSeeds) {
   table.add(receipt_with("prune random", 2.5));
   table.add(receipt_with("prune reap", 2.2));
   table.add(receipt_with("prune random", 2.7));
-  EXPECT_THAT(table.markdown(),
-              AllOf(HasSubstr("| none | | 1,000 | 500 | 2.0000 | | |"),
-                    HasSubstr("| prune random | 2 | 600 | 500 | 2.6000 ± 0.1414 | 0.6000 ± 0.1414 | "
-                              "0.2500 ± 0.0000 |"),
-                    HasSubstr("| prune reap | 1 | 600 | 500 | 2.2000 | 0.2000 | 0.2500 |")));
+  EXPECT_THAT(
+      table.markdown(),
+      AllOf(HasSubstr("| none | | 1,000 | 500 | 2.0000 | | |"),
+            HasSubstr("| prune random | 2 | 600 | 500 | 2.6000 ± 0.1414 | 0.6000 ± 0.1414 | "
+                      "0.2500 ± 0.0000 |"),
+            HasSubstr("| prune reap | 1 | 600 | 500 | 2.2000 | 0.2000 | 0.2500 |")));
   const std::string csv = table.csv();
   EXPECT_EQ(std::ranges::count(csv, '\n'), 4);
 }
 
 TEST(KeptText, ShowsGroups) {
   EXPECT_EQ(kept_text({.path = "layers.1", .kept = {0, 2}, .scores = {}, .members = {}}), "0 2");
-  EXPECT_EQ(kept_text({.path = "layers.1", .kept = {0, 2}, .scores = {}, .members = {{0}, {2, 1, 3}}}),
-            "0 2+1+3");
+  EXPECT_EQ(
+      kept_text({.path = "layers.1", .kept = {0, 2}, .scores = {}, .members = {{0}, {2, 1, 3}}}),
+      "0 2+1+3");
 }
 
 }  // namespace

@@ -14,8 +14,7 @@ const CriterionEntry easy_ep_criterion = {
         "output norms weighed by how far each token's residual stream is turned (EASY-EP 2025, "
         "arXiv 2504.06792)",
     .make_config = make_no_settings,
-    .score = [](const ScoredLayer& layer,
-                const Configurable&) { return layer.statistics.moved; },
+    .score = [](const ScoredLayer& layer, const Configurable&) { return layer.statistics.moved; },
     .needs_outputs = true,
 };
 

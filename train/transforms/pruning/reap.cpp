@@ -13,13 +13,14 @@ const CriterionEntry reap_criterion = {
     .name = "reap",
     .doc = "mean norm of an expert's weighted output over its tokens (REAP 2025, arXiv 2510.13999)",
     .make_config = make_no_settings,
-    .score = [](const ScoredLayer& layer, const Configurable&) {
-      std::vector<double> scores = layer.statistics.outputs;
-      for (size_t e = 0; e < scores.size(); ++e) {
-        if (layer.statistics.chosen[e] > 0.0) scores[e] /= layer.statistics.chosen[e];
-      }
-      return scores;
-    },
+    .score =
+        [](const ScoredLayer& layer, const Configurable&) {
+          std::vector<double> scores = layer.statistics.outputs;
+          for (size_t e = 0; e < scores.size(); ++e) {
+            if (layer.statistics.chosen[e] > 0.0) scores[e] /= layer.statistics.chosen[e];
+          }
+          return scores;
+        },
     .needs_outputs = true,
 };
 

@@ -47,17 +47,18 @@ const CriterionEntry tcess_criterion = {
     .make_config = []() -> std::unique_ptr<Configurable> {
       return std::make_unique<TcessConfig>();
     },
-    .score = [](const ScoredLayer& layer, const Configurable& settings) {
-      const auto& config = dynamic_cast<const TcessConfig&>(settings);
-      const LayerStatistics& seen = layer.statistics;
-      const auto experts = static_cast<size_t>(seen.experts);
-      std::vector<double> scores(experts);
-      for (size_t row = 0; row < seen.logits.size(); row += experts) {
-        add_token(std::span(seen.logits).subspan(row, experts), config, scores);
-      }
-      for (double& score : scores) score /= static_cast<double>(seen.tokens);
-      return scores;
-    },
+    .score =
+        [](const ScoredLayer& layer, const Configurable& settings) {
+          const auto& config = dynamic_cast<const TcessConfig&>(settings);
+          const LayerStatistics& seen = layer.statistics;
+          const auto experts = static_cast<size_t>(seen.experts);
+          std::vector<double> scores(experts);
+          for (size_t row = 0; row < seen.logits.size(); row += experts) {
+            add_token(std::span(seen.logits).subspan(row, experts), config, scores);
+          }
+          for (double& score : scores) score /= static_cast<double>(seen.tokens);
+          return scores;
+        },
 };
 
 }  // namespace sluice

@@ -8,6 +8,8 @@
 // into the order of the most used member's and averaged by usage. Known from a digest; that a group's
 // router row is the mean of its members' rows is ours [R].
 
+#include <algorithm>
+#include <functional>
 #include <numeric>
 
 #include "train/transforms/spectral_clusters.h"
@@ -30,8 +32,8 @@ std::vector<double> affinity(const LayerStatistics& seen) {
   std::vector<std::vector<double>> centred;
   for (int64_t e = 0; e < seen.experts; ++e) {
     std::vector<double> column = seen.logits_of(e);
-    const double mean = std::accumulate(column.begin(), column.end(), 0.0) /
-                        static_cast<double>(column.size());
+    const double mean =
+        std::accumulate(column.begin(), column.end(), 0.0) / static_cast<double>(column.size());
     for (double& logit : column) logit -= mean;
     centred.push_back(std::move(column));
   }
@@ -57,9 +59,8 @@ class Cluster final : public Transform {
       std::vector<std::vector<int32_t>> groups =
           spectral_clusters(affinity(seen), seen.experts, config_.num_experts);
       for (std::vector<int32_t>& group : groups) {
-        std::ranges::stable_sort(group, std::greater<>(), [&](int32_t e) {
-          return seen.chosen[static_cast<size_t>(e)];
-        });
+        std::ranges::stable_sort(group, std::greater<>(),
+                                 [&](int32_t e) { return seen.chosen[static_cast<size_t>(e)]; });
       }
       ExpertChange change = merge_groups(input, i, std::move(groups), seen.chosen, config_.align);
       change.scores = seen.chosen;
@@ -77,8 +78,9 @@ class Cluster final : public Transform {
 
 const TransformEntry cluster_transform = {
     .name = "cluster",
-    .doc = "spectral clusters of experts by their logits become one expert each (UNCURL 2024, arXiv "
-           "2409.01483)",
+    .doc =
+        "spectral clusters of experts by their logits become one expert each (UNCURL 2024, arXiv "
+        "2409.01483)",
     .make_config = make_transform_config<ClusterConfig>,
     .make = make_transform<Cluster, ClusterConfig>,
 };

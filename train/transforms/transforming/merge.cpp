@@ -66,8 +66,9 @@ class Merge final : public Transform {
 
 const TransformEntry merge_transform = {
     .name = "merge",
-    .doc = "experts with alike router logits become one, neuron by neuron (M-SMoE 2024, arXiv "
-           "2310.01334)",
+    .doc =
+        "experts with alike router logits become one, neuron by neuron (M-SMoE 2024, arXiv "
+        "2310.01334)",
     .make_config = make_transform_config<MergeConfig>,
     .make = make_transform<Merge, MergeConfig>,
 };

@@ -45,8 +45,8 @@ class PartialMerge final : public Transform {
       const std::vector<int32_t> ranked = ranked_experts(scores);
       const auto preserved = static_cast<size_t>(config_.num_experts / 2);
       const auto seeds = static_cast<size_t>(config_.num_experts) - preserved;
-      std::vector<std::vector<int32_t>> groups = join_nearest_logits(
-          input.statistics[i], std::span(ranked).subspan(preserved), seeds);
+      std::vector<std::vector<int32_t>> groups =
+          join_nearest_logits(input.statistics[i], std::span(ranked).subspan(preserved), seeds);
       for (size_t p = 0; p < preserved; ++p) groups.push_back({ranked[p]});
       ExpertChange change = merge_groups(input, i, std::move(groups), scores, config_.align);
       change.scores = scores;
@@ -63,8 +63,9 @@ class PartialMerge final : public Transform {
 
 const TransformEntry partial_merge_transform = {
     .name = "partial_merge",
-    .doc = "half of what is left stays as it is, all others are merged into the other half (SlimQwen "
-           "2026)",
+    .doc =
+        "half of what is left stays as it is, all others are merged into the other half (SlimQwen "
+        "2026)",
     .make_config = make_transform_config<PartialMergeConfig>,
     .make = make_transform<PartialMerge, PartialMergeConfig>,
 };

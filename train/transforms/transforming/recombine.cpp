@@ -36,9 +36,7 @@ class Recombine final : public Transform {
   [[nodiscard]] CalibrationNeeds needs() const override {
     return {.outputs = criterion_registry().at(config_.criterion.type).needs_outputs};
   }
-  [[nodiscard]] std::string label() const override {
-    return "recombine " + config_.criterion.type;
-  }
+  [[nodiscard]] std::string label() const override { return "recombine " + config_.criterion.type; }
 
   [[nodiscard]] std::vector<ExpertChange> change(const TransformInput& input) const override {
     check_num_experts(input.layers, config_.num_experts);
@@ -52,8 +50,9 @@ class Recombine final : public Transform {
           recombine_neurons(read_neurons(input.state, input.layers[i].path), change.kept,
                             input.statistics[i].chosen, config_.threshold, config_.rounds);
       change.weights = std::move(made.experts);
-      change.note = fmt::format("{}: {} neurons of dropped experts went to others, {} were discarded",
-                                input.layers[i].path, made.assigned, made.discarded);
+      change.note =
+          fmt::format("{}: {} neurons of dropped experts went to others, {} were discarded",
+                      input.layers[i].path, made.assigned, made.discarded);
       changes.push_back(std::move(change));
     }
     return changes;
@@ -67,8 +66,9 @@ class Recombine final : public Transform {
 
 const TransformEntry recombine_transform = {
     .name = "recombine",
-    .doc = "experts are dropped, their neurons go to experts with alike ones (DERN 2025, arXiv "
-           "2509.10377)",
+    .doc =
+        "experts are dropped, their neurons go to experts with alike ones (DERN 2025, arXiv "
+        "2509.10377)",
     .make_config = make_transform_config<RecombineConfig>,
     .make = make_transform<Recombine, RecombineConfig>,
 };

@@ -18,7 +18,10 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <memory>
 #include <numeric>
+#include <optional>
 
 #include "autograd/support/rng.h"
 #include "train/transforms/changed_model.h"
@@ -73,9 +76,7 @@ struct Candidate {
 class Draws {
  public:
   explicit Draws(uint64_t seed) : key_{seed, RandomPurpose::init, kSearchStream} {}
-  [[nodiscard]] bool happens(double probability) {
-    return uniform(key_, 0, next_++) < probability;
-  }
+  [[nodiscard]] bool happens(double probability) { return uniform(key_, 0, next_++) < probability; }
   [[nodiscard]] size_t below(size_t bound) { return uniform_below(key_, 0, next_++, bound); }
   [[nodiscard]] double step() { return normal(key_, 0, next_++); }
 
@@ -310,8 +311,9 @@ class EvolutionarySearch final : public Transform {
 
 const TransformEntry search_transform = {
     .name = "search",
-    .doc = "an evolutionary search for the experts to keep and how to merge them (EEP 2024, arXiv "
-           "2407.00945)",
+    .doc =
+        "an evolutionary search for the experts to keep and how to merge them (EEP 2024, arXiv "
+        "2407.00945)",
     .make_config = make_transform_config<SearchConfig>,
     .make = make_transform<EvolutionarySearch, SearchConfig>,
 };

@@ -9,6 +9,7 @@
 // dL/dw_down[d, i], so gradients of the weights are enough. Known from the abstract and a digest; the
 // score, and that its absolute value is taken by sequence and not by token, are ours [R].
 
+#include <algorithm>
 #include <cmath>
 #include <numeric>
 
@@ -76,10 +77,11 @@ class Slim final : public Transform {
   [[nodiscard]] std::vector<ExpertChange> change(const TransformInput& input) const override {
     check_swiglu(input.layers, slim_transform.name);
     for (const ExpertLayer& layer : input.layers) {
-      SLUICE_CHECK(ConfigError, config_.intermediate_size <= layer.config->intermediate_size,
-                   "method.intermediate_size: found {}, allowed 1 to {} (model.{}.intermediate_size "
-                   "of the model)",
-                   config_.intermediate_size, layer.config->intermediate_size, layer.section);
+      SLUICE_CHECK(
+          ConfigError, config_.intermediate_size <= layer.config->intermediate_size,
+          "method.intermediate_size: found {}, allowed 1 to {} (model.{}.intermediate_size "
+          "of the model)",
+          config_.intermediate_size, layer.config->intermediate_size, layer.section);
     }
     const std::vector<std::vector<double>> scores = neuron_scores(input);
     std::vector<ExpertChange> changes;
@@ -105,8 +107,7 @@ class Slim final : public Transform {
     std::vector<std::vector<double>> scores;
     const std::vector<Parameter*> all = input.model.model->parameters();
     for (const ExpertLayer& layer : input.layers) {
-      const auto found =
-          std::ranges::find(all, layer.path + ".experts.w_down", &Parameter::name);
+      const auto found = std::ranges::find(all, layer.path + ".experts.w_down", &Parameter::name);
       SLUICE_INTERNAL_CHECK(found != all.end(), "{} has no w_down", layer.path);
       downs.push_back(*found);
       const Tensor& value = (*found)->value;
@@ -145,7 +146,8 @@ class Slim final : public Transform {
 
 const TransformEntry slim_transform = {
     .name = "slim",
-    .doc = "all experts stay, each with its most important neurons (SlimMoE 2025, arXiv 2506.18349)",
+    .doc =
+        "all experts stay, each with its most important neurons (SlimMoE 2025, arXiv 2506.18349)",
     .make_config = make_transform_config<SlimConfig>,
     .make = make_transform<Slim, SlimConfig>,
 };
