@@ -7,6 +7,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "autograd/kernels/gemm.h"
 #include "autograd/support/error.h"
 #include "autograd/support/parallel.h"
 #include "train/transforms/linear_assignment.h"
@@ -106,19 +107,20 @@ double cosine(std::span<const double> a, std::span<const double> b) {
   return lengths > 0.0 ? dot(a, b) / lengths : 0.0;
 }
 
+std::vector<double> inner_products(std::span<const double> a, std::span<const double> b,
+                                   int64_t size) {
+  const int64_t n = std::ssize(a) / size;
+  const int64_t m = std::ssize(b) / size;
+  std::vector<double> products(static_cast<size_t>(n * m));
+  kernels::gemm<double>({n, m, size}, {a.data(), size}, {b.data(), size, true},
+                        {products.data(), m});
+  return products;
+}
+
 std::vector<int32_t> align(std::span<const double> reference, std::span<const double> other,
                            int64_t neuron_size) {
-  const auto size = static_cast<size_t>(neuron_size);
-  const size_t width = reference.size() / size;
-  std::vector<double> similarity(width * width);
-  parallel_for(static_cast<int64_t>(width), [&](int64_t row) {
-    const auto i = static_cast<size_t>(row);
-    for (size_t j = 0; j < width; ++j) {
-      similarity[i * width + j] =
-          dot(reference.subspan(i * size, size), other.subspan(j * size, size));
-    }
-  });
-  return assign_rows(similarity, static_cast<int64_t>(width));
+  return assign_rows(inner_products(reference, other, neuron_size),
+                     std::ssize(reference) / neuron_size);
 }
 
 void merge_experts(const ExpertNeurons& experts, std::span<const int32_t> members,

@@ -53,6 +53,9 @@ void write_neurons(const ExpertNeurons& experts, const std::string& layer, State
 void merge_experts(const ExpertNeurons& experts, std::span<const int32_t> members,
                    std::span<const double> shares, bool aligned, std::span<double> merged);
 
+/// Inner products of the rows of a [n, size] and of b [m, size]: [n, m].
+[[nodiscard]] std::vector<double> inner_products(std::span<const double> a,
+                                                 std::span<const double> b, int64_t size);
 [[nodiscard]] double dot(std::span<const double> a, std::span<const double> b);
 /// Of two vectors; 0 where one has no length.
 [[nodiscard]] double cosine(std::span<const double> a, std::span<const double> b);
