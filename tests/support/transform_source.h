@@ -6,6 +6,7 @@
 
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tiny_trained.h"
+#include "train/find_checkpoint.h"
 #include "train/transforms/transform.h"
 #include "train/yaml_reader.h"
 

@@ -7,6 +7,7 @@
 #include "data/evaluation.h"
 #include "data/loader.h"
 #include "layers/routed_input.h"
+#include "train/evaluate.h"
 #include "train/model_input.h"
 #include "train/transforms/expert_neurons.h"
 

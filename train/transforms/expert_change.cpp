@@ -152,8 +152,8 @@ class StateChange {
   }
 
  private:
-  void note(std::string sentence) {
-    if (std::ranges::find(notes_, sentence) == notes_.end()) notes_.push_back(std::move(sentence));
+  void note(std::string_view sentence) {
+    if (std::ranges::find(notes_, sentence) == notes_.end()) notes_.emplace_back(sentence);
   }
 
   [[nodiscard]] std::optional<size_t> layer_of(std::string_view parameter) const {
