@@ -193,7 +193,7 @@ TEST(CalibrationText, FollowsTheSeedOrTheHeldOutText) {
   EXPECT_NE(text(1), text(2));
   config.text = CalibrationConfig::Text::held_out;
   EXPECT_EQ(text(1), text(2));
-  const TransformInputs none{tiny_checkpoint("data: {held_out: ~}")};
+  const TransformInputs none{tiny_checkpoint("data: {held_out: {fraction: 0}}")};
   EXPECT_THAT(error_of<ConfigError>(
                   [&] { (void)calibration_text(config, 1, none.model.recipe, none.data); }),
               HasSubstr("calibration.text: held_out, but the recipe"));
