@@ -13,6 +13,7 @@
 #include "layers/sublayer.h"
 #include "optim/optimizer.h"
 #include "train/build.h"
+#include "train/distillation.h"
 #include "train/domains.h"
 #include "train/trace/trace_config.h"
 #include "train/trace/trace_replay.h"
@@ -179,6 +180,10 @@ void TrainConfig::fields(FieldVisitor& v) {
        "two passes over every micro-batch with independent random numbers, and a loss "
        "on how far their predictions are apart (THOR, R-Drop); doubles the work"},
       consistency, [] { return std::make_shared<ConsistencyConfig>(); }, "none");
+  v.optional_object(
+      {"distillation",
+       "learn from the predictions of a trained model too: a loss on how far one's own are from them"},
+      distillation, [] { return std::make_shared<DistillationConfig>(); }, "none");
   v.object({"evaluate", "held-out evaluation"}, evaluate);
   v.integer({"max_nonfinite",
              "updates skipped in a row for a NaN or an infinity before the run gives up"},
@@ -296,6 +301,13 @@ std::string Recipe::check() const {
   }
   if (upcycle != nullptr && !has_experts()) {
     return "upcycle: given, but no symbol of model.pattern is an expert layer";
+  }
+  if (train.distillation != nullptr && train.consistency != nullptr) {
+    return "train.distillation: given beside train.consistency; a step has one of them";
+  }
+  if (train.distillation != nullptr && model.multi_token_prediction != nullptr) {
+    return "train.distillation: given, but model.multi_token_prediction has heads that no teacher is "
+           "asked about; allowed none";
   }
   // A length in epochs is known with the data (plan.cpp).
   const DurationUnit unit = train.steps.unit;

@@ -3,12 +3,21 @@
 #include <algorithm>
 #include <cmath>
 
+#include "train/distillation.h"
 #include "train/plan.h"
 #include "train/transforms/upcycle.h"
 #include "train/transforms/upcycling.h"
 
 namespace sluice {
 namespace {
+
+/// A plan of shapes asks no teacher; a run does.
+StepOptions with_teacher(StepOptions options, const Recipe& recipe, const Tokenizer& tokenizer,
+                         const Model& model) {
+  const auto* config = dynamic_cast<const DistillationConfig*>(recipe.train.distillation.get());
+  if (config != nullptr) options.teacher = std::make_shared<Teacher>(*config, tokenizer, model);
+  return options;
+}
 
 std::shared_ptr<const Tokenizer> tokenizer_of(const Checkpoint& checkpoint) {
   return deserialize_tokenizer(checkpoint.meta.tokenizer_kind, checkpoint.meta.tokenizer);
@@ -28,7 +37,7 @@ Run::Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokeni
       loader_(data_, loader_options(recipe_, sizes_, communicator)),
       state_(model_->experts_per_layer(), recipe_.log.dead_after),
       step_({*pool_, *model_, *routing_, *optimizer_, communicator},
-            step_options(recipe_, sizes_)) {
+            with_teacher(step_options(recipe_, sizes_), recipe_, *data_.tokenizer, *model_)) {
   if (const auto* config = dynamic_cast<const ReplayConfig*>(recipe_.train.replay.get())) {
     replay_.emplace(*config, model_->experts_per_layer());
   }

@@ -250,6 +250,7 @@ Recipe changed_recipe(const std::string& recipe, std::span<const ExpertLayer> la
   }
   after.upcycle = nullptr;
   after.train.init_from = std::nullopt;
+  after.train.distillation = nullptr;
   after.train.trace = nullptr;
   after.train.replay = nullptr;
   // Reading it back applies every rule of a recipe to the new numbers.
