@@ -51,13 +51,14 @@ void DistillationConfig::fields(FieldVisitor& v) {
          teacher);
   v.scheduled({"weight", "weight w of the divergence from the teacher's predictions"}, weight,
               {.min = 0.0});
-  v.number({"temperature", "tau, by which both models' logits are divided; the loss is times tau^2"},
-           temperature, {.min = 0.0, .exclusive_min = true});
+  v.number(
+      {"temperature", "tau, by which both models' logits are divided; the loss is times tau^2"},
+      temperature, {.min = 0.0, .exclusive_min = true});
   v.number({"language_model",
             "weight of the language-model loss while the teacher is asked; 0: the teacher alone"},
            language_model, {.min = 0.0});
-  v.optional_integer({"stop_step", "from this step on the teacher is not asked any more"}, stop_step,
-                     {.min = 0}, "never");
+  v.optional_integer({"stop_step", "from this step on the teacher is not asked any more"},
+                     stop_step, {.min = 0}, "never");
 }
 
 double DistillationConfig::weight_at(const Progress& progress) const {
@@ -91,13 +92,14 @@ Teacher::Teacher(const DistillationConfig& config, const Tokenizer& tokenizer, c
                "weights (train.init_from) or from those of a model transformed from it, which have "
                "its tokenizer",
                config.teacher);
-  SLUICE_CHECK(ConfigError,
-               trained.model->vocab_size() == student.vocab_size() &&
-                   trained.model->dtype() == student.dtype(),
-               "train.distillation.teacher: {} predicts {} tokens in {}, the model {} in {}; allowed "
-               "are equal ones",
-               config.teacher, trained.model->vocab_size(), trained.recipe.model.dtype,
-               student.vocab_size(), student.dtype() == DType::f64 ? "f64" : "f32");
+  SLUICE_CHECK(
+      ConfigError,
+      trained.model->vocab_size() == student.vocab_size() &&
+          trained.model->dtype() == student.dtype(),
+      "train.distillation.teacher: {} predicts {} tokens in {}, the model {} in {}; allowed "
+      "are equal ones",
+      config.teacher, trained.model->vocab_size(), trained.recipe.model.dtype, student.vocab_size(),
+      student.dtype() == DType::f64 ? "f64" : "f32");
 }
 
 Teacher::~Teacher() = default;
@@ -116,11 +118,11 @@ Teacher::Loss Teacher::loss(const Model& student, const ForwardContext& context,
   Parameter& head = head_of(student);
   const auto own = linear_cross_entropy(tape, state.hidden, tape.use(head), input.targets,
                                         {divisor, head_z_loss});
-  const Tensor divergence = scale(
-      tape,
-      linear_distillation(tape, state.hidden, tape.use(head), teacher, input.targets,
-                          {config_.temperature, divisor}),
-      weight);
+  const Tensor divergence =
+      scale(tape,
+            linear_distillation(tape, state.hidden, tape.use(head), teacher, input.targets,
+                                {config_.temperature, divisor}),
+            weight);
   Loss result;
   result.divergence = divergence.item();
   result.model.total = add(tape, scale(tape, own.loss, config_.language_model), divergence);

@@ -272,8 +272,7 @@ void TrainingStep::update(const Progress& progress, const StepWatch& watch, Step
   const PhaseTimer timer(clock(), Phase::optimizer, Direction::forward);
   const GradientNorm norm = measure_gradient();
   result.grad_norm = norm.value;
-  double total =
-      result.loss + result.consistency.value_or(0.0) + result.distillation.value_or(0.0);
+  double total = result.loss + result.consistency.value_or(0.0) + result.distillation.value_or(0.0);
   for (const double auxiliary : result.auxiliary) total += auxiliary;
   result.applied = std::isfinite(total) && std::isfinite(norm.value);
   if (result.applied) {

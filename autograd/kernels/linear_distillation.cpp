@@ -51,8 +51,7 @@ double linear_distillation(const LinearDistillation<T>& args) {
     T* student = args.logits;
     T* teacher = args.logits + n * args.V;
     const T* hidden = args.hidden + begin * args.D;
-    gemm<T>({n, args.V, args.D}, {hidden, args.D}, {args.weight, args.D, true},
-            {student, args.V});
+    gemm<T>({n, args.V, args.D}, {hidden, args.D}, {args.weight, args.D, true}, {student, args.V});
     gemm<T>({n, args.V, args.C}, {args.teacher_hidden + begin * args.C, args.C},
             {args.teacher_weight, args.C, true}, {teacher, args.V});
     parallel_rows(n, args.V, [&](int64_t row) {

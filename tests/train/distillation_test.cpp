@@ -15,10 +15,10 @@
 namespace sluice {
 namespace {
 
+using ::testing::AllOf;
 using testing::differing_arrays;
 using testing::error_of;
 using ::testing::HasSubstr;
-using ::testing::AllOf;
 using ::testing::IsEmpty;
 using testing::ScratchFolder;
 using testing::state_of;
