@@ -36,6 +36,7 @@ const std::vector<DefList>& def_lists() {
       {"layers/mixers.def", "layers/mixers/", {}},
       {"layers/ffns.def", "layers/ffns/", {}},
       {"layers/experts.def", "layers/experts/", {}},
+      {"layers/adapters.def", "layers/adapters/", {"low_rank", "routed_low_rank"}},
       {"layers/depths.def", "layers/depths/", {}},
       {"layers/routers.def",
        "layers/routers/",
