@@ -4,10 +4,12 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <iterator>
 #include <limits>
 
 #include "balance/make.h"
 #include "balance/method.h"
+#include "layers/adapters.h"
 #include "layers/routed_layer.h"
 #include "layers/router.h"
 #include "layers/sublayer.h"
@@ -122,6 +124,7 @@ std::string check_balance(const Recipe& recipe) {
   try {
     std::vector<SublayerSpec> sublayers = recipe.model.sublayers();
     sublayers.push_back({.key = "depth", .config = recipe.model.depth.config.get()});
+    std::ranges::move(adapter_sections(recipe.model.adapters), std::back_inserter(sublayers));
     for (const SublayerSpec& sublayer : sublayers) {
       const RoutingConfig* routing = sublayer.routing();
       if (routing == nullptr) continue;
@@ -189,6 +192,10 @@ void TrainConfig::fields(FieldVisitor& v) {
   v.optional_path({"init_from", "checkpoint, or folder of a run, whose weights a new run starts from"}, init_from,
                   "none");
   v.texts({"freeze", "names of parameters that stay as they are; * stands for any text"}, freeze);
+  v.texts({"unfreeze",
+           "names of parameters that are trained beside the adapters of a model, whose others stay "
+           "as they are"},
+          unfreeze);
   v.optional_object(
       {"trace", "records which experts each token went to, in the run's folder traces/"}, trace,
       [] { return std::make_shared<TraceConfig>(); }, "none");
@@ -294,7 +301,7 @@ std::string Recipe::check() const {
   if (upcycle != nullptr && train.init_from) {
     return "upcycle: given beside train.init_from; a run starts from one of them";
   }
-  if (upcycle != nullptr && !has_experts()) {
+  if (upcycle != nullptr && !has_experts() && model.adapters.empty()) {
     return "upcycle: given, but no symbol of model.pattern is an expert layer";
   }
   // A length in epochs is known with the data (plan.cpp).

@@ -14,6 +14,7 @@
 #include "autograd/support/error.h"
 #include "autograd/support/registry.h"
 #include "balance/make.h"
+#include "layers/adapters.h"
 #include "layers/depth.h"
 #include "layers/experts.h"
 #include "layers/router.h"
@@ -86,6 +87,8 @@ int list_recipes() {
   listings.push_back(
       method_listing("groups [...] of a pattern, model.depth: {type: ...}", depth_choices()));
   listings.push_back(method_listing("experts, model.experts.form: {type: ...}", experts_choices()));
+  listings.push_back(
+      method_listing("adapters, model.adapters: {name: {type: ...}}", adapter_choices()));
   listings.push_back(method_listing("balancing methods, balance: {type: ...}", balance_choices()));
   listings.push_back(
       method_listing("routers, model.experts.router: {type: ...}", router_choices()));

@@ -22,12 +22,18 @@ struct MatrixName {
 constexpr std::array<MatrixName, 3> kMatrices = {
     {{Matrix::gate, "w_gate"}, {Matrix::up, "w_up"}, {Matrix::down, "w_down"}}};
 
+/// The path in a checkpoint of a parameter that an adapter owns.
+bool is_adapter(std::string_view path) {
+  constexpr std::string_view kRoom = "model/";
+  return path.starts_with(kRoom) && is_adapter_parameter(path.substr(kRoom.size()));
+}
+
 /// Whether the model's function depends on a key that both models must agree on.
 bool must_agree(std::string_view key) {
-  constexpr std::array<std::string_view, 9> kMayDiffer = {
+  constexpr std::array<std::string_view, 10> kMayDiffer = {
       "model.pattern", "model.experts",    "model.feed_forward", "model.variants",
       "model.init",    "model.vocab_size", "model.dropout",      "model.multi_token_prediction",
-      "model.dtype"};
+      "model.dtype",   "model.adapters"};
   return key.starts_with("model.") &&
          std::ranges::none_of(kMayDiffer,
                               [&](std::string_view prefix) { return key.starts_with(prefix); });
@@ -75,8 +81,6 @@ std::vector<LayerPair> layer_pairs(const ModelConfig& dense, const ModelConfig& 
         experts->form.type);
     pairs.push_back({fmt::format("layers.{}", i), *experts, *ffn});
   }
-  SLUICE_CHECK(ConfigError, !pairs.empty(), "upcycle: the pattern {} has no layer of experts (E)",
-               model.pattern);
   return pairs;
 }
 
@@ -100,14 +104,20 @@ class Upcycling {
                      [&] { return parse_recipe(dense_.meta.recipe, "its recipe"); });
     check_same_model(before, recipe_, config_.from);
     const std::vector<LayerPair> pairs = layer_pairs(before.model, recipe_.model, config_.from);
+    const bool has_adapters =
+        std::ranges::any_of(state_, [](const auto& entry) { return is_adapter(entry.first); });
+    SLUICE_CHECK(ConfigError, !pairs.empty() || has_adapters,
+                 "upcycle: the pattern {} has no layer of experts (E), nor has the model adapters",
+                 recipe_.model.pattern);
     for (const LayerPair& pair : pairs) make_experts(pair);
     for (auto& [path, array] : state_) {
       if (!path.starts_with("model/") || made_.contains(path)) continue;
       // What a layer of experts has beside a norm the dense layer has not: router, shared experts.
-      const bool is_new =
-          !dense_.state.contains(path) && std::ranges::any_of(pairs, [&](const auto& pair) {
-            return path.starts_with(fmt::format("model/{}.", pair.name));
-          });
+      // Nor has it adapters.
+      const bool is_new = !dense_.state.contains(path) &&
+                          (is_adapter(path) || std::ranges::any_of(pairs, [&](const auto& pair) {
+                             return path.starts_with(fmt::format("model/{}.", pair.name));
+                           }));
       if (!is_new) array = dense_array(path, array.dims, array.type);
     }
     keep_optimizer();
