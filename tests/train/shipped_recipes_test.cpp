@@ -65,6 +65,7 @@ TEST_P(ShippedRecipe, RunsTwoStepsOfItsModelOnItsText) {
     sets.emplace_back("model.experts.diversify=none");
   }
   if (text.find("\nupcycle:") != std::string::npos) sets.emplace_back("upcycle=~");
+  if (text.find("init_from:") != std::string::npos) sets.emplace_back("train.init_from=~");
   const Recipe recipe = load_recipe({{GetParam().string()}, sets});
   SingleRank communicator;
   sluice::Run run(recipe, communicator);
