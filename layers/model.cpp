@@ -386,6 +386,35 @@ BlockState Model::forward(const ForwardContext& context, const Tensor& tokens) c
   return pass(context, tokens).state;
 }
 
+BlockState Model::forward(const ForwardContext& caller, const Tensor& tokens,
+                          StreamHook hook) const {
+  const ForwardContext context = with_tokens(caller, tokens);
+  BlockState state;
+  state.hidden = embed(context, tokens);
+  state = walk(trunk(), context, std::move(state),
+               [&](const ForwardContext& at, int64_t index, int64_t, BlockState before) {
+                 const Sublayer& sublayer = *sublayers_[static_cast<size_t>(index)];
+                 Tensor input;
+                 {
+                   const NoGrad no_grad(at.tape);
+                   input = sublayer.input(at, before);
+                 }
+                 before.hidden = hook(index, before.hidden, input);
+                 return run_sublayer(at, sublayer, std::move(before));
+               });
+  const int64_t behind = blocks_[trunk_blocks_ - 1].end;
+  state.hidden = final_norm_->forward(context, hook(behind, state.hidden, {}));
+  return state;
+}
+
+Tensor Model::loss_of(const ForwardContext& context, const Tensor& hidden,
+                      const Tensor& targets) const {
+  const PhaseScope phase(context.tape, Phase::embedding_and_loss);
+  return linear_cross_entropy(context.tape, hidden, context.tape.use(*head_), targets,
+                              {static_cast<double>(context.valid_tokens), 0.0})
+      .loss;
+}
+
 Tensor Model::multi_token_loss(const ForwardContext& context, std::span<const Predicted> predicted,
                                const Tensor& targets) const {
   Tape& tape = context.tape;

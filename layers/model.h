@@ -103,6 +103,19 @@ class Model : public Module {
   /// layers.
   [[nodiscard]] BlockState forward(const ForwardContext& caller, const Tensor& tokens) const;
 
+  /// Shown what goes into a sublayer of the trunk, and with the number behind the last one what comes
+  /// out: the residual stream [N, D], and what the sublayer makes its input of it, off the tape
+  /// (undefined behind the last). Gives the stream to go on with.
+  using StreamHook =
+      FunctionRef<Tensor(int64_t sublayer, const Tensor& stream, const Tensor& input)>;
+  /// forward(), without recomputation, through `hook`.
+  [[nodiscard]] BlockState forward(const ForwardContext& caller, const Tensor& tokens,
+                                   StreamHook hook) const;
+  /// Cross-entropy, over context.valid_tokens, of hidden states that forward() gave; targets as in
+  /// loss(). One element, on the tape.
+  [[nodiscard]] Tensor loss_of(const ForwardContext& context, const Tensor& hidden,
+                               const Tensor& targets) const;
+
   struct LossOptions {
     /// Weighs the mean squared log-sum-exp of the vocabulary logits, included in `total` only.
     double head_z_loss = 0.0;
