@@ -189,6 +189,10 @@ void TrainConfig::fields(FieldVisitor& v) {
   v.optional_path({"init_from", "checkpoint, or folder of a run, whose weights a new run starts from"}, init_from,
                   "none");
   v.texts({"freeze", "names of parameters that stay as they are; * stands for any text"}, freeze);
+  v.integers({"freeze_experts",
+              "numbers of routed experts that stay as they are in every layer, their router rows and "
+              "biases with them"},
+             freeze_experts, {.min = 0});
   v.optional_object(
       {"trace", "records which experts each token went to, in the run's folder traces/"}, trace,
       [] { return std::make_shared<TraceConfig>(); }, "none");

@@ -52,6 +52,7 @@ struct TrainConfig final : Configurable {
   std::string max_time = "none";
   std::optional<std::string> init_from;
   std::vector<std::string> freeze;
+  std::vector<int64_t> freeze_experts;
   std::shared_ptr<Configurable> trace;   // TraceConfig, or null
   std::shared_ptr<Configurable> replay;  // ReplayConfig, or null
 

@@ -43,6 +43,7 @@ TrainingStep::TrainingStep(const StepParts& parts, StepOptions options)
     : parts_(parts),
       options_(std::move(options)),
       parameters_(parts.model.parameters()),
+      frozen_(parameters_, options_.freeze_experts),
       tape_(parts.pool, &meter_) {}
 
 StepResult TrainingStep::run(const Batch& batch, const Progress& progress, const StepWatch& watch) {
@@ -228,7 +229,9 @@ void TrainingStep::apply(const Progress& progress, const StepWatch& watch, doubl
   {
     const PhaseTimer timer(clock(), Phase::optimizer, Direction::forward, "optimizer_step",
                            {.bytes = parts_.optimizer.step_bytes()});
+    frozen_.save();
     parts_.optimizer.step(progress, clip_scale(norm, parts_.optimizer.clip_norm()));
+    frozen_.restore();
   }
   if (watching) result.experts = watching->finish();
   {
@@ -253,6 +256,7 @@ GradientNorm TrainingStep::measure_gradient() {
 
 void TrainingStep::update(const Progress& progress, const StepWatch& watch, StepResult& result) {
   const PhaseTimer timer(clock(), Phase::optimizer, Direction::forward);
+  frozen_.clear_gradients();
   const GradientNorm norm = measure_gradient();
   result.grad_norm = norm.value;
   double total = result.loss + result.consistency.value_or(0.0);

@@ -46,6 +46,7 @@
 #include "optim/clip.h"
 #include "optim/expert_updates.h"
 #include "optim/optimizer.h"
+#include "train/frozen_experts.h"
 #include "train/model_input.h"
 
 namespace sluice {
@@ -67,6 +68,8 @@ struct StepOptions {
   std::optional<Scheduled> consistency = std::nullopt;
   /// How experts are made of the one that was trained first; null: they are experts from the start.
   std::shared_ptr<const DiversifyConfig> diversify = nullptr;
+  /// Experts that stay as they are (frozen_experts.h).
+  std::vector<int64_t> freeze_experts = {};
 };
 
 /// What the step works on; all of it outlives the step.
@@ -148,6 +151,7 @@ class TrainingStep {
   StepParts parts_;
   StepOptions options_;
   std::vector<Parameter*> parameters_;
+  FrozenExperts frozen_;
   CostMeter meter_;
   Tape tape_;
   // Of the step, kept for their memory: in a steady state a step allocates nothing
