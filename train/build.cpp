@@ -167,7 +167,8 @@ StepOptions step_options(const Recipe& recipe, const RunSizes& sizes) {
           .head_z_loss = recipe.train.head_z_loss,
           .seed = static_cast<uint64_t>(recipe.seed),
           .consistency = recipe.train.consistency_coefficient(),
-          .diversify = diversification(recipe)};
+          .diversify = diversification(recipe),
+          .freeze_experts = recipe.train.freeze_experts};
 }
 
 LoaderOptions loader_options(const Recipe& recipe, const RunSizes& sizes,
@@ -201,11 +202,7 @@ void visit_parameters(const Model& model, StateVisitor& visitor) {
   for (Parameter* parameter : model.parameters()) visitor.tensor(parameter->name, parameter->value);
 }
 
-std::optional<Checkpoint> initial_checkpoint(const Recipe& recipe) {
-  const auto* upcycle = dynamic_cast<const UpcycleConfig*>(recipe.upcycle.get());
-  if (!recipe.train.init_from && upcycle == nullptr) return std::nullopt;
-  const std::string_view key = upcycle != nullptr ? "upcycle.from" : "train.init_from";
-  const std::string& file = upcycle != nullptr ? upcycle->from : *recipe.train.init_from;
+Checkpoint named_checkpoint(std::string_view key, const std::string& file, const Recipe& recipe) {
   SLUICE_CHECK(ConfigError, std::filesystem::exists(file), "{}: {}: no such file", key, file);
   std::vector<std::string> damaged;
   Checkpoint checkpoint = find_checkpoint(file, CheckpointChoice::newest, damaged).checkpoint;
@@ -218,6 +215,13 @@ std::optional<Checkpoint> initial_checkpoint(const Recipe& recipe) {
       "{}: {} was trained with tokenizer {}, data.tokenizer is {}; name the checkpoint's own", key,
       file, checkpoint.meta.tokenizer_kind, named);
   return checkpoint;
+}
+
+std::optional<Checkpoint> initial_checkpoint(const Recipe& recipe) {
+  const auto* upcycle = dynamic_cast<const UpcycleConfig*>(recipe.upcycle.get());
+  if (upcycle != nullptr) return named_checkpoint("upcycle.from", upcycle->from, recipe);
+  if (!recipe.train.init_from) return std::nullopt;
+  return named_checkpoint("train.init_from", *recipe.train.init_from, recipe);
 }
 
 void load_weights(const Checkpoint& checkpoint, const std::string& source, const Model& model) {

@@ -80,6 +80,10 @@ void visit_parameters(const Model& model, StateVisitor& visitor);
 /// The checkpoint that a new run starts from (train.init_from, upcycle.from); nullopt when the recipe
 /// names none. Throws ConfigError when there is no such file, CheckpointError.
 [[nodiscard]] std::optional<Checkpoint> initial_checkpoint(const Recipe& recipe);
+/// The checkpoint in `file`, a file or a run's folder, that the recipe's key `key` names. Throws as
+/// initial_checkpoint.
+[[nodiscard]] Checkpoint named_checkpoint(std::string_view key, const std::string& file,
+                                          const Recipe& recipe);
 /// Overwrites the parameters with those of `checkpoint`. Throws CheckpointError, naming `source`,
 /// when they do not fit.
 void load_weights(const Checkpoint& checkpoint, const std::string& source, const Model& model);

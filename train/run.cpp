@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "train/plan.h"
+#include "train/transforms/calibrate.h"
 #include "train/transforms/upcycle.h"
 #include "train/transforms/upcycling.h"
 
@@ -59,22 +60,35 @@ Run::Run(Recipe recipe, Communicator& communicator, const Checkpoint& checkpoint
   check_replay();
 }
 
-void Run::upcycle(const Checkpoint& dense) {
+void Run::upcycle(const Checkpoint& from) {
   const auto& config = dynamic_cast<const UpcycleConfig&>(*recipe_.upcycle);
+  const std::vector<Checkpoint> branches = branch_checkpoints(recipe_, from);
+  TrainedModel before = build_trained_model(from, config.from);
+  const UpcycleJob job{.from = from,
+                       .branches = branches,
+                       .recipe = recipe_,
+                       .before = before,
+                       .data = data_,
+                       .training = loader_options(recipe_, sizes_, communicator_),
+                       .evaluation = evaluation_options(recipe_, sizes_, communicator_)};
   SaveVisitor save;
   visit_state(save);
   StateDict state = save.take();
   upcycling_.emplace();
-  upcycling_->notes = upcycle_state(dense, recipe_, state);
+  upcycling_->notes = upcycle_state(job, state);
   LoadVisitor load(state, config.from);
   visit_state(load);
   load.finish();
   upcycling_->from = config.from;
   upcycling_->scheme = config.scheme.type;
-  TrainedModel before = build_trained_model(dense, config.from);
-  upcycling_->parity = compare_models(
-      {*before.pool, *before.model, *before.routing, communicator_}, evaluation_parts(), data_,
-      evaluation_options(recipe_, sizes_, communicator_), progress(), config.probe_tokens);
+  const EvaluationParts parts_before{*before.pool, *before.model, *before.routing, communicator_};
+  if (config.calibrate) {
+    for (std::string& sentence : calibrate_experts(job, evaluation_parts(), progress())) {
+      upcycling_->notes.push_back(std::move(sentence));
+    }
+  }
+  upcycling_->parity = compare_models(parts_before, evaluation_parts(), data_, job.evaluation,
+                                      progress(), config.probe_tokens);
 }
 
 /// Hours into a run is late to learn that a step was never recorded.
