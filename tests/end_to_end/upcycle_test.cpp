@@ -79,7 +79,7 @@ TEST(UpcycleProgram, EvaluatesAndGeneratesWithoutSomeExperts) {
   };
   EXPECT_EQ(loads({}), 4U);
   EXPECT_EQ(loads({"--without-experts", "1,3"}), 2U);
-  EXPECT_EQ(sluice({"generate", run, "--prompt", "a", "--max-tokens", "3", "--without-experts", "0"})
+  EXPECT_EQ(sluice({"generate", run, "--prompt", "a", "--tokens", "3", "--without-experts", "0"})
                 .status,
             0);
   const Outcome outside = sluice({"eval", run, "--without-experts", "4"});
