@@ -120,24 +120,6 @@ struct File::State {
     return info;
   }
 
-  // A shape is a claim of the file: nobody takes memory for elements that are not there.
-  void check_extent(const Id& dataset, const DatasetInfo& info, const std::string& path) const {
-    constexpr int64_t kMaxBytes = int64_t{1} << 48;
-    int64_t bytes = size_of(info.type);
-    for (const int64_t dim : info.dims) {
-      if (dim < 0 || (dim > 0 && bytes > kMaxBytes / dim)) {
-        fail(path, fmt::format("is [{}], more than a file can hold", fmt::join(info.dims, ", ")));
-      }
-      bytes *= dim;
-    }
-    const Id creation(H5Dget_create_plist(dataset.get()), H5Pclose);
-    const auto stored = static_cast<int64_t>(H5Dget_storage_size(dataset.get()));
-    if (H5Pget_layout(creation.get()) == H5D_CONTIGUOUS && stored < bytes) {
-      fail(path, fmt::format("is [{}], {} bytes, of which the file holds {}",
-                             fmt::join(info.dims, ", "), bytes, stored));
-    }
-  }
-
   struct Typed {
     Id dataset;
     DatasetInfo info;
@@ -360,7 +342,8 @@ DatasetInfo File::info(const std::string& path) const {
   const Library library;
   const Id dataset = state_->open_dataset(path);
   DatasetInfo info = state_->info_of(dataset, path);
-  state_->check_extent(dataset, info, path);
+  const std::string fault = extent_fault(dataset, info.dims, size_of(info.type));
+  if (!fault.empty()) state_->fail(path, fault);
   return info;
 }
 
