@@ -1,6 +1,6 @@
 #pragma once
 // What the benchmarks of the language-model head share: a problem for a kernel whose arguments are
-// Args (LinearCrossEntropy, LinearConsistency), and its two benchmarks.
+// Args (LinearCrossEntropy, LinearConsistency, LinearDistillation), and its two benchmarks.
 
 #include <memory>
 #include <vector>
@@ -50,14 +50,15 @@ struct HeadProblem {
   std::vector<int32_t> targets;
 };
 
-/// NAME/loss_and_gradients/SHAPE, three products, and NAME/loss/SHAPE, one; loss(wants_grad) calls the
+/// NAME/loss_and_gradients/SHAPE, so many products, and NAME/loss/SHAPE, one; loss(wants_grad) calls the
 /// kernel.
 template <class Problem, class Loss>
-void add_head_benchmarks(const std::string& name, const Problem& problem, const Loss& loss) {
+void add_head_benchmarks(const std::string& name, const Problem& problem, const Loss& loss,
+                         int products = 3) {
   for (const bool wants_grad : {true, false}) {
     add_flops_benchmark(fmt::format("{}/{}/{}", name, wants_grad ? "loss_and_gradients" : "loss",
                                     problem.shape.name),
-                        (wants_grad ? 3 : 1) * problem.product_flops(), one_and_all_threads(),
+                        (wants_grad ? products : 1) * problem.product_flops(), one_and_all_threads(),
                         [=] { benchmark::DoNotOptimize(loss(wants_grad)); });
   }
 }

@@ -61,7 +61,8 @@ function(sluice_link_libraries_of_rooms)
   endif()
 
   sluice_uses(kernels "$<BUILD_INTERFACE:Eigen3::Eigen>")
-  sluice_uses(data PkgConfig::SENTENCEPIECE PkgConfig::XXHASH "$<BUILD_INTERFACE:nlohmann_json::nlohmann_json>")
+  sluice_uses(data PkgConfig::SENTENCEPIECE PkgConfig::PCRE2 PkgConfig::UTF8PROC PkgConfig::XXHASH
+              "$<BUILD_INTERFACE:nlohmann_json::nlohmann_json>")
   sluice_uses(train yaml-cpp PkgConfig::XXHASH spdlog::spdlog "$<BUILD_INTERFACE:CLI11::CLI11>"
               "$<BUILD_INTERFACE:nlohmann_json::nlohmann_json>")
 endfunction()

@@ -65,6 +65,10 @@ foreach(whole IN ITEMS support contract golden)
   sluice_tests(sluice_${label}_test LABEL ${label} TIMEOUT 120 SOURCES ${sources} LINK sluice_train)
 endforeach()
 
+# The corpus of the fuzz targets, without a fuzzer.
+file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/tests/fuzz/*.cpp")
+sluice_tests(sluice_fuzz_test LABEL fuzz TIMEOUT 120 SOURCES ${sources} LINK sluice_train)
+
 # Counts what a training step takes from the heap. A program of its own, since it stands in for malloc, as the
 # sanitizers do too. Its functions are visible, so that a failure can name who called.
 if(NOT SLUICE_SANITIZE)

@@ -12,6 +12,7 @@
 namespace sluice {
 
 struct AttentionMap;
+struct BlockState;
 struct KeyValueSharing;
 
 /// What a feed-forward keeps of earlier tokens between decoding steps, for a router that looks back.
@@ -52,6 +53,9 @@ struct ForwardContext {
   int64_t routed_shift = 0;
   /// In a group whose passes share keys and values; null elsewhere (key_value_sharing.h).
   const KeyValueSharing* sharing = nullptr;
+  /// The state of the sublayer at work, where what routes inside its linear maps leaves its losses
+  /// (adapters.h). The model sets it.
+  BlockState* block = nullptr;
 
   /// The same pass on another tape (recomputation).
   [[nodiscard]] ForwardContext on(Tape& other) const {
@@ -78,9 +82,9 @@ struct ForwardContext {
   [[nodiscard]] ForwardContext with(Tape& tape_, const SequenceLayout& layout_,
                                     std::span<const int32_t> ids,
                                     std::span<const int32_t> modalities_) const {
-    return {tape_,       layout_,   routing,      training,         recompute,
-            seed,        progress,  valid_tokens, global_sequences, ids,
-            modalities_, attention, memory,       routed_shift,     sharing};
+    return {tape_,    layout_,      routing,          training, recompute,   seed,
+            progress, valid_tokens, global_sequences, ids,      modalities_, attention,
+            memory,   routed_shift, sharing,          block};
   }
 };
 

@@ -125,6 +125,7 @@ Model::Model(Pool& pool, const ModelConfig& config, uint64_t seed)
     positions_ = &parameter(b, "positions", {*config.learned_positions, config.hidden_size},
                             ParameterKind::embedding);
   }
+  adapter_pools_ = &child(std::make_unique<AdapterPools>(b.child("adapters")));
   ExpertPools pools;
   SublayerPlace place{0, 0};
   place.pools = &pools;
@@ -172,18 +173,39 @@ void Model::add_routed_layers(SublayerBody& body, SublayerPlace& place) {
                           "routed layer {} says that it is number {}", place.routed_layer,
                           routed->layer());
     ++place.routed_layer;
-    routed_.push_back({routed, &body, 0});
+    routed_.push_back({routed, &body, nullptr, 0});
     if (place.first_router == nullptr) place.first_router = &routed->router();
+  }
+}
+
+void Model::add_routed_adapters(std::span<const AdaptedLinear> adapters, SublayerPlace& place) {
+  for (const AdaptedLinear& adapted : adapters) {
+    RoutedLayer* routed = adapted.adapter->routed_layer();
+    if (routed == nullptr) continue;
+    SLUICE_INTERNAL_CHECK(routed->layer() == place.routed_layer,
+                          "routed layer {} of an adapter says that it is number {}",
+                          place.routed_layer, routed->layer());
+    ++place.routed_layer;
+    routed_.push_back({routed, nullptr, adapted.adapter, 0});
   }
 }
 
 void Model::add_sublayer(const Builder& b, const ModelConfig& config, const SublayerSpec& spec,
                          SublayerPlace& place) {
-  auto& sublayer = child(std::make_unique<Sublayer>(b.child(fmt::format("layers.{}", place.index)),
-                                                    config, spec, place));
+  const Builder of_layer = b.child(fmt::format("layers.{}", place.index));
+  // Routed layers of adapters are numbered behind those of the sublayer itself.
+  const RoutingConfig* routing = spec.routing();
+  const int64_t own_routed = routing == nullptr ? 0 : routing->num_routed_layers(config);
+  SublayerAdapters adapters(config.adapters_of(spec, place.index), of_layer.path(),
+                            place.routed_layer + own_routed, *adapter_pools_);
+  auto& sublayer = child(std::make_unique<Sublayer>(
+      config.adapters.empty() ? of_layer : of_layer.with_adapters(adapters), config, spec, place));
   sublayers_.push_back(&sublayer);
   blocks_.back().end = ++place.index;
   add_routed_layers(sublayer.body(), place);
+  const std::vector<AdaptedLinear> adapted = adapters.finish();
+  add_routed_adapters(adapted, place);
+  adapted_.insert(adapted_.end(), adapted.begin(), adapted.end());
   AttentionSource* attention =
       sublayer.mixer != nullptr ? sublayer.mixer->attention_source() : nullptr;
   if (attention != nullptr) place.attention = attention;
@@ -226,8 +248,21 @@ std::vector<int64_t> Model::experts_per_layer() const {
   return result;
 }
 
+bool Model::belongs_to_adapter(const Parameter& parameter) const {
+  return std::ranges::any_of(adapted_, [&](const AdaptedLinear& adapted) {
+    return std::ranges::count(adapted.adapter->parameters(), &parameter) > 0;
+  });
+}
+
 std::vector<Parameter*> Model::routed_parameters(int64_t layer) const {
-  return routed_[static_cast<size_t>(layer)].owner->routed_parameters();
+  const RoutedPlace& place = routed_[static_cast<size_t>(layer)];
+  std::vector<Parameter*> parameters =
+      place.adapter != nullptr ? place.adapter->parameters() : place.owner->routed_parameters();
+  const bool of_adapter = place.adapter != nullptr;
+  std::erase_if(parameters, [&](const Parameter* parameter) {
+    return of_adapter ? parameter->stack != Stack::routed_experts : belongs_to_adapter(*parameter);
+  });
+  return parameters;
 }
 
 void Model::tell_modalities(const ForwardContext& context, std::span<int32_t> modalities) const {
@@ -278,12 +313,14 @@ Tensor Model::embed(const ForwardContext& context, const Tensor& tokens) const {
 
 BlockState Model::run_sublayer(const ForwardContext& context, const Sublayer& sublayer,
                                BlockState state) const {
+  ForwardContext inner = context;
+  inner.block = &state;
   return with_context([&] { return sublayer.path; },
                       [&] {
-                        const Tensor x = sublayer.input(context, state);
+                        const Tensor x = sublayer.input(inner, state);
                         const Tensor y = sublayer.mixer != nullptr
-                                             ? sublayer.mixer->forward(context, x, state)
-                                             : sublayer.feed_forward->forward(context, x, state);
+                                             ? sublayer.mixer->forward(inner, x, state)
+                                             : sublayer.feed_forward->forward(inner, x, state);
                         state.hidden = add(context.tape, state.hidden,
                                            maybe_dropout(context, y, sublayer.index));
                         return state;
@@ -384,6 +421,35 @@ Model::Pass Model::pass(const ForwardContext& caller, const Tensor& tokens) cons
 
 BlockState Model::forward(const ForwardContext& context, const Tensor& tokens) const {
   return pass(context, tokens).state;
+}
+
+BlockState Model::forward(const ForwardContext& caller, const Tensor& tokens,
+                          StreamHook hook) const {
+  const ForwardContext context = with_tokens(caller, tokens);
+  BlockState state;
+  state.hidden = embed(context, tokens);
+  state = walk(trunk(), context, std::move(state),
+               [&](const ForwardContext& at, int64_t index, int64_t, BlockState before) {
+                 const Sublayer& sublayer = *sublayers_[static_cast<size_t>(index)];
+                 Tensor input;
+                 {
+                   const NoGrad no_grad(at.tape);
+                   input = sublayer.input(at, before);
+                 }
+                 before.hidden = hook(index, before.hidden, input);
+                 return run_sublayer(at, sublayer, std::move(before));
+               });
+  const int64_t behind = blocks_[trunk_blocks_ - 1].end;
+  state.hidden = final_norm_->forward(context, hook(behind, state.hidden, {}));
+  return state;
+}
+
+Tensor Model::loss_of(const ForwardContext& context, const Tensor& hidden,
+                      const Tensor& targets) const {
+  const PhaseScope phase(context.tape, Phase::embedding_and_loss);
+  return linear_cross_entropy(context.tape, hidden, context.tape.use(*head_), targets,
+                              {static_cast<double>(context.valid_tokens), 0.0})
+      .loss;
 }
 
 Tensor Model::multi_token_loss(const ForwardContext& context, std::span<const Predicted> predicted,
@@ -511,6 +577,7 @@ Tensor Model::decode(const ForwardContext& caller, const Tensor& tokens, DecodeS
                      visits[outer.sharing != nullptr ? 0 : static_cast<size_t>(visit)].mixer.get();
                  ForwardContext inner = outer;
                  inner.memory = kept.feed_forward.get();
+                 inner.block = &at;
                  const Tensor x = sublayer.input(inner, at);
                  const Tensor y = sublayer.mixer != nullptr
                                       ? sublayer.mixer->decode(inner, x, at, *of_mixer)

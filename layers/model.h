@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "layers/adapters.h"
 #include "layers/context.h"
 #include "layers/embedding.h"
 #include "layers/modalities.h"
@@ -39,6 +40,8 @@ struct ModelConfig final : Configurable {
   double dropout = 0.0;
   /// Letters that this recipe adds to those of the tables.
   TaggedMap variants;
+  /// Low-rank experts beside named linear maps (adapters.h).
+  TaggedMap adapters;
   /// How tokens go through the groups in square brackets (depth.h); no type without such groups.
   Tagged depth;
   /// ModalitiesConfig (modalities.h), or null.
@@ -68,6 +71,10 @@ struct ModelConfig final : Configurable {
   [[nodiscard]] std::vector<SublayerSpec> prediction_sublayers() const;
   [[nodiscard]] std::shared_ptr<const MultiTokenConfig> multi_token() const;
   [[nodiscard]] std::shared_ptr<const ModalitiesConfig> told_modalities() const;
+  /// What its linear maps carry, in the recipe's order; `index` is its number among all sublayers, those
+  /// of multi-token prediction behind the others. Throws ConfigError.
+  [[nodiscard]] std::vector<AdapterPlace> adapters_of(const SublayerSpec& sublayer,
+                                                      int64_t index) const;
   /// How each routed layer of the model routes, in order; empty for a dense model. Throws
   /// ConfigError.
   [[nodiscard]] std::vector<const RoutingConfig*> routed_layers() const;
@@ -77,6 +84,9 @@ struct ModelConfig final : Configurable {
  private:
   [[nodiscard]] std::shared_ptr<Configurable> find_section(std::string_view key) const;
   [[nodiscard]] std::vector<SublayerSpec> sublayers_of(const std::string& expanded) const;
+  /// Those of one sublayer and its adapters.
+  void add_routed_layers(const SublayerSpec& sublayer, int64_t index,
+                         std::vector<const RoutingConfig*>& layers) const;
   std::vector<std::pair<std::string, std::shared_ptr<Configurable>>> sections_;
 };
 
@@ -102,6 +112,19 @@ class Model : public Module {
   /// tokens [N] i32 -> final normalised hidden states [N, D], with the auxiliary losses of all
   /// layers.
   [[nodiscard]] BlockState forward(const ForwardContext& caller, const Tensor& tokens) const;
+
+  /// Shown what goes into a sublayer of the trunk, and with the number behind the last one what comes
+  /// out: the residual stream [N, D], and what the sublayer makes its input of it, off the tape
+  /// (undefined behind the last). Gives the stream to go on with.
+  using StreamHook =
+      FunctionRef<Tensor(int64_t sublayer, const Tensor& stream, const Tensor& input)>;
+  /// forward(), without recomputation, through `hook`.
+  [[nodiscard]] BlockState forward(const ForwardContext& caller, const Tensor& tokens,
+                                   StreamHook hook) const;
+  /// Cross-entropy, over context.valid_tokens, of hidden states that forward() gave; targets as in
+  /// loss(). One element, on the tape.
+  [[nodiscard]] Tensor loss_of(const ForwardContext& context, const Tensor& hidden,
+                               const Tensor& targets) const;
 
   struct LossOptions {
     /// Weighs the mean squared log-sum-exp of the vocabulary logits, included in `total` only.
@@ -153,6 +176,8 @@ class Model : public Module {
   /// The parameters that routed layer `layer` chooses among, stacked by expert [E, ...]: those of the
   /// sublayer in which it routes.
   [[nodiscard]] std::vector<Parameter*> routed_parameters(int64_t layer) const;
+  /// The adapters of all linear maps, in order of the layers.
+  [[nodiscard]] const std::vector<AdaptedLinear>& adapted_linears() const { return adapted_; }
   [[nodiscard]] DType dtype() const { return dtype_; }
   [[nodiscard]] int64_t vocab_size() const { return vocab_size_; }
 
@@ -200,6 +225,8 @@ class Model : public Module {
   void add_blocks(const Builder& b, const ModelConfig& config, std::span<const SublayerSpec> specs,
                   SublayerPlace& place);
   void add_routed_layers(SublayerBody& body, SublayerPlace& place);
+  [[nodiscard]] bool belongs_to_adapter(const Parameter& parameter) const;
+  void add_routed_adapters(std::span<const AdaptedLinear> adapters, SublayerPlace& place);
   void add_sublayer(const Builder& b, const ModelConfig& config, const SublayerSpec& spec,
                     SublayerPlace& place);
   void start_group(const Builder& b, const ModelConfig& config, SublayerPlace& place);
@@ -235,10 +262,13 @@ class Model : public Module {
   std::shared_ptr<const MultiTokenConfig> multi_token_;
   struct RoutedPlace {
     RoutedLayer* layer;
-    const SublayerBody* owner;
-    int64_t shift;  // ForwardContext::routed_shift of its pass
+    const SublayerBody* owner;  // null where an adapter routes
+    const Adapter* adapter;     // null where a sublayer does
+    int64_t shift;              // ForwardContext::routed_shift of its pass
   };
   std::vector<RoutedPlace> routed_;
+  AdapterPools* adapter_pools_;
+  std::vector<AdaptedLinear> adapted_;
   Norm* final_norm_;
   Parameter* head_;  // [V, D]; the embedding's when tied
 };

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 
+#include "layers/adapters.h"
 #include "layers/depth.h"
 #include "layers/model.h"
 #include "layers/pattern.h"
@@ -114,6 +115,11 @@ void ModelConfig::fields(FieldVisitor& v) {
                 "letters of this recipe's own for the pattern, each a layer with settings of its "
                 "own: {W: {type: attention, window: 256}}"},
                variants, variant_choices());
+  v.tagged_map(
+      {"adapters",
+       "low-rank experts beside linear maps of a frozen model, by names of this recipe's own: "
+       "{heads: {type: mola, linears: [attention.q, attention.v], rank: 8}}"},
+      adapters, adapter_choices());
   v.tagged(
       {"depth",
        "which tokens go through the groups in square brackets of the pattern, AF[AF]AF, and how "
@@ -234,6 +240,7 @@ std::string ModelConfig::check() const {
         check_layer(*sublayer.feed_forward, sublayer.key, *sublayer.config);
       }
     }
+    if (problem.empty()) problem = check_adapters(*this);
   } catch (const ConfigError& error) {
     return error.what();
   }
@@ -320,11 +327,7 @@ std::vector<const RoutingConfig*> ModelConfig::routed_layers() const {
     // The routed layers of the group, or of this sublayer, once for every visit.
     std::vector<const RoutingConfig*> inside;
     do {
-      const RoutingConfig* routing = all[i].routing();
-      if (routing != nullptr) {
-        inside.insert(inside.end(), static_cast<size_t>(routing->num_routed_layers(*this)),
-                      routing);
-      }
+      add_routed_layers(all[i], static_cast<int64_t>(i), inside);
       ++i;
     } while (group >= 0 && i < all.size() && all[i].group == group);
     for (int64_t visit = 0; visit < visits; ++visit) {
@@ -334,13 +337,27 @@ std::vector<const RoutingConfig*> ModelConfig::routed_layers() const {
   const auto predictions = multi_token();
   for (int64_t j = 0; predictions != nullptr && j < predictions->num_depths; ++j) {
     for (const SublayerSpec& sublayer : prediction_sublayers()) {
-      if (const RoutingConfig* routing = sublayer.routing()) {
-        result.insert(result.end(), static_cast<size_t>(routing->num_routed_layers(*this)),
-                      routing);
-      }
+      add_routed_layers(sublayer, std::ssize(all), result);
     }
   }
   return result;
+}
+
+void ModelConfig::add_routed_layers(const SublayerSpec& sublayer, int64_t index,
+                                    std::vector<const RoutingConfig*>& layers) const {
+  if (const RoutingConfig* routing = sublayer.routing()) {
+    layers.insert(layers.end(), static_cast<size_t>(routing->num_routed_layers(*this)), routing);
+  }
+  for (const AdapterPlace& place : adapters_of(sublayer, index)) {
+    if (place.routing != nullptr) layers.push_back(place.routing);
+  }
+}
+
+std::vector<AdapterPlace> ModelConfig::adapters_of(const SublayerSpec& sublayer,
+                                                   int64_t index) const {
+  if (adapters.empty()) return {};
+  const int64_t count = std::ssize(sublayers());
+  return adapter_places(adapters, sublayer, std::min(index, count - 1), count);
 }
 
 }  // namespace sluice

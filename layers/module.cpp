@@ -50,6 +50,12 @@ Builder Builder::child(const std::string& name) const {
   return result;
 }
 
+Builder Builder::with_adapters(AdapterMaker& maker) const {
+  Builder result = *this;
+  result.adapters_ = &maker;
+  return result;
+}
+
 std::unique_ptr<Parameter> Builder::make(const std::string& name, const Shape& shape,
                                          ParameterKind kind, Init init) const {
   auto parameter = std::make_unique<Parameter>();

@@ -52,6 +52,8 @@ struct Init {
   }
 };
 
+class AdapterMaker;
+
 /// Hands down what parameters are made from, and the path so far. Cheap to copy.
 class Builder {
  public:
@@ -60,6 +62,10 @@ class Builder {
 
   /// A builder one level down; an empty name stays on this level.
   [[nodiscard]] Builder child(const std::string& name) const;
+  /// The same, whose linear maps carry what `maker` makes for them (linear.h); it outlives the builder.
+  [[nodiscard]] Builder with_adapters(AdapterMaker& maker) const;
+  /// Null where no linear map carries anything.
+  [[nodiscard]] AdapterMaker* adapters() const { return adapters_; }
   [[nodiscard]] std::unique_ptr<Parameter> make(const std::string& name, const Shape& shape,
                                                 ParameterKind kind, Init init) const;
   /// Other initial values: element i becomes value(i, u), u uniform in [0, 1) for (seed, name, i).
@@ -74,6 +80,7 @@ class Builder {
   uint64_t seed_;
   const InitConfig* init_;
   int64_t num_sublayers_;
+  AdapterMaker* adapters_ = nullptr;
   std::string path_;
 };
 

@@ -176,11 +176,12 @@ Route RoutedLayer::route(const ForwardContext& caller, const Tensor& x, BlockSta
   const Selection& selection = select(context, input, state);
   add_router_sums(context, x, selection);
   Tensor weights = combine_weights(context, input, selection);
+  Tensor experts_read = router_->expert_input(context, x);
   if (!tape.recomputing() && !tape.shapes_only()) {
-    context.routing->observe(
-        {number(context), scores, selection, context.layout, weights, context.token_ids, top_k});
+    context.routing->observe({number(context), scores, selection, context.layout, weights,
+                              context.token_ids, top_k, &experts_read, &state.hidden});
   }
-  return {std::move(scores), selection, std::move(weights), router_->expert_input(context, x)};
+  return {std::move(scores), selection, std::move(weights), std::move(experts_read)};
 }
 
 DispatchPlan RoutedLayer::dispatch(const ForwardContext& context, const Route& route) const {

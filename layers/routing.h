@@ -211,6 +211,9 @@ struct RoutingObservation {
   const Tensor& weights;                    // [N, selection.top_k], combine weights
   std::span<const int32_t> token_ids = {};  // [N]
   int64_t top_k = 0;                        // asked for at this point of the run
+  // What a routed layer also tells; null from others.
+  const Tensor* experts_read = nullptr;  // [N, D], before dispatch
+  const Tensor* residual = nullptr;      // [N, D], the stream that the layer's sublayer adds to
 };
 
 /// Watches routing without taking part: metrics, traces. Called once per expert layer and

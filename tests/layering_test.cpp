@@ -76,6 +76,7 @@ const std::vector<LibraryRule>& library_rules() {
       {"unsupported/Eigen/", {}},
       {"sentencepiece", {"data/tokenizers/"}},
       {"pcre2.h", {"data/tokenizers/"}},
+      {"utf8proc.h", {"data/tokenizers/"}},
       {"nlohmann/", {"data/", "train/"}},
       {"yaml-cpp/", {"train/"}},
       {"CLI/", {"train/"}},

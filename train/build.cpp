@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "autograd/support/parallel.h"
 #include "balance/make.h"
@@ -19,6 +20,7 @@ namespace {
 /// Largest micro-batch that `auto` chooses: long enough for the matrix products to run at full
 /// speed, short enough for the activations of a small model to stay in a few gigabytes.
 constexpr int64_t kAutoMicroBatchTokens = 8192;
+constexpr std::string_view kModelRoom = "model/";
 
 int64_t derive_steps(const Recipe& recipe, const RunSizes& sizes) {
   const Duration& length = recipe.train.steps;
@@ -55,6 +57,30 @@ void freeze(const std::vector<std::string>& patterns, const Model& model) {
     SLUICE_CHECK(ConfigError, !matching.empty(),
                  "train.freeze: \"{}\" matches no parameter of the model", pattern);
     for (Parameter* parameter : matching) parameter->trainable = false;
+  }
+}
+
+/// A model with adapters trains them and what train.unfreeze names.
+void freeze_base(const Recipe& recipe, const Model& model) {
+  const std::vector<Parameter*> parameters = model.parameters();
+  const auto is_of_adapter = [](const Parameter* parameter) {
+    return is_adapter_parameter(parameter->name);
+  };
+  const bool has_adapters = std::ranges::any_of(parameters, is_of_adapter);
+  SLUICE_CHECK(
+      ConfigError, has_adapters || recipe.train.unfreeze.empty(),
+      "train.unfreeze: given, but the model has no adapters, beside which alone the others "
+      "are frozen");
+  if (!has_adapters) return;
+  std::set<const Parameter*> trained;
+  for (const std::string& pattern : recipe.train.unfreeze) {
+    const std::vector<Parameter*> matching = parameters_matching(pattern, model);
+    SLUICE_CHECK(ConfigError, !matching.empty(),
+                 "train.unfreeze: \"{}\" matches no parameter of the model", pattern);
+    trained.insert(matching.begin(), matching.end());
+  }
+  for (Parameter* parameter : parameters) {
+    if (!is_of_adapter(parameter) && !trained.contains(parameter)) parameter->trainable = false;
   }
 }
 
@@ -103,6 +129,7 @@ std::unique_ptr<Model> build_model(const Recipe& recipe, Pool& pool, int64_t tok
                *config.vocab_size, tokenizer_vocab_size);
   config.domain_modalities = domain_modalities(recipe);
   auto model = std::make_unique<Model>(pool, config, static_cast<uint64_t>(recipe.seed));
+  freeze_base(recipe, *model);
   freeze(recipe.train.freeze, *model);
   return model;
 }
@@ -167,7 +194,8 @@ StepOptions step_options(const Recipe& recipe, const RunSizes& sizes) {
           .head_z_loss = recipe.train.head_z_loss,
           .seed = static_cast<uint64_t>(recipe.seed),
           .consistency = recipe.train.consistency_coefficient(),
-          .diversify = diversification(recipe)};
+          .diversify = diversification(recipe),
+          .freeze_experts = recipe.train.freeze_experts};
 }
 
 LoaderOptions loader_options(const Recipe& recipe, const RunSizes& sizes,
@@ -201,11 +229,7 @@ void visit_parameters(const Model& model, StateVisitor& visitor) {
   for (Parameter* parameter : model.parameters()) visitor.tensor(parameter->name, parameter->value);
 }
 
-std::optional<Checkpoint> initial_checkpoint(const Recipe& recipe) {
-  const auto* upcycle = dynamic_cast<const UpcycleConfig*>(recipe.upcycle.get());
-  if (!recipe.train.init_from && upcycle == nullptr) return std::nullopt;
-  const std::string_view key = upcycle != nullptr ? "upcycle.from" : "train.init_from";
-  const std::string& file = upcycle != nullptr ? upcycle->from : *recipe.train.init_from;
+Checkpoint named_checkpoint(std::string_view key, const std::string& file, const Recipe& recipe) {
   SLUICE_CHECK(ConfigError, std::filesystem::exists(file), "{}: {}: no such file", key, file);
   std::vector<std::string> damaged;
   Checkpoint checkpoint = find_checkpoint(file, CheckpointChoice::newest, damaged).checkpoint;
@@ -220,9 +244,19 @@ std::optional<Checkpoint> initial_checkpoint(const Recipe& recipe) {
   return checkpoint;
 }
 
+std::optional<Checkpoint> initial_checkpoint(const Recipe& recipe) {
+  const auto* upcycle = dynamic_cast<const UpcycleConfig*>(recipe.upcycle.get());
+  if (upcycle != nullptr) return named_checkpoint("upcycle.from", upcycle->from, recipe);
+  if (!recipe.train.init_from) return std::nullopt;
+  return named_checkpoint("train.init_from", *recipe.train.init_from, recipe);
+}
+
 void load_weights(const Checkpoint& checkpoint, const std::string& source, const Model& model) {
-  LoadVisitor load(checkpoint.state, source,
-                   {.wanted = [](std::string_view path) { return path.starts_with("model/"); }});
+  LoadVisitor load(checkpoint.state, source, {.wanted = [&](std::string_view path) {
+                     if (!path.starts_with(kModelRoom)) return false;
+                     const bool is_new = is_adapter_parameter(path.substr(kModelRoom.size()));
+                     return !is_new || checkpoint.state.contains(path);
+                   }});
   {
     const StateScope scope(load, "model");
     visit_parameters(model, load);

@@ -46,8 +46,9 @@ struct RunSizes {
 [[nodiscard]] RunSizes derive_sizes(const Recipe& recipe, int64_t train_tokens);
 
 /// The model with its initial values; parameters that a pattern of train.freeze matches are not
-/// trainable. Throws ConfigError when a pattern matches nothing, or the recipe's vocabulary is
-/// smaller than the tokenizer's.
+/// trainable, nor, in a model with adapters, others than theirs that no pattern of train.unfreeze
+/// matches. Throws ConfigError when a pattern matches nothing, or the recipe's vocabulary is smaller
+/// than the tokenizer's.
 [[nodiscard]] std::unique_ptr<Model> build_model(const Recipe& recipe, Pool& pool,
                                                  int64_t tokenizer_vocab_size);
 /// ActiveExpertsQuery::initial_logit_std of the recipe's routers.
@@ -80,8 +81,12 @@ void visit_parameters(const Model& model, StateVisitor& visitor);
 /// The checkpoint that a new run starts from (train.init_from, upcycle.from); nullopt when the recipe
 /// names none. Throws ConfigError when there is no such file, CheckpointError.
 [[nodiscard]] std::optional<Checkpoint> initial_checkpoint(const Recipe& recipe);
-/// Overwrites the parameters with those of `checkpoint`. Throws CheckpointError, naming `source`,
-/// when they do not fit.
+/// The checkpoint in `file`, a file or a run's folder, that the recipe's key `key` names. Throws as
+/// initial_checkpoint.
+[[nodiscard]] Checkpoint named_checkpoint(std::string_view key, const std::string& file,
+                                          const Recipe& recipe);
+/// Overwrites the parameters with those of `checkpoint`; adapters that it has not stay as they are.
+/// Throws CheckpointError, naming `source`, when they do not fit.
 void load_weights(const Checkpoint& checkpoint, const std::string& source, const Model& model);
 
 /// A model as a checkpoint holds it, ready for evaluation and generation.

@@ -4,15 +4,18 @@
 #include <array>
 #include <charconv>
 #include <cmath>
+#include <iterator>
 #include <limits>
 
 #include "balance/make.h"
 #include "balance/method.h"
+#include "layers/adapters.h"
 #include "layers/routed_layer.h"
 #include "layers/router.h"
 #include "layers/sublayer.h"
 #include "optim/optimizer.h"
 #include "train/build.h"
+#include "train/distillation.h"
 #include "train/domains.h"
 #include "train/trace/trace_config.h"
 #include "train/trace/trace_replay.h"
@@ -122,6 +125,7 @@ std::string check_balance(const Recipe& recipe) {
   try {
     std::vector<SublayerSpec> sublayers = recipe.model.sublayers();
     sublayers.push_back({.key = "depth", .config = recipe.model.depth.config.get()});
+    std::ranges::move(adapter_sections(recipe.model.adapters), std::back_inserter(sublayers));
     for (const SublayerSpec& sublayer : sublayers) {
       const RoutingConfig* routing = sublayer.routing();
       if (routing == nullptr) continue;
@@ -179,6 +183,10 @@ void TrainConfig::fields(FieldVisitor& v) {
        "two passes over every micro-batch with independent random numbers, and a loss "
        "on how far their predictions are apart (THOR, R-Drop); doubles the work"},
       consistency, [] { return std::make_shared<ConsistencyConfig>(); }, "none");
+  v.optional_object(
+      {"distillation",
+       "learn from the predictions of a trained model too: a loss on how far one's own are from them"},
+      distillation, [] { return std::make_shared<DistillationConfig>(); }, "none");
   v.object({"evaluate", "held-out evaluation"}, evaluate);
   v.integer({"max_nonfinite",
              "updates skipped in a row for a NaN or an infinity before the run gives up"},
@@ -189,6 +197,14 @@ void TrainConfig::fields(FieldVisitor& v) {
   v.optional_path({"init_from", "checkpoint, or folder of a run, whose weights a new run starts from"}, init_from,
                   "none");
   v.texts({"freeze", "names of parameters that stay as they are; * stands for any text"}, freeze);
+  v.texts({"unfreeze",
+           "names of parameters that are trained beside the adapters of a model, whose others stay "
+           "as they are"},
+          unfreeze);
+  v.integers({"freeze_experts",
+              "numbers of routed experts that stay as they are in every layer, their router rows and "
+              "biases with them"},
+             freeze_experts, {.min = 0});
   v.optional_object(
       {"trace", "records which experts each token went to, in the run's folder traces/"}, trace,
       [] { return std::make_shared<TraceConfig>(); }, "none");
@@ -294,8 +310,15 @@ std::string Recipe::check() const {
   if (upcycle != nullptr && train.init_from) {
     return "upcycle: given beside train.init_from; a run starts from one of them";
   }
-  if (upcycle != nullptr && !has_experts()) {
+  if (upcycle != nullptr && !has_experts() && model.adapters.empty()) {
     return "upcycle: given, but no symbol of model.pattern is an expert layer";
+  }
+  if (train.distillation != nullptr && train.consistency != nullptr) {
+    return "train.distillation: given beside train.consistency; a step has one of them";
+  }
+  if (train.distillation != nullptr && model.multi_token_prediction != nullptr) {
+    return "train.distillation: given, but model.multi_token_prediction has heads that no teacher is "
+           "asked about; allowed none";
   }
   // A length in epochs is known with the data (plan.cpp).
   const DurationUnit unit = train.steps.unit;

@@ -46,12 +46,15 @@ struct TrainConfig final : Configurable {
   std::optional<Recompute> recompute = Recompute::none;  // "auto"
   std::string memory_budget = "none";
   Scheduled head_z_loss = 0.0;
-  std::shared_ptr<Configurable> consistency;  // ConsistencyConfig; null for "none"
+  std::shared_ptr<Configurable> consistency;   // ConsistencyConfig; null for "none"
+  std::shared_ptr<Configurable> distillation;  // DistillationConfig; null for "none"
   EvaluateConfig evaluate;
   int64_t max_nonfinite = 3;
   std::string max_time = "none";
   std::optional<std::string> init_from;
   std::vector<std::string> freeze;
+  std::vector<std::string> unfreeze;
+  std::vector<int64_t> freeze_experts;
   std::shared_ptr<Configurable> trace;   // TraceConfig, or null
   std::shared_ptr<Configurable> replay;  // ReplayConfig, or null
 

@@ -3,12 +3,22 @@
 #include <algorithm>
 #include <cmath>
 
+#include "train/distillation.h"
 #include "train/plan.h"
+#include "train/transforms/calibrate.h"
 #include "train/transforms/upcycle.h"
 #include "train/transforms/upcycling.h"
 
 namespace sluice {
 namespace {
+
+/// A plan of shapes asks no teacher; a run does.
+StepOptions with_teacher(StepOptions options, const Recipe& recipe, const Tokenizer& tokenizer,
+                         const Model& model) {
+  const auto* config = dynamic_cast<const DistillationConfig*>(recipe.train.distillation.get());
+  if (config != nullptr) options.teacher = std::make_shared<Teacher>(*config, tokenizer, model);
+  return options;
+}
 
 std::shared_ptr<const Tokenizer> tokenizer_of(const Checkpoint& checkpoint) {
   return deserialize_tokenizer(checkpoint.meta.tokenizer_kind, checkpoint.meta.tokenizer);
@@ -28,7 +38,7 @@ Run::Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokeni
       loader_(data_, loader_options(recipe_, sizes_, communicator)),
       state_(model_->experts_per_layer(), recipe_.log.dead_after),
       step_({*pool_, *model_, *routing_, *optimizer_, communicator},
-            step_options(recipe_, sizes_)) {
+            with_teacher(step_options(recipe_, sizes_), recipe_, *data_.tokenizer, *model_)) {
   if (const auto* config = dynamic_cast<const ReplayConfig*>(recipe_.train.replay.get())) {
     replay_.emplace(*config, model_->experts_per_layer());
   }
@@ -59,22 +69,35 @@ Run::Run(Recipe recipe, Communicator& communicator, const Checkpoint& checkpoint
   check_replay();
 }
 
-void Run::upcycle(const Checkpoint& dense) {
+void Run::upcycle(const Checkpoint& from) {
   const auto& config = dynamic_cast<const UpcycleConfig&>(*recipe_.upcycle);
+  const std::vector<Checkpoint> branches = branch_checkpoints(recipe_, from);
+  TrainedModel before = build_trained_model(from, config.from);
+  const UpcycleJob job{.from = from,
+                       .branches = branches,
+                       .recipe = recipe_,
+                       .before = before,
+                       .data = data_,
+                       .training = loader_options(recipe_, sizes_, communicator_),
+                       .evaluation = evaluation_options(recipe_, sizes_, communicator_)};
   SaveVisitor save;
   visit_state(save);
   StateDict state = save.take();
   upcycling_.emplace();
-  upcycling_->notes = upcycle_state(dense, recipe_, state);
+  upcycling_->notes = upcycle_state(job, state);
   LoadVisitor load(state, config.from);
   visit_state(load);
   load.finish();
   upcycling_->from = config.from;
   upcycling_->scheme = config.scheme.type;
-  TrainedModel before = build_trained_model(dense, config.from);
-  upcycling_->parity = compare_models(
-      {*before.pool, *before.model, *before.routing, communicator_}, evaluation_parts(), data_,
-      evaluation_options(recipe_, sizes_, communicator_), progress(), config.probe_tokens);
+  const EvaluationParts parts_before{*before.pool, *before.model, *before.routing, communicator_};
+  if (config.calibrate) {
+    for (std::string& sentence : calibrate_experts(job, evaluation_parts(), progress())) {
+      upcycling_->notes.push_back(std::move(sentence));
+    }
+  }
+  upcycling_->parity = compare_models(parts_before, evaluation_parts(), data_, job.evaluation,
+                                      progress(), config.probe_tokens);
 }
 
 /// Hours into a run is late to learn that a step was never recorded.

@@ -73,7 +73,7 @@ class Run {
   Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokenizer> tokenizer);
   Run(Recipe recipe, Communicator& communicator, const std::optional<Checkpoint>& initial);
   void check_replay() const;
-  void upcycle(const Checkpoint& dense);
+  void upcycle(const Checkpoint& from);
   [[nodiscard]] EvaluationParts evaluation_parts() {
     return {*pool_, *model_, *routing_, communicator_};
   }

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "optim/clip.h"
+#include "train/distillation.h"
 #include "train/spawn_experts.h"
 
 namespace sluice {
@@ -43,6 +44,7 @@ TrainingStep::TrainingStep(const StepParts& parts, StepOptions options)
     : parts_(parts),
       options_(std::move(options)),
       parameters_(parts.model.parameters()),
+      frozen_(parameters_, options_.freeze_experts),
       tape_(parts.pool, &meter_) {}
 
 StepResult TrainingStep::run(const Batch& batch, const Progress& progress, const StepWatch& watch) {
@@ -70,6 +72,7 @@ StepResult TrainingStep::run_update(const Batch& batch, const Progress& progress
   }
   for (Parameter* parameter : parameters_) parameter->zero_grad(parts_.pool);
   if (options_.consistency) result.consistency = 0.0;
+  if (options_.teacher != nullptr) result.distillation = 0.0;
 
   split_into_micro_batches(batch, std::max<int64_t>(1, options_.micro_batch_tokens / passes()),
                            micro_batches_);
@@ -191,16 +194,30 @@ void TrainingStep::run_micro_batches(const GlobalCounts& counts, const Progress&
     parts_.routing.begin_micro_batch(static_cast<int64_t>(i));
     const ModelInput& input = input_of(micro_batches_[i], passes());
     const ForwardContext context = context_for(input.layout, counts, progress);
-    const Model::Loss loss = parts_.model.loss(context, input.tokens, input.targets, options);
-    result.loss += loss.language_model;
-    for (size_t kind = 0; kind < kLossKinds; ++kind) {
-      result.auxiliary[kind] += loss.auxiliary[kind];
-    }
-    if (result.consistency) *result.consistency += loss.consistency;
+    const Tensor loss = loss_of(context, input, options, result);
     if (parts_.pool.shapes_only()) note_saved_memory();
-    tape_.backward(loss.total);
+    tape_.backward(loss);
     tape_.reset();
   }
+}
+
+Tensor TrainingStep::loss_of(const ForwardContext& context, const ModelInput& input,
+                             const Model::LossOptions& options, StepResult& result) {
+  Model::Loss loss;
+  if (options_.teacher != nullptr) {
+    Teacher::Loss taught =
+        options_.teacher->loss(parts_.model, context, input, options.head_z_loss);
+    *result.distillation += taught.divergence;
+    loss = std::move(taught.model);
+  } else {
+    loss = parts_.model.loss(context, input.tokens, input.targets, options);
+  }
+  result.loss += loss.language_model;
+  for (size_t kind = 0; kind < kLossKinds; ++kind) {
+    result.auxiliary[kind] += loss.auxiliary[kind];
+  }
+  if (result.consistency) *result.consistency += loss.consistency;
+  return loss.total;
 }
 
 void TrainingStep::sum_over_ranks(StepResult& result) {
@@ -213,6 +230,7 @@ void TrainingStep::sum_over_ranks(StepResult& result) {
   communicator.sum(std::span<double>(&result.loss, 1));
   communicator.sum(std::span<double>(result.auxiliary));
   if (result.consistency) communicator.sum(std::span<double>(&*result.consistency, 1));
+  if (result.distillation) communicator.sum(std::span<double>(&*result.distillation, 1));
   for (Parameter* parameter : parameters_) {
     if (!parameter->trainable || parameter->placement != Placement::replicated) continue;
     parameter->materialise_grad();
@@ -228,7 +246,9 @@ void TrainingStep::apply(const Progress& progress, const StepWatch& watch, doubl
   {
     const PhaseTimer timer(clock(), Phase::optimizer, Direction::forward, "optimizer_step",
                            {.bytes = parts_.optimizer.step_bytes()});
+    frozen_.save();
     parts_.optimizer.step(progress, clip_scale(norm, parts_.optimizer.clip_norm()));
+    frozen_.restore();
   }
   if (watching) result.experts = watching->finish();
   {
@@ -253,9 +273,10 @@ GradientNorm TrainingStep::measure_gradient() {
 
 void TrainingStep::update(const Progress& progress, const StepWatch& watch, StepResult& result) {
   const PhaseTimer timer(clock(), Phase::optimizer, Direction::forward);
+  frozen_.clear_gradients();
   const GradientNorm norm = measure_gradient();
   result.grad_norm = norm.value;
-  double total = result.loss + result.consistency.value_or(0.0);
+  double total = result.loss + result.consistency.value_or(0.0) + result.distillation.value_or(0.0);
   for (const double auxiliary : result.auxiliary) total += auxiliary;
   result.applied = std::isfinite(total) && std::isfinite(norm.value);
   if (result.applied) {

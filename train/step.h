@@ -46,9 +46,12 @@
 #include "optim/clip.h"
 #include "optim/expert_updates.h"
 #include "optim/optimizer.h"
+#include "train/frozen_experts.h"
 #include "train/model_input.h"
 
 namespace sluice {
+
+class Teacher;
 
 /// What a step is watched for beside what it counts anyway. Changes no result.
 struct StepWatch {
@@ -67,6 +70,10 @@ struct StepOptions {
   std::optional<Scheduled> consistency = std::nullopt;
   /// How experts are made of the one that was trained first; null: they are experts from the start.
   std::shared_ptr<const DiversifyConfig> diversify = nullptr;
+  /// Experts that stay as they are (frozen_experts.h).
+  std::vector<int64_t> freeze_experts = {};
+  /// Whose predictions the model learns from too; null: nobody's.
+  std::shared_ptr<Teacher> teacher = nullptr;
 };
 
 /// What the step works on; all of it outlives the step.
@@ -90,6 +97,7 @@ struct StepResult {
   double loss = 0.0;  // language model, nats per valid token; the mean of two passes
   std::array<double, kLossKinds> auxiliary{};  // weighted, as minimised
   std::optional<double> consistency;           // weighted, as minimised; none for one pass
+  std::optional<double> distillation;          // weighted, as minimised; none without a teacher
   double grad_norm = 0.0;                      // before clipping
   double learning_rate = 0.0;
   int64_t tokens = 0;        // of all ranks
@@ -136,6 +144,9 @@ class TrainingStep {
   /// The model's input, in memory that every micro-batch uses.
   [[nodiscard]] const ModelInput& input_of(const Batch& micro_batch, int64_t passes);
   [[nodiscard]] int64_t passes() const { return options_.consistency ? 2 : 1; }
+  /// The loss of a micro-batch, its parts added to `result`.
+  [[nodiscard]] Tensor loss_of(const ForwardContext& context, const ModelInput& input,
+                               const Model::LossOptions& options, StepResult& result);
   [[nodiscard]] ForwardContext context_for(const SequenceLayout& layout, const GlobalCounts& counts,
                                            const Progress& progress);
   void sum_over_ranks(StepResult& result);
@@ -148,6 +159,7 @@ class TrainingStep {
   StepParts parts_;
   StepOptions options_;
   std::vector<Parameter*> parameters_;
+  FrozenExperts frozen_;
   CostMeter meter_;
   Tape tape_;
   // Of the step, kept for their memory: in a steady state a step allocates nothing

@@ -25,6 +25,7 @@ void add_losses(const RunState& state, const StepResult& result, bool has_expert
     record.add(metrics::train_multi_token_loss, loss);
   }
   if (result.consistency) record.add(metrics::train_consistency_loss, *result.consistency);
+  if (result.distillation) record.add(metrics::train_distillation_loss, *result.distillation);
   record.add(metrics::train_grad_norm, result.grad_norm);
   record.add(metrics::train_lr, result.learning_rate);
 }

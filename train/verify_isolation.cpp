@@ -4,9 +4,11 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <iterator>
 #include <limits>
 
 #include "balance/make.h"
+#include "layers/adapters.h"
 #include "layers/depth.h"
 #include "layers/routed_layer.h"
 #include "train/domains.h"
@@ -140,7 +142,9 @@ std::vector<std::string> declared_dependences(const Recipe& recipe) {
     declare(fmt::format("model.depth: {} chooses tokens of a whole document together, in training",
                         depth));
   }
-  for (const SublayerSpec& sublayer : recipe.model.sublayers()) {
+  std::vector<SublayerSpec> sublayers = recipe.model.sublayers();
+  std::ranges::move(adapter_sections(recipe.model.adapters), std::back_inserter(sublayers));
+  for (const SublayerSpec& sublayer : sublayers) {
     if (sublayer.feed_forward != nullptr && !sublayer.feed_forward->batch_dependence.empty()) {
       declare(fmt::format("model.{}: {} {}, in training", sublayer.key, sublayer.feed_forward->name,
                           sublayer.feed_forward->batch_dependence));

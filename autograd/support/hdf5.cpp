@@ -340,7 +340,11 @@ std::vector<std::string> File::datasets(const std::string& group) const {
 
 DatasetInfo File::info(const std::string& path) const {
   const Library library;
-  return state_->info_of(state_->open_dataset(path), path);
+  const Id dataset = state_->open_dataset(path);
+  DatasetInfo info = state_->info_of(dataset, path);
+  const std::string fault = extent_fault(dataset, info.dims, size_of(info.type));
+  if (!fault.empty()) state_->fail(path, fault);
+  return info;
 }
 
 bool File::is_text(const std::string& path) const {

@@ -2,6 +2,8 @@
 // The HDF5 library behind hdf5.cpp: its one lock, its identifiers as owners, its types and property
 // lists. Included by hdf5.cpp alone.
 
+#include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <hdf5.h>
 
 #include <algorithm>
@@ -217,6 +219,25 @@ inline Id dataset_properties() {
   // Filled completely or on purpose in part: writing zeros first would double the work.
   H5Pset_fill_time(creation.get(), H5D_FILL_TIME_IFSET);
   return creation;
+}
+
+/// What is wrong with a shape, "" when nothing is: it is a claim of the file, and nobody takes memory for
+/// elements that are not there.
+inline std::string extent_fault(const Id& dataset, std::span<const int64_t> dims,
+                                int64_t element_bytes) {
+  constexpr int64_t kMaxBytes = int64_t{1} << 48;
+  int64_t bytes = element_bytes;
+  for (const int64_t dim : dims) {
+    if (dim < 0 || (dim > 0 && bytes > kMaxBytes / dim)) {
+      return fmt::format("is [{}], more than a file can hold", fmt::join(dims, ", "));
+    }
+    bytes *= dim;
+  }
+  const Id creation(H5Dget_create_plist(dataset.get()), H5Pclose);
+  const auto stored = static_cast<int64_t>(H5Dget_storage_size(dataset.get()));
+  if (H5Pget_layout(creation.get()) != H5D_CONTIGUOUS || stored >= bytes) return {};
+  return fmt::format("is [{}], {} bytes, of which the file holds {}", fmt::join(dims, ", "), bytes,
+                     stored);
 }
 
 }  // namespace sluice::hdf5::detail

@@ -1,4 +1,4 @@
-// A tokenizer from a file: a SentencePiece model, ours or that of a published checkpoint.
+// A tokenizer from a file of any kind: its bytes tell.
 
 #include "data/tokenizers/file.h"
 
@@ -6,6 +6,7 @@
 #include "data/files.h"
 #include "data/tokenizers/llama2c.h"
 #include "data/tokenizers/sentencepiece.h"
+#include "data/tokenizers/tokenizer_json.h"
 
 namespace sluice {
 namespace {
@@ -15,7 +16,7 @@ struct FileTokenizerConfig final : Configurable {
 
   void fields(FieldVisitor& v) override {
     v.path({.key = "path",
-            .doc = "a SentencePiece .model file, or a llama2.c tokenizer.bin",
+            .doc = "a SentencePiece .model file, a tokenizer.json, or a llama2.c tokenizer.bin",
             .required = true},
            path);
   }
@@ -29,6 +30,10 @@ std::unique_ptr<Tokenizer> make(const Configurable& config, TextCorpus) {
 
 std::unique_ptr<Tokenizer> load_tokenizer_file(const std::string& path) {
   const std::string bytes = read_input_file(path);
+  // A brace before anything but a NUL: llama2.c's files begin with a number below 2^24.
+  if (bytes.starts_with('{') && !bytes.starts_with(std::string_view("{\0", 2))) {
+    return load_tokenizer_json(path);
+  }
   return with_context([&] { return path; },
                       [&] {
                         const auto converted = sentencepiece_of_llama2c(bytes);
@@ -39,7 +44,7 @@ std::unique_ptr<Tokenizer> load_tokenizer_file(const std::string& path) {
 extern const TokenizerType k_tokenizer_file;
 const TokenizerType k_tokenizer_file = {
     .name = "file",
-    .doc = "a SentencePiece model, or the vocabulary of a llama2.c checkpoint, from a file",
+    .doc = "a SentencePiece model, a tokenizer.json or the vocabulary of a llama2.c checkpoint",
     .make_config = []() -> std::unique_ptr<Configurable> {
       return std::make_unique<FileTokenizerConfig>();
     },

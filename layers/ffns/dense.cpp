@@ -31,7 +31,9 @@ DenseFeedForward::DenseFeedForward(const Builder& b, int64_t hidden_size, const 
 
 Tensor DenseFeedForward::apply(const ForwardContext& context, const Tensor& x) const {
   Tape& tape = context.tape;
-  if (gated_ && !has_bias_) {
+  const bool adapted =
+      (gated_ && gate_->has_adapter()) || up_->has_adapter() || down_->has_adapter();
+  if (gated_ && !has_bias_ && !adapted) {
     return swiglu_feed_forward(tape, x, gate_->weight(tape), up_->weight(tape),
                                down_->weight(tape));
   }

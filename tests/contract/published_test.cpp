@@ -1,12 +1,15 @@
-// Every balancing method and router says which paper it is from: in `sluice recipes ls` and in the
+// Every balancing method, router and adapter says which paper it is from: in `sluice recipes ls` and in the
 // schema, which both print the registries' own words.
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <array>
 #include <regex>
+#include <string>
 
 #include "balance/make.h"
+#include "layers/adapters.h"
 #include "layers/router.h"
 #include "train/recipe.h"
 #include "train/schema.h"
@@ -39,9 +42,11 @@ TEST_P(EveryMethodsDoc, StandsInTheSchema) {
   }
 }
 
+constexpr std::array kRegistries = {"balance", "router", "adapter"};
+
 INSTANTIATE_TEST_SUITE_P(Registries, EveryMethodsDoc,
-                         ::testing::Values(&balance_choices, &router_choices),
-                         [](const auto& test) { return test.index == 0 ? "balance" : "router"; });
+                         ::testing::Values(&balance_choices, &router_choices, &adapter_choices),
+                         [](const auto& test) { return std::string(kRegistries[test.index]); });
 
 TEST(Paper, IsAYearOrAnArxivNumberAtTheEnd) {
   EXPECT_TRUE(names_a_paper("top-k (Shazeer et al. 2017, arXiv 1701.06538)"));

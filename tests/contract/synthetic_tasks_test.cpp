@@ -163,7 +163,8 @@ std::vector<Learner> learners() {
                                 kVariantKey, kCopy, routes(*entry->make_config())));
   }
   for (const FeedForwardEntry* entry : feed_forward_table()) {
-    if (entry->by_modality) continue;
+    // Of a model with mixlora a run trains adapters only, beside a dense model that learned before.
+    if (entry->by_modality || entry->name == "mixlora") continue;
     result.push_back(learner_of(fmt::format("feed_forward_{}", entry->name), "AZ", entry->name,
                                 kVariantKey, kFacts, routes(*entry->make_config())));
   }

@@ -31,7 +31,7 @@ std::unique_ptr<Tokenizer> make_bytes() {
 TEST(Tokenizers, AreOfferedByName) {
   std::vector<std::string_view> names;
   for (const Choice& choice : tokenizer_choices()) names.push_back(choice.name);
-  EXPECT_THAT(names, ElementsAre("sentencepiece", "bytes", "file"));
+  EXPECT_THAT(names, ElementsAre("sentencepiece", "bytes", "tokenizer_json", "file"));
 }
 
 TEST(Tokenizers, SuggestTheNearestNameForAnUnknownOne) {

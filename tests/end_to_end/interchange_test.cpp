@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "tests/data/tokenizers/byte_level_file.h"
 #include "tests/end_to_end/program.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tiny_run.h"
@@ -57,6 +58,38 @@ TEST_F(Interchange, AModelThatWentOutComesInAndGoesOn) {
   const Outcome trained = sluice({"train", path("tiny.yaml"), "--out", path("next"), "--set",
                                   "train.steps=1", "--set", "train.init_from=" + path("model.h5")});
   EXPECT_EQ(trained.status, 0) << trained.errors;
+}
+
+TEST_F(Interchange, ATokenizerOfAnotherModelTravelsAlong) {
+  const std::string tokenizer =
+      testing::byte_level_file({{"b", "e"}, {"t", "o"}, {" ", "to"}, {" ", "be"}}).dump(1);
+  std::ofstream(scratch_ / "tokenizer.json") << tokenizer;
+  std::ofstream text(scratch_ / "text.jsonl");
+  for (int i = 0; i < 60; ++i) text << "{\"text\": \"to be or not to be \xC3\xA9 " << i << "\"}\n";
+  text.close();
+  std::ofstream(scratch_ / "pairs.yaml") << R"(
+data:
+  tokenizer: {type: tokenizer_json, path: tokenizer.json}
+  sources: [{type: jsonl, path: text.jsonl}]
+)";
+  const Outcome prepared = sluice({"prepare", path("tiny.yaml"), path("pairs.yaml")});
+  EXPECT_EQ(prepared.status, 0) << prepared.errors;
+  EXPECT_THAT(prepared.output, HasSubstr("tokenizer_json, vocabulary 261"));
+  const Outcome trained = sluice({"train", path("tiny.yaml"), path("pairs.yaml"), "--out",
+                                  path("pairs"), "--set", "train.steps=2"});
+  ASSERT_EQ(trained.status, 0) << trained.errors;
+
+  const Outcome out =
+      sluice({"export", path("pairs"), "--out", path("model"), "--drop-selection-shift"});
+  EXPECT_EQ(out.status, 0) << out.errors;
+  EXPECT_EQ(read_file(scratch_ / "model" / "tokenizer.json", raise_as<DataError>), tokenizer);
+  const Outcome in = sluice({"import", path("model"), "--out", path("model.h5")});
+  EXPECT_EQ(in.status, 0) << in.errors;
+  for (const std::string& model : {path("pairs"), path("model.h5")}) {
+    const Outcome told = sluice({"generate", model, "--prompt", "to be \xC3\xA9", "--tokens", "8"});
+    EXPECT_EQ(told.status, 0) << told.errors;
+    EXPECT_THAT(told.output, ::testing::StartsWith("to be \xC3\xA9"));
+  }
 }
 
 TEST_F(Interchange, StatusesAreThoseOfOtherCommands) {

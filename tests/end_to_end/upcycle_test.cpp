@@ -60,6 +60,36 @@ TEST(UpcycleProgram, TurnsADenseRunIntoExpertsThatTrainOn) {
   EXPECT_THAT(done.output, HasSubstr("4 steps"));
 }
 
+TEST(UpcycleProgram, EvaluatesAndGeneratesWithoutSomeExperts) {
+  const ScratchFolder folder;
+  const std::string tiny = (folder / "tiny.yaml").string();
+  std::ofstream(tiny) << testing::tiny_recipe_text();
+  const std::string run = (folder / "run").string();
+  const auto sluice = [&](const std::vector<std::string>& arguments) {
+    return run_program(folder.path(), arguments);
+  };
+  const Outcome trained = sluice({"train", tiny, "--set", "train.steps=2", "--out", run});
+  ASSERT_EQ(trained.status, 0) << trained.errors;
+  const auto loads = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> arguments{"eval", run, "--json"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const Outcome evaluated = sluice(arguments);
+    EXPECT_EQ(evaluated.status, 0) << evaluated.errors;
+    return nlohmann::json::parse(evaluated.output).at("loads").at(0).at("counts").size();
+  };
+  EXPECT_EQ(loads({}), 4U);
+  EXPECT_EQ(loads({"--without-experts", "1,3"}), 2U);
+  EXPECT_EQ(sluice({"generate", run, "--prompt", "a", "--tokens", "3", "--without-experts", "0"})
+                .status,
+            0);
+  const Outcome outside = sluice({"eval", run, "--without-experts", "4"});
+  EXPECT_EQ(outside.status, 2);
+  EXPECT_THAT(outside.errors, HasSubstr("expert 4 cannot be left out; a layer has experts 0 to 3"));
+  const Outcome wrong = sluice({"eval", run, "--without-experts", "two"});
+  EXPECT_EQ(wrong.status, 2);
+  EXPECT_THAT(wrong.errors, AllOf(HasSubstr("--without-experts"), HasSubstr("as 2,5 or 1-3,6")));
+}
+
 TEST(UpcycleProgram, SaysWhatItNeeds) {
   const ScratchFolder folder;
   std::ofstream(folder / "tiny.yaml") << testing::tiny_recipe_text();

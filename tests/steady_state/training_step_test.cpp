@@ -169,6 +169,8 @@ const std::set<std::string>& allocating() {
       "router_k_means",
       "router_mixer",
       "router_similarity_aware",
+      // Factors of experts of different ranks are joined.
+      "adapter_flex_rank",
       // Subsets of the tokens, and lists of what was found.
       "depth_mixture_of_depths",
       "depth_recursions_by_expert_choice",

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include "balance/make.h"
+#include "layers/adapters.h"
 #include "layers/depth.h"
 #include "layers/experts.h"
 #include "layers/router.h"
@@ -70,6 +71,12 @@ std::vector<MethodInARun> methods_in_runs() {
   for (const Choice& choice : experts_choices()) {
     result.push_back({fmt::format("experts_{}", choice.name),
                       in_model(fmt::format("{{experts: {{form: {{type: {}}}}}}}", choice.name))});
+  }
+  for (const Choice& choice : adapter_choices()) {
+    result.push_back({fmt::format("adapter_{}", choice.name),
+                      in_model(fmt::format("{{adapters: {{a: {{type: {}, linears: [attention.q, "
+                                           "attention.o], b_std: 0.1}}}}}}",
+                                           choice.name))});
   }
   for (const std::string type : {"recursions_by_expert_choice", "recursions_by_token_choice"}) {
     result.push_back(

@@ -1,6 +1,6 @@
 #pragma once
-// Every balancing method, router, kind of layer, form of experts and way of adaptive depth in a run of
-// tiny_recipe(), one at a time.
+// Every balancing method, router, kind of layer, form of experts, adapter and way of adaptive depth in a
+// run of tiny_recipe(), one at a time.
 
 #include <ostream>
 #include <string>

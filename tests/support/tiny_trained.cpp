@@ -35,4 +35,11 @@ std::vector<double> logits_of(TrainedModel& trained, const std::vector<int32_t>&
   });
 }
 
+std::vector<double> logits_of(const Checkpoint& checkpoint) {
+  TrainedModel trained = build_trained_model(checkpoint, "tiny.h5");
+  std::vector<int32_t> tokens;
+  for (int32_t t = 0; t < 30; ++t) tokens.push_back(97 + t * t % 24);
+  return logits_of(trained, tokens);
+}
+
 }  // namespace sluice::testing

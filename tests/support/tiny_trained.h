@@ -17,5 +17,7 @@ namespace sluice::testing {
 /// Logits [N, V] of a full forward pass over one document, in evaluation.
 [[nodiscard]] std::vector<double> logits_of(TrainedModel& trained,
                                             const std::vector<int32_t>& tokens);
+/// The same of the model that `checkpoint` holds, over a document of 30 letters.
+[[nodiscard]] std::vector<double> logits_of(const Checkpoint& checkpoint);
 
 }  // namespace sluice::testing

@@ -18,18 +18,27 @@
 #include "train/plan.h"
 #include "train/run.h"
 #include "train/schema.h"
+#include "train/transforms/transform.h"
+#include "train/yaml_reader.h"
 
 namespace sluice {
 namespace {
 
 namespace fs = std::filesystem;
 
-std::vector<fs::path> shipped(bool comparisons) {
+enum class Kind : uint8_t { recipe, comparison, transformation };
+
+Kind kind_of(const fs::path& file) {
+  if (is_comparison_file(file)) return Kind::comparison;
+  return is_transform_file(file) ? Kind::transformation : Kind::recipe;
+}
+
+std::vector<fs::path> shipped(Kind kind) {
   std::vector<fs::path> files;
   for (const auto& entry :
        fs::recursive_directory_iterator(fs::path(SLUICE_SOURCE_DIR) / "recipes")) {
     const bool is_yaml = entry.path().extension() == ".yaml";
-    if (is_yaml && is_comparison_file(entry.path()) == comparisons) files.push_back(entry.path());
+    if (is_yaml && kind_of(entry.path()) == kind) files.push_back(entry.path());
   }
   std::sort(files.begin(), files.end());
   return files;
@@ -40,8 +49,9 @@ std::string text_of(const fs::path& file) {
   return {std::istreambuf_iterator<char>(in), {}};
 }
 
-std::vector<fs::path> recipes() { return shipped(false); }
-std::vector<fs::path> comparisons() { return shipped(true); }
+std::vector<fs::path> recipes() { return shipped(Kind::recipe); }
+std::vector<fs::path> comparisons() { return shipped(Kind::comparison); }
+std::vector<fs::path> transformations() { return shipped(Kind::transformation); }
 
 class ShippedRecipe : public ::testing::TestWithParam<fs::path> {};
 
@@ -65,6 +75,7 @@ TEST_P(ShippedRecipe, RunsTwoStepsOfItsModelOnItsText) {
     sets.emplace_back("model.experts.diversify=none");
   }
   if (text.find("\nupcycle:") != std::string::npos) sets.emplace_back("upcycle=~");
+  if (text.find("init_from:") != std::string::npos) sets.emplace_back("train.init_from=~");
   const Recipe recipe = load_recipe({{GetParam().string()}, sets});
   SingleRank communicator;
   sluice::Run run(recipe, communicator);
@@ -75,28 +86,75 @@ TEST_P(ShippedRecipe, RunsTwoStepsOfItsModelOnItsText) {
   }
 }
 
-TEST(ShippedRecipes, UpcycleTheDenseModelBesideThem) {
-  const testing::ScratchFolder folder;
-  const std::string dense = (folder / "dense.h5").string();
-  const fs::path place = fs::path(SLUICE_SOURCE_DIR) / "recipes";
-  SingleRank communicator;
-  {
-    sluice::Run run(load_recipe({{(place / "upcycle_dense.yaml").string()}, kShort}), communicator);
+/// The runs that the upcycling recipes begin with, a step long each, in a folder.
+class UpcyclingRecipes {
+ public:
+  /// The checkpoint of a recipe after one step.
+  std::string run(const std::string& name, const std::vector<std::string>& sets = {}) {
+    sluice::Run run = open(name, sets);
     (void)run.step();
-    write_checkpoint(real_file_system(), dense, run.checkpoint(std::nullopt));
+    const std::string path = (folder_ / (name + ".h5")).string();
+    write_checkpoint(real_file_system(), path, run.checkpoint(std::nullopt));
+    return path;
   }
-  for (const std::string name : {"copy", "virtual_groups", "drop", "split"}) {
-    std::vector<std::string> sets = kShort;
-    sets.push_back("upcycle.from=" + dense);
-    sets.emplace_back("train.evaluate.max_tokens=256");
-    sluice::Run run(load_recipe({{(place / ("upcycle_" + name + ".yaml")).string()}, sets}),
-                    communicator);
-    ASSERT_TRUE(run.upcycling() && run.upcycling()->parity) << name;
+  /// How far an upcycling moved the logits.
+  double moved(const std::string& name, const std::vector<std::string>& sets) {
+    sluice::Run run = open("upcycle_" + name, sets);
+    EXPECT_TRUE(run.upcycling() && run.upcycling()->parity) << name;
     const double moved = run.upcycling()->parity->relative_difference();
-    const bool is_exact = name == "copy" || name == "virtual_groups";
-    EXPECT_TRUE(is_exact ? moved <= 1e-5 : moved > 1e-3) << name << " moved logits by " << moved;
-    EXPECT_TRUE(run.step().applied);
+    EXPECT_TRUE(run.step().applied) << name;
+    return moved;
   }
+
+ private:
+  sluice::Run open(const std::string& name, std::vector<std::string> sets) {
+    sets.insert(sets.begin(), kShort.begin(), kShort.end());
+    sets.emplace_back("train.evaluate.max_tokens=256");
+    const fs::path file = fs::path(SLUICE_SOURCE_DIR) / "recipes" / (name + ".yaml");
+    return sluice::Run(load_recipe({{file.string()}, sets}), communicator_);
+  }
+
+  testing::ScratchFolder folder_;
+  SingleRank communicator_;
+};
+
+TEST(ShippedRecipes, UpcycleTheDenseModelBesideThem) {
+  UpcyclingRecipes recipes;
+  const std::string dense = "upcycle.from=" + recipes.run("upcycle_dense");
+  const std::string small = "upcycle.scheme.measured_tokens=128";
+  for (const std::string name : {"copy", "virtual_groups", "mote", "flexolmo_owner"}) {
+    EXPECT_LE(recipes.moved(name, {dense}), 1e-5) << name;
+  }
+  for (const std::string name : {"drop", "split", "evomoe"}) {
+    EXPECT_GT(recipes.moved(name, {dense}), 1e-3) << name;
+  }
+  EXPECT_GT(recipes.moved("sharing", {dense, small, "upcycle.calibrate=128"}), 1e-3);
+}
+
+TEST(ShippedRecipes, UpcycleSeveralModels) {
+  UpcyclingRecipes recipes;
+  const std::string file = recipes.run("upcycle_dense");
+  const std::string dense = "upcycle.from=" + file;
+  const std::string twice = fmt::format("upcycle.branches=[{{from: {0}}}, {{from: {0}}}]", file);
+  // Branches that are the seed itself leave its function, but where chunks are routed beside the whole.
+  for (const std::string name : {"btx", "bam", "prompts"}) {
+    EXPECT_LE(recipes.moved(name, {dense, twice}), 1e-5) << name;
+  }
+  EXPECT_GT(recipes.moved("innovator", {dense, twice}), 1e-3);
+  const std::string owner = recipes.run("upcycle_flexolmo_owner", {dense});
+  EXPECT_GT(recipes.moved("flexolmo", {dense, fmt::format("upcycle.branches=[{{from: {0}}}, {{from: "
+                                                          "{0}}}]",
+                                                          owner)}),
+            0.0);
+}
+
+TEST(ShippedRecipes, GrowTheModelsBesideThem) {
+  UpcyclingRecipes recipes;
+  const std::string dense = "upcycle.from=" + recipes.run("upcycle_dense");
+  const std::string copy = "upcycle.from=" + recipes.run("upcycle_copy", {dense});
+  EXPECT_LE(recipes.moved("extend", {copy}), 1e-5);
+  const std::string templates = "upcycle.from=" + recipes.run("templates_small");
+  EXPECT_GT(recipes.moved("templates", {templates}), 0.0);
 }
 
 /// The router of a recipe; empty for a dense model.
@@ -155,6 +213,40 @@ TEST_P(ShippedComparison, IsReadAndPlannedWhole) {
 
 INSTANTIATE_TEST_SUITE_P(All, ShippedComparison, ::testing::ValuesIn(comparisons()),
                          [](const auto& recipe) { return recipe.param.stem().string(); });
+
+class ShippedTransformation : public ::testing::TestWithParam<fs::path> {};
+
+TEST_P(ShippedTransformation, OpensWithTheCommandsThatRunIt) {
+  const std::string text = text_of(GetParam());
+  EXPECT_EQ(text.substr(0, 2), "# ");
+  const std::string place = fs::relative(GetParam(), SLUICE_SOURCE_DIR).string();
+  EXPECT_NE(text.find("sluice transform " + place), std::string::npos);
+}
+
+TEST_P(ShippedTransformation, IsReadWhole) {
+  TransformConfig config;
+  read_or_throw(config, load_documents({{GetParam().string()}, {}}));
+  for (const Tagged& method : config.method) {
+    EXPECT_NE(transform_registry().at(method.type).make(*method.config), nullptr) << method.type;
+  }
+  // The model that it starts from is that of a shipped recipe.
+  const fs::path run = fs::path(config.from).filename();
+  EXPECT_TRUE(fs::exists(fs::path(SLUICE_SOURCE_DIR) / "recipes" / (run.string() + ".yaml")))
+      << config.from;
+}
+
+INSTANTIATE_TEST_SUITE_P(All, ShippedTransformation, ::testing::ValuesIn(transformations()),
+                         [](const auto& recipe) { return recipe.param.stem().string(); });
+
+TEST(ShippedTransformations, ShowEveryMethodAndCriterion) {
+  std::string all;
+  for (const fs::path& file : transformations()) all += text_of(file);
+  for (const auto choices : {transform_choices(), criterion_choices()}) {
+    for (const Choice& choice : choices) {
+      EXPECT_THAT(all, ::testing::HasSubstr(fmt::format("type: {}", choice.name)));
+    }
+  }
+}
 
 Plan plan_of(const char* name) {
   const Recipe recipe =

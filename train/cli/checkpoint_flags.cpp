@@ -3,6 +3,8 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
+#include "train/transforms/leave_out.h"
+
 namespace sluice {
 
 void CheckpointFlags::declare(CLI::App& app, const std::string& doc, const std::string& kinds) {
@@ -17,6 +19,21 @@ CheckpointStore::Found CheckpointFlags::find() const {
   auto found = find_checkpoint(path, choice(), notes);
   for (const std::string& note : notes) print_note(note);
   return found;
+}
+
+void declare_left_out(CLI::App& app, std::string& experts) {
+  app.add_option("--without-experts", experts,
+                 "experts to leave out in every layer, by number: 2,5 or 1-3 (the rest of the model "
+                 "does not know them)")
+      ->type_name("LIST");
+}
+
+Checkpoint without_experts(Checkpoint checkpoint, const std::string& name,
+                           const std::string& experts) {
+  if (experts.empty()) return checkpoint;
+  return leave_out_experts(checkpoint, name,
+                           with_context([] { return "--without-experts"; },
+                                        [&] { return parse_expert_list(experts); }));
 }
 
 void declare_weights(CLI::App& app, WeightStorage& weights) {

@@ -27,6 +27,12 @@ struct CheckpointFlags {
   [[nodiscard]] CheckpointStore::Found find() const;
 };
 
+/// `--without-experts 2,5`, for commands that only compute with a model.
+void declare_left_out(CLI::App& app, std::string& experts);
+/// `checkpoint` without the experts of that flag, if it names any.
+[[nodiscard]] Checkpoint without_experts(Checkpoint checkpoint, const std::string& name,
+                                         const std::string& experts);
+
 /// `--weights f32|bf16`, for commands that only compute with a model.
 void declare_weights(CLI::App& app, WeightStorage& weights);
 

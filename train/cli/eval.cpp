@@ -28,6 +28,7 @@ struct EvalFlags {
   std::string raw_type = "u16";
   EvaluationTraces traces;
   WeightStorage weights = WeightStorage::f32;
+  std::string without_experts;
   bool json = false;
 };
 
@@ -165,6 +166,8 @@ int run_evaluation(const EvalFlags& flags) {
   if (!flags.tokens.empty()) tokens = read_token_file(flags.tokens, flags.raw_type);
 
   auto found = flags.checkpoint.find();
+  found.checkpoint =
+      without_experts(std::move(found.checkpoint), found.path.string(), flags.without_experts);
   TrainedModel trained = build_trained_model(found.checkpoint, found.path.string(), flags.weights);
   found.checkpoint.state.clear();  // a second copy of the weights, and more
   use_threads(trained.recipe);
@@ -194,6 +197,7 @@ const Command eval_command = {
       auto flags = std::make_shared<EvalFlags>();
       flags->checkpoint.declare(app);
       declare_weights(app, flags->weights);
+      declare_left_out(app, flags->without_experts);
       auto* data =
           app.add_option(
                  "--data", flags->texts,

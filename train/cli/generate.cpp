@@ -22,6 +22,7 @@ struct GenerateFlags {
   bool hide_prompt = false;
   bool ignore_eos = false;
   WeightStorage weights = WeightStorage::f32;
+  std::string without_experts;
   int64_t samples = 1;
   GenerateOptions options;
 };
@@ -49,6 +50,8 @@ int run_generation(GenerateFlags flags) {
   SLUICE_CHECK(ConfigError, flags.samples >= 1, "--samples: found {}, allowed 1 or more",
                flags.samples);
   auto found = flags.checkpoint.find();
+  found.checkpoint =
+      without_experts(std::move(found.checkpoint), found.path.string(), flags.without_experts);
   TrainedModel trained = build_trained_model(found.checkpoint, found.path.string(), flags.weights);
   found.checkpoint.state.clear();  // a second copy of the weights, and more
   use_threads(trained.recipe);
@@ -87,6 +90,7 @@ const Command generate_command = {
       GenerateOptions& options = flags->options;
       flags->checkpoint.declare(app);
       declare_weights(app, flags->weights);
+      declare_left_out(app, flags->without_experts);
       auto* prompt = app.add_option("--prompt", flags->prompt,
                                     "text to go on from (none: the start of a document)");
       app.add_option("--prompt-file", flags->prompt_file, "file to read it from, as it is")

@@ -48,7 +48,7 @@ const Command import_command = {
           ->type_name("FILE.h5|DIR");
       app.add_option("--tokenizer", flags->tokenizer,
                      "its tokenizer, when the folder has none or several: a SentencePiece model, a "
-                     "llama2.c tokenizer.bin, or the word bytes")
+                     "tokenizer.json, a llama2.c tokenizer.bin, or the word bytes")
           ->type_name("FILE");
       return [flags] { return run_import(*flags); };
     },

@@ -12,6 +12,7 @@
 #include "autograd/support/registry.h"
 #include "train/cli/command.h"
 #include "train/compare/comparison.h"
+#include "train/transforms/transform.h"
 
 namespace sluice {
 namespace {
@@ -95,6 +96,9 @@ RecipeSource RecipeFlags::source() const {
     source.files.push_back(recipe_file(file).string());
     SLUICE_CHECK(ConfigError, !is_comparison_file(source.files.back()),
                  "{}: is a comparison, not a recipe; `sluice compare {}` runs it", file, file);
+    SLUICE_CHECK(ConfigError, !is_transform_file(source.files.back()),
+                 "{}: is a transformation, not a recipe; `sluice transform {}` runs it", file,
+                 file);
   }
   source.sets = sets;
   return source;

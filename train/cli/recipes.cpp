@@ -14,12 +14,16 @@
 #include "autograd/support/error.h"
 #include "autograd/support/registry.h"
 #include "balance/make.h"
+#include "layers/adapters.h"
 #include "layers/depth.h"
 #include "layers/experts.h"
 #include "layers/router.h"
 #include "train/cli/command.h"
 #include "train/compare/comparison.h"
 #include "train/recipe.h"
+#include "train/transforms/transform.h"
+#include "train/yaml_reader.h"
+#include "train/yaml_writer.h"
 
 namespace sluice {
 namespace {
@@ -86,9 +90,14 @@ int list_recipes() {
   listings.push_back(
       method_listing("groups [...] of a pattern, model.depth: {type: ...}", depth_choices()));
   listings.push_back(method_listing("experts, model.experts.form: {type: ...}", experts_choices()));
+  listings.push_back(
+      method_listing("adapters, model.adapters: {name: {type: ...}}", adapter_choices()));
   listings.push_back(method_listing("balancing methods, balance: {type: ...}", balance_choices()));
   listings.push_back(
       method_listing("routers, model.experts.router: {type: ...}", router_choices()));
+  listings.push_back(method_listing("transformations, method: {type: ...}", transform_choices()));
+  listings.push_back(method_listing("what an expert is worth, method.criterion: {type: ...}",
+                                    criterion_choices()));
   size_t width = 0;
   for (const Listing& listing : listings) {
     for (const auto& [name, text] : listing.lines) width = std::max(width, name.size());
@@ -100,9 +109,9 @@ int list_recipes() {
   return 0;
 }
 
-/// The text of a comparison, its paths absolute.
+/// The text of a comparison or a transformation, its paths absolute.
 std::string with_absolute_paths(const std::string& text, const fs::path& folder) {
-  static const std::regex path_value(R"(\b(base|path|cache): *([^\s,}#]+))");
+  static const std::regex path_value(R"(\b(base|path|cache|from): *([^\s,}#]+))");
   std::string result;
   auto rest = text.cbegin();
   for (std::sregex_iterator found(text.begin(), text.end(), path_value), end; found != end;
@@ -120,6 +129,10 @@ std::string copy_of(const fs::path& source) {
     return fmt::format("# Copy of the shipped comparison {}.\n{}", name,
                        with_absolute_paths(read_text(source), source.parent_path()));
   }
+  if (is_transform_file(source)) {
+    return fmt::format("# Copy of the shipped transformation {}.\n{}", name,
+                       with_absolute_paths(read_text(source), source.parent_path()));
+  }
   return fmt::format("# Copy of the shipped recipe {}, every key written out.\n{}", name,
                      resolved_text(load_recipe({{source.string()}, {}})));
 }
@@ -128,6 +141,11 @@ std::string resolved(const fs::path& source) {
   SLUICE_CHECK(ConfigError, !is_comparison_file(source),
                "{}: a comparison has no resolved form; `sluice compare {} --list` prints its runs",
                source.stem().string(), source.stem().string());
+  if (is_transform_file(source)) {
+    TransformConfig config;
+    read_or_throw(config, load_documents({{source.string()}, {}}));
+    return write_yaml(config);
+  }
   return resolved_text(load_recipe({{source.string()}, {}}));
 }
 

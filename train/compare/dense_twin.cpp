@@ -31,7 +31,7 @@ void erase(YamlNode& map, std::string_view key) {
 /// Keys of a dense model's training that would have nothing to do: routes, and weights of the other
 /// model. Two passes differ where there is dropout only.
 std::vector<std::string_view> keys_of_experts(const Recipe& moe) {
-  std::vector<std::string_view> keys{"trace", "replay", "init_from"};
+  std::vector<std::string_view> keys{"trace", "replay", "init_from", "unfreeze"};
   if (moe.model.dropout == 0.0) keys.emplace_back("consistency");
   return keys;
 }
@@ -54,6 +54,7 @@ void make_dense(YamlDocument& document, const Recipe& moe, const Location& where
     routes = routes || (!is_sparse && sublayer.routing() != nullptr);
     if (is_sparse && model != nullptr) erase(model->value, sublayer.key);
   }
+  if (model != nullptr) erase(model->value, "adapters");
   if (!routes) erase(document.root, "balance");
   if (YamlEntry* train = document.root.find("train")) {
     for (const std::string_view key : keys_of_experts(moe)) erase(train->value, key);

@@ -112,6 +112,17 @@ void read_feed_forward(const ConfigReader& config, bool bias, ModelJson& model) 
                            {"bias", bias}};
 }
 
+ModelJson read_dense_decoder(const ConfigReader& config, const AttentionForm& form,
+                             bool feed_forward_bias) {
+  require_silu(config);
+  const auto layers = static_cast<size_t>(read_num_layers(config));
+  ModelJson model = {{"pattern", pattern_of('A', std::vector<bool>(layers, false))}};
+  read_widths(config, model);
+  read_attention(config, form, model);
+  read_feed_forward(config, feed_forward_bias, model);
+  return model;
+}
+
 ModelJson softmax_router(bool renormalises) {
   return {{"type", "top_k"},
           {"scores", "softmax"},
@@ -229,6 +240,15 @@ void write_attention(const ModelConfig& model, const AttentionConfig& attention,
   }
   write_rotation(*attention.rope_theta, attention.rope_scaling.get(),
                  attention.max_position_embeddings, config);
+}
+
+void write_dense_decoder(const Recipe& recipe, const AttentionForm& form, ModelJson& config) {
+  const Decoder decoder = decoder_of(recipe.model, "attention");
+  require_dense(decoder);
+  require_swiglu(*decoder.dense);
+  write_widths(recipe.model, decoder, config);
+  config["intermediate_size"] = decoder.dense->intermediate_size;
+  write_attention(recipe.model, dynamic_cast<const AttentionConfig&>(*decoder.mixer), form, config);
 }
 
 void require_swiglu(const DenseConfig& dense, bool allows_bias) {

@@ -36,6 +36,9 @@ void read_attention(const ConfigReader& config, const AttentionForm& form, Model
 void read_rotation(const ConfigReader& config, ModelJson& section);
 /// The section `feed_forward` of intermediate_size.
 void read_feed_forward(const ConfigReader& config, bool bias, ModelJson& model);
+/// The section `model` of a family without experts: attention and a feed-forward in every layer.
+[[nodiscard]] ModelJson read_dense_decoder(const ConfigReader& config, const AttentionForm& form,
+                                           bool feed_forward_bias = false);
 /// A softmax router of the family: weights renormalised or as they are.
 [[nodiscard]] ModelJson softmax_router(bool renormalises);
 /// The loss that the family trains with, by its coefficient; none for 0.
@@ -68,6 +71,8 @@ void write_attention(const ModelConfig& model, const AttentionConfig& attention,
                      const AttentionForm& form, ModelJson& config);
 void write_rotation(double theta, const Configurable* scaling, int64_t max_positions,
                     ModelJson& config);
+/// What read_dense_decoder reads, of a feed-forward without biases.
+void write_dense_decoder(const Recipe& recipe, const AttentionForm& form, ModelJson& config);
 /// SwiGLU without biases unless the family has them.
 void require_swiglu(const DenseConfig& dense, bool allows_bias = false);
 

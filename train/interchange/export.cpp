@@ -112,6 +112,18 @@ ordered_json config_json(const Family& family, const Recipe& recipe, int64_t voc
   return config;
 }
 
+/// Where generation begins and ends, as generation_config.json says it.
+ordered_json generation_json(const Tokenizer& tokenizer) {
+  ordered_json config = {{"_from_model_config", true}};
+  const auto add = [&](const char* key, std::optional<int32_t> token) {
+    if (token) config[key] = *token;
+  };
+  add("bos_token_id", tokenizer.bos_id());
+  add("eos_token_id", tokenizer.eos_id());
+  add("pad_token_id", tokenizer.pad_id());
+  return config;
+}
+
 /// The family asked for, or the first that can hold the model.
 const Family& choose_family(const Recipe& recipe, const ExportOptions& options) {
   const auto try_family = [&](const Family& family) {
@@ -283,8 +295,12 @@ ExportedModel export_model(const Checkpoint& checkpoint, const std::string& sour
     PendingFolder folder(files, options.output);
     write_safetensors(files, folder.path(), std::move(tensors), options.max_file_bytes);
     write_tokenizer(files, folder.path(), checkpoint.meta);
-    write_file_atomically(files, folder.path() / "config.json", bytes_of(config.dump(2) + "\n"),
-                          raise_as<CheckpointError>);
+    const auto write_json = [&](const char* name, const ordered_json& content) {
+      write_file_atomically(files, folder.path() / name, bytes_of(content.dump(2) + "\n"),
+                            raise_as<CheckpointError>);
+    };
+    write_json("generation_config.json", generation_json(*tokenizer));
+    write_json("config.json", config);
     folder.publish();
   }
   return result;

@@ -8,12 +8,12 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "data/json_text.h"
 #include "train/build.h"
 #include "train/checkpoint/image.h"
 #include "train/checkpoint/store.h"
 #include "train/interchange/family.h"
 #include "train/interchange/gguf_model.h"
-#include "train/interchange/json_text.h"
 #include "train/interchange/model_names.h"
 #include "train/interchange/safetensors.h"
 #include "train/interchange/tokenizer_files.h"
@@ -278,7 +278,8 @@ ForeignModel open_folder(const fs::path& folder, const std::string& tokenizer) {
   const fs::path config = folder / "config.json";
   SLUICE_CHECK(ConfigError, fs::exists(config),
                "{}: holds no config.json, which says what the model is", folder.string());
-  ForeignModel model{.name = config.string(), .config = read_json_file(config)};
+  ForeignModel model{.name = config.string(),
+                     .config = read_json_file(config, raise_as<CheckpointError>)};
   model.tokenizer = find_tokenizer(folder, tokenizer);
   model.tensors = open_safetensors(folder);
   return model;

@@ -9,7 +9,7 @@
 #include <set>
 
 #include "autograd/support/error.h"
-#include "train/interchange/json_text.h"
+#include "data/json_text.h"
 
 namespace sluice {
 namespace {
@@ -142,7 +142,7 @@ json read_header(const InputFile& file, int64_t& data_begin) {
   file.read(kLengthBytes, std::as_writable_bytes(std::span(text)));
   SLUICE_CHECK(CheckpointError, text.starts_with('{'),
                "{}: its header does not begin with a brace; is it a safetensors file?", name);
-  json header = parse_json(text, name);
+  json header = parse_json(text, name, raise_as<CheckpointError>);
   SLUICE_CHECK(CheckpointError, header.is_object(), "{}: its header is no object", name);
   return header;
 }
@@ -166,7 +166,7 @@ void add_file(TensorFiles& files, const fs::path& path) {
 
 /// Name of each tensor's file. Only names of files beside the index are taken.
 std::map<std::string, std::string> read_index(const fs::path& path) {
-  const json index = read_json_file(path);
+  const json index = read_json_file(path, raise_as<CheckpointError>);
   const auto map = index.is_object() ? index.find("weight_map") : index.end();
   SLUICE_CHECK(CheckpointError, index.is_object() && map != index.end() && map->is_object(),
                "{}: has no weight_map, which names the file of each tensor", path.string());

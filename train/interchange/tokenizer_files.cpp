@@ -4,8 +4,10 @@
 #include <nlohmann/json.hpp>
 
 #include "autograd/support/error.h"
+#include "data/json_text.h"
+#include "data/tokenizers/byte_characters.h"
 #include "data/tokenizers/file.h"
-#include "train/interchange/json_text.h"
+#include "data/tokenizers/tokenizer_json.h"
 
 namespace sluice {
 namespace {
@@ -15,35 +17,13 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 
 constexpr std::string_view kBytesKind = "bytes";
+constexpr std::string_view kJsonKind = "tokenizer_json";
 constexpr std::string_view kEndOfText = "<|endoftext|>";
-
-void append_utf8(std::string& text, uint32_t code) {
-  if (code < 0x80U) {
-    text += static_cast<char>(code);
-  } else {
-    text += static_cast<char>(0xC0U | (code >> 6U));
-    text += static_cast<char>(0x80U | (code & 0x3FU));
-  }
-}
-
-/// The character that byte-level vocabularies write for a byte: itself where it is printable and no
-/// space, else the next free one from U+0100 on.
-std::vector<std::string> byte_characters() {
-  const auto stands_for_itself = [](uint32_t byte) {
-    return (byte >= 0x21 && byte <= 0x7E) || (byte >= 0xA1 && byte <= 0xAC) || byte >= 0xAE;
-  };
-  std::vector<std::string> characters(256);
-  uint32_t next = 0x100;
-  for (uint32_t byte = 0; byte < 256; ++byte) {
-    append_utf8(characters[byte], stands_for_itself(byte) ? byte : next++);
-  }
-  return characters;
-}
 
 /// tokenizer.json of one token per byte and one that ends documents.
 ordered_json bytes_json() {
   ordered_json vocabulary = ordered_json::object();
-  const std::vector<std::string> characters = byte_characters();
+  const auto& characters = byte_characters();
   for (size_t byte = 0; byte < characters.size(); ++byte) vocabulary[characters[byte]] = byte;
   vocabulary[std::string(kEndOfText)] = characters.size();
   const ordered_json level = {{"type", "ByteLevel"},
@@ -82,18 +62,20 @@ FoundTokenizer from_file(const fs::path& path) {
           json{{"type", "file"}, {"path", fs::absolute(path).string()}}.dump()};
 }
 
+/// Single bytes as write_tokenizer writes them, or byte pairs.
 FoundTokenizer from_json(const fs::path& path) {
-  const json found = read_json_file(path);
+  const json found = read_json_file(path, raise_as<DataError>);
   const json ours = json::parse(bytes_json().dump());
   const bool is_bytes =
       found.is_object() && found.contains("model") && found["model"].is_object() &&
       found["model"].contains("vocab") && found["model"].contains("merges") &&
       found["model"]["vocab"] == ours["model"]["vocab"] && found["model"]["merges"].empty();
-  SLUICE_CHECK(ConfigError, is_bytes,
-               "{}: is a tokenizer that is not read; give the SentencePiece model it was made from "
-               "with --tokenizer FILE",
-               path.string());
-  return bytes_tokenizer();
+  if (is_bytes) return bytes_tokenizer();
+  try {
+    return from_file(path);
+  } catch (const DataError& error) {
+    throw DataError(fmt::format("{}; --tokenizer FILE names another tokenizer", error.what()));
+  }
 }
 
 /// Files of `folder` that llama2.c would call a tokenizer, by name.
@@ -109,6 +91,22 @@ std::vector<fs::path> llama2c_vocabularies(const fs::path& folder) {
 
 void write_json(FileSystem& files, const fs::path& path, const ordered_json& content) {
   write_file_atomically(files, path, bytes_of(content.dump(2) + "\n"), raise_as<CheckpointError>);
+}
+
+/// The file that was read, byte for byte, and the names of its control tokens.
+void write_tokenizer_json(FileSystem& files, const fs::path& folder,
+                          const StoredTokenizerJson& stored) {
+  write_file_atomically(files, folder / "tokenizer.json", bytes_of(stored.file),
+                        raise_as<CheckpointError>);
+  ordered_json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}};
+  const auto add = [&](const char* key, const std::optional<std::string>& name) {
+    if (name) config[key] = *name;
+  };
+  add("bos_token", stored.bos);
+  add("eos_token", stored.eos);
+  add("pad_token", stored.pad);
+  config["clean_up_tokenization_spaces"] = false;
+  write_json(files, folder / "tokenizer_config.json", config);
 }
 
 }  // namespace
@@ -136,6 +134,10 @@ void write_tokenizer(FileSystem& files, const fs::path& folder, const Checkpoint
                {{"tokenizer_class", "PreTrainedTokenizerFast"},
                 {"eos_token", kEndOfText},
                 {"clean_up_tokenization_spaces", false}});
+    return;
+  }
+  if (meta.tokenizer_kind == kJsonKind) {
+    write_tokenizer_json(files, folder, stored_tokenizer_json(meta.tokenizer));
     return;
   }
   SLUICE_CHECK(CheckpointError, meta.tokenizer_kind == "sentencepiece",

@@ -16,9 +16,9 @@ struct FoundTokenizer {
   std::string choice;  // {"type": "file", "path": "..."} or {"type": "bytes"}
 };
 
-/// `named` (a file, or "bytes"), or when it is empty the one in `folder`: tokenizer.model, the
-/// tokenizer.json that write_tokenizer makes for single bytes, or a tok*.bin of llama2.c. Throws
-/// ConfigError when there is none, DataError.
+/// `named` (a file, or "bytes"), or when it is empty the one in `folder`: tokenizer.model, a
+/// tokenizer.json of byte-level byte pairs or of the single bytes that write_tokenizer writes, or a
+/// tok*.bin of llama2.c. Throws ConfigError when there is none, DataError.
 [[nodiscard]] FoundTokenizer find_tokenizer(const std::filesystem::path& folder,
                                             const std::string& named);
 

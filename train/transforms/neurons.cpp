@@ -15,6 +15,7 @@ namespace {
 constexpr uint32_t kRedrawnStream = 16;
 constexpr uint32_t kNoiseStream = 17;
 constexpr uint32_t kNoisePlaceStream = 18;
+constexpr uint32_t kMaskStream = 20;
 
 /// Element (neuron, d) of a matrix of `width` neurons lies here.
 struct Places {
@@ -38,21 +39,38 @@ std::span<T> mutable_values(StateArray& array) {
   return {const_cast<T*>(values.data()), values.size()};
 }
 
+/// The same matrix of several models, by neuron.
+template <class T>
+class Dense {
+ public:
+  Dense(DenseMatrices matrices, Places places) : places_(places) {
+    for (const StateArray* matrix : matrices) models_.push_back(matrix->values<T>());
+  }
+  [[nodiscard]] double at(int64_t neuron, int64_t d) const {
+    const auto model = static_cast<size_t>(neuron / places_.width);
+    const int64_t place = places_.of(neuron % places_.width, d);
+    return static_cast<double>(models_[model][static_cast<size_t>(place)]);
+  }
+  [[nodiscard]] const Places& places() const { return places_; }
+
+ private:
+  Places places_;
+  std::vector<std::span<const T>> models_;
+};
+
 /// Mean and (n - 1) standard deviation of the neurons that are drawn anew.
 struct Spread {
   double mean = 0.0;
   double deviation = 0.0;
 };
 template <class T>
-Spread spread_of(const NeuronChoice& choice, const Places& from, std::span<const T> dense) {
+Spread spread_of(const NeuronChoice& choice, const Dense<T>& dense) {
   Spread spread;
   int64_t count = 0;
   const auto for_each = [&](auto&& body) {
     for (size_t j = 0; j < choice.source.size(); ++j) {
       if (choice.redrawn[j] == 0) continue;
-      for (int64_t d = 0; d < from.hidden_size; ++d) {
-        body(static_cast<double>(dense[static_cast<size_t>(from.of(choice.source[j], d))]));
-      }
+      for (int64_t d = 0; d < dense.places().hidden_size; ++d) body(dense.at(choice.source[j], d));
     }
   };
   for_each([&](double value) {
@@ -69,15 +87,13 @@ Spread spread_of(const NeuronChoice& choice, const Places& from, std::span<const
 
 /// value(neuron, d, dense element) for every element of one feed-forward at `to`.
 template <class T, class Value>
-void fill(const NeuronChoice& choice, const Places& from, std::span<const T> dense, T* to,
-          Value&& value) {
+void fill(const NeuronChoice& choice, const Dense<T>& dense, T* to, Value&& value) {
   const auto width = static_cast<int64_t>(choice.source.size());
-  const Places places{from.matrix, width, from.hidden_size};
+  const Places places{dense.places().matrix, width, dense.places().hidden_size};
   for (int64_t j = 0; j < width; ++j) {
     const int64_t source = choice.source[static_cast<size_t>(j)];
-    for (int64_t d = 0; d < from.hidden_size; ++d) {
-      to[places.of(j, d)] = static_cast<T>(
-          value(j, d, static_cast<double>(dense[static_cast<size_t>(from.of(source, d))])));
+    for (int64_t d = 0; d < places.hidden_size; ++d) {
+      to[places.of(j, d)] = static_cast<T>(value(j, d, dense.at(source, d)));
     }
   }
 }
@@ -102,32 +118,36 @@ void for_each_expert(const LayerNeurons& plan, const NeuronShape& shape, std::sp
 
 }  // namespace
 
-int64_t LayerNeurons::distinct() const {
+double LayerNeurons::distinct() const {
   std::vector<int32_t> all;
   for (const NeuronChoice& expert : experts) {
     all.insert(all.end(), expert.source.begin(), expert.source.end());
   }
   std::ranges::sort(all);
-  return std::unique(all.begin(), all.end()) - all.begin();
+  return static_cast<double>(std::unique(all.begin(), all.end()) - all.begin()) /
+         static_cast<double>(routed_models);
 }
 
 void fill_experts(const LayerNeurons& plan, const NeuronShape& shape, const ExpertMatrix& matrix,
-                  uint64_t seed, const StateArray& dense, StateArray& experts) {
+                  uint64_t seed, DenseMatrices dense, StateArray& experts) {
   const auto width = static_cast<int64_t>(plan.experts.at(0).source.size());
   const int64_t size = width * shape.hidden_size;
-  check_size(dense, shape.dense_width * shape.hidden_size, matrix.name);
+  for (const StateArray* model : dense) {
+    check_size(*model, shape.dense_width * shape.hidden_size, matrix.name);
+  }
   check_size(experts, std::ssize(plan.experts) * size, matrix.name);
   const Places from{matrix.matrix, shape.dense_width, shape.hidden_size};
   const uint64_t sample = hash_name(matrix.name.data(), matrix.name.size());
   const RandomKey redrawn{seed, RandomPurpose::init, kRedrawnStream};
   const RandomKey noise{seed, RandomPurpose::init, kNoiseStream};
   const RandomKey noise_place{seed, RandomPurpose::init, kNoisePlaceStream};
-  dispatch_element(dense.type, [&]<class T>() {
-    const std::span<const T> in = dense.values<T>();
+  const RandomKey mask{seed, RandomPurpose::init, kMaskStream};
+  dispatch_element(experts.type, [&]<class T>() {
+    const Dense<T> in(dense, from);
     for_each_expert(plan, shape, mutable_values<T>(experts), [&](int64_t e, T* to) {
       const NeuronChoice& choice = plan.experts[static_cast<size_t>(e)];
-      const Spread spread = choice.redrawn.empty() ? Spread{} : spread_of<T>(choice, from, in);
-      fill<T>(choice, from, in, to, [&](int64_t neuron, int64_t d, double value) {
+      const Spread spread = choice.redrawn.empty() ? Spread{} : spread_of<T>(choice, in);
+      fill<T>(choice, in, to, [&](int64_t neuron, int64_t d, double value) {
         const auto index = static_cast<uint64_t>(e * size + neuron * shape.hidden_size + d);
         if (is_redrawn(choice, neuron)) {
           value = spread.mean + spread.deviation * normal(redrawn, sample, index);
@@ -135,6 +155,7 @@ void fill_experts(const LayerNeurons& plan, const NeuronShape& shape, const Expe
         if (plan.noise > 0.0 && uniform(noise_place, sample, index) < plan.noise_share) {
           value += plan.noise * normal(noise, sample, index);
         }
+        if (plan.masked_share > 0.0 && uniform(mask, sample, index) < plan.masked_share) return 0.0;
         return matrix.scale * value;
       });
     });
@@ -142,11 +163,11 @@ void fill_experts(const LayerNeurons& plan, const NeuronShape& shape, const Expe
 }
 
 void fill_shared(const LayerNeurons& plan, const NeuronShape& shape, const ExpertMatrix& matrix,
-                 const StateArray& dense, StateArray& shared) {
+                 DenseMatrices dense, StateArray& shared) {
   check_size(shared, std::ssize(plan.shared.source) * shape.hidden_size, matrix.name);
   const Places from{matrix.matrix, shape.dense_width, shape.hidden_size};
-  dispatch_element(dense.type, [&]<class T>() {
-    fill<T>(plan.shared, from, dense.values<T>(), mutable_values<T>(shared).data(),
+  dispatch_element(shared.type, [&]<class T>() {
+    fill<T>(plan.shared, Dense<T>(dense, from), mutable_values<T>(shared).data(),
             [](int64_t, int64_t, double value) { return value; });
   });
 }
@@ -155,10 +176,11 @@ void fill_expert_moments(const LayerNeurons& plan, const NeuronShape& shape,
                          const ExpertMatrix& matrix, const StateArray& dense, StateArray& experts) {
   const Places from{matrix.matrix, shape.dense_width, shape.hidden_size};
   dispatch_element(dense.type, [&]<class T>() {
-    const std::span<const T> in = dense.values<T>();
+    const StateArray* const only[] = {&dense};
+    const Dense<T> in(only, from);
     for_each_expert(plan, shape, mutable_values<T>(experts), [&](int64_t e, T* to) {
       const NeuronChoice& choice = plan.experts[static_cast<size_t>(e)];
-      fill<T>(choice, from, in, to, [&](int64_t neuron, int64_t, double value) {
+      fill<T>(choice, in, to, [&](int64_t neuron, int64_t, double value) {
         return is_redrawn(choice, neuron) ? 0.0 : value;
       });
     });

@@ -7,6 +7,7 @@
 //   fill_experts(plan, shape, gate, dense_gate, expert_gates);
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -16,7 +17,8 @@ namespace sluice {
 
 /// Where the neurons of one feed-forward come from.
 struct NeuronChoice {
-  std::vector<int32_t> source;   // [f]: a neuron of the dense feed-forward
+  /// [f]: a neuron of the dense feed-forward; with several models, neuron i of model m is m F + i.
+  std::vector<int32_t> source;
   std::vector<uint8_t> redrawn;  // [f]: 1 where it is drawn anew; empty: nowhere
 };
 
@@ -28,9 +30,12 @@ struct LayerNeurons {
   std::vector<int32_t> router_row;
   double noise = 0.0;        // standard deviation of what is added to elements of routed experts,
   double noise_share = 0.0;  // to this share of them
+  double masked_share = 0.0;  // of elements of routed experts, which start at zero
+  int64_t routed_models = 1;  // how many models' neurons the routed experts hold
 
-  /// How many neurons of the dense feed-forward the routed experts hold, each counted once.
-  [[nodiscard]] int64_t distinct() const;
+  /// How many neurons of a dense feed-forward the routed experts hold, each counted once: the mean over
+  /// their models.
+  [[nodiscard]] double distinct() const;
 };
 
 enum class Matrix : uint8_t { gate, up, down };
@@ -48,15 +53,18 @@ struct ExpertMatrix {
   double scale = 1.0;
 };
 
-/// The routed experts' [E, f, D] (down: [E, D, f]) from the dense [F, D] (down: [D, F]), element type
-/// and sizes being those of the arrays. Redrawn neurons are normal numbers with the mean and the (n - 1)
+/// The same matrix of each model, [F, D] (down: [D, F]).
+using DenseMatrices = std::span<const StateArray* const>;
+
+/// The routed experts' [E, f, D] (down: [E, D, f]) from the dense matrices, element type and sizes being
+/// those of the arrays. Redrawn neurons are normal numbers with the mean and the (n - 1)
 /// standard deviation that the matrix has in all neurons of this expert that are redrawn
 /// (Drop-Upcycling, eq. 4-6), before scaling.
 void fill_experts(const LayerNeurons& plan, const NeuronShape& shape, const ExpertMatrix& matrix,
-                  uint64_t seed, const StateArray& dense, StateArray& experts);
+                  uint64_t seed, DenseMatrices dense, StateArray& experts);
 /// The shared experts' [W, D] (down: [D, W]), unscaled.
 void fill_shared(const LayerNeurons& plan, const NeuronShape& shape, const ExpertMatrix& matrix,
-                 const StateArray& dense, StateArray& shared);
+                 DenseMatrices dense, StateArray& shared);
 /// What an optimizer remembers of these matrices: neurons that are drawn anew start with none.
 void fill_expert_moments(const LayerNeurons& plan, const NeuronShape& shape,
                          const ExpertMatrix& matrix, const StateArray& dense, StateArray& experts);

@@ -3,10 +3,10 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <nlohmann/json.hpp>
 
 #include "autograd/ops/reshape.h"
 #include "train/model_input.h"
+#include "train/transforms/parity_json.h"
 
 namespace sluice {
 namespace {
@@ -117,17 +117,19 @@ std::optional<Parity> compare_models(const EvaluationParts& before, const Evalua
   return parity;
 }
 
+nlohmann::ordered_json json_of(const Parity& parity) {
+  return {{"tokens", parity.tokens},
+          {"largest_difference", parity.largest_difference},
+          {"largest_logit", parity.largest_logit},
+          {"relative_difference", parity.relative_difference()},
+          {"mean_divergence", parity.mean_divergence},
+          {"loss_before", parity.loss_before},
+          {"loss_after", parity.loss_after}};
+}
+
 std::string UpcyclingReceipt::to_json() const {
   nlohmann::ordered_json json = {{"from", from}, {"scheme", scheme}, {"notes", notes}};
-  if (parity) {
-    json["parity"] = {{"tokens", parity->tokens},
-                      {"largest_difference", parity->largest_difference},
-                      {"largest_logit", parity->largest_logit},
-                      {"relative_difference", parity->relative_difference()},
-                      {"mean_divergence", parity->mean_divergence},
-                      {"loss_before", parity->loss_before},
-                      {"loss_after", parity->loss_after}};
-  }
+  if (parity) json["parity"] = json_of(*parity);
   return json.dump(2) + "\n";
 }
 

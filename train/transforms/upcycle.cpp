@@ -7,9 +7,13 @@
 #include <cmath>
 #include <map>
 
-#include "layers/ffns/dense.h"
-#include "layers/ffns/moe.h"
+#include "layers/mixers/attention_mixture.h"
 #include "layers/routers/top_k.h"
+#include "train/find_checkpoint.h"
+#include "train/transforms/attention_experts.h"
+#include "train/transforms/averaging.h"
+#include "train/transforms/neuron_importance.h"
+#include "train/transforms/router_rows.h"
 #include "train/transforms/upcycling.h"
 
 namespace sluice {
@@ -22,63 +26,22 @@ struct MatrixName {
 constexpr std::array<MatrixName, 3> kMatrices = {
     {{Matrix::gate, "w_gate"}, {Matrix::up, "w_up"}, {Matrix::down, "w_down"}}};
 
-/// Whether the model's function depends on a key that both models must agree on.
-bool must_agree(std::string_view key) {
-  constexpr std::array<std::string_view, 9> kMayDiffer = {
-      "model.pattern", "model.experts",    "model.feed_forward", "model.variants",
-      "model.init",    "model.vocab_size", "model.dropout",      "model.multi_token_prediction",
-      "model.dtype"};
-  return key.starts_with("model.") &&
-         std::ranges::none_of(kMayDiffer,
-                              [&](std::string_view prefix) { return key.starts_with(prefix); });
+/// The path in a checkpoint of a parameter that an adapter owns.
+bool is_adapter(std::string_view path) {
+  constexpr std::string_view kRoom = "model/";
+  return path.starts_with(kRoom) && is_adapter_parameter(path.substr(kRoom.size()));
 }
 
-void check_same_model(Recipe dense, Recipe recipe, const std::string& from) {
-  std::string problems;
-  for (const FieldDifference& difference : differences(dense, recipe)) {
-    if (!must_agree(difference.key)) continue;
-    problems += fmt::format("\n  {}: {} there, {} here", difference.key, difference.before,
-                            difference.after);
-  }
-  SLUICE_CHECK(ConfigError, problems.empty(),
-               "upcycle.from: {} is another model than the recipe's; make them alike:{}", from,
-               problems);
-}
+/// What an upcycled model may have otherwise than the model that it comes from.
+constexpr std::array<std::string_view, 10> kMayDiffer = {
+    "pattern", "experts", "feed_forward",           "variants", "init",
+    "vocab_size", "dropout", "multi_token_prediction", "dtype",    "adapters"};
 
-/// A layer of experts and the dense layer that it comes from.
-struct LayerPair {
-  std::string name;  // "layers.1"
-  const ExpertsConfig& experts;
-  const DenseConfig& dense;
-};
-
-std::vector<LayerPair> layer_pairs(const ModelConfig& dense, const ModelConfig& model,
-                                   const std::string& from) {
-  const std::vector<SublayerSpec> before = dense.sublayers();
-  const std::vector<SublayerSpec> after = model.sublayers();
-  SLUICE_CHECK(ConfigError, before.size() == after.size(),
-               "model.pattern: {} has {} sublayers, {} ({}) has {}", model.pattern, after.size(),
-               from, dense.pattern, before.size());
-  std::vector<LayerPair> pairs;
-  for (size_t i = 0; i < after.size(); ++i) {
-    const auto* experts = dynamic_cast<const ExpertsConfig*>(after[i].config);
-    if (experts == nullptr) continue;
-    const auto* ffn = dynamic_cast<const DenseConfig*>(before[i].config);
-    SLUICE_CHECK(
-        ConfigError, ffn != nullptr && ffn->activation == "swiglu" && !ffn->bias,
-        "upcycle.from: sublayer {} of {} ({}) is no dense feed-forward with SwiGLU and without "
-        "bias, of which the recipe's experts could be made",
-        i, from, dense.pattern);
-    SLUICE_CHECK(
-        ConfigError, experts->form.type == "swiglu",
-        "upcycle: model.experts.form is {}, allowed swiglu: the dense feed-forward's own form",
-        experts->form.type);
-    pairs.push_back({fmt::format("layers.{}", i), *experts, *ffn});
-  }
-  SLUICE_CHECK(ConfigError, !pairs.empty(), "upcycle: the pattern {} has no layer of experts (E)",
-               model.pattern);
-  return pairs;
-}
+/// The same where attention becomes experts too: attention_pairs compares the heads.
+constexpr std::array<std::string_view, 12> kMayDifferBesideAttention = {
+    "pattern", "experts", "feed_forward",           "variants", "init",     "vocab_size",
+    "dropout", "dtype",   "multi_token_prediction", "attention.", "attention_mixture.",
+    "adapters"};
 
 int64_t width_of_shared(const ExpertsConfig& experts) {
   const auto* shared = dynamic_cast<const SharedExpertsConfig*>(experts.shared.get());
@@ -87,55 +50,96 @@ int64_t width_of_shared(const ExpertsConfig& experts) {
 
 class Upcycling {
  public:
-  Upcycling(const Checkpoint& dense, const Recipe& recipe, StateDict& state)
-      : dense_(dense),
-        recipe_(recipe),
-        config_(dynamic_cast<const UpcycleConfig&>(*recipe.upcycle)),
+  Upcycling(const UpcycleJob& job, StateDict& state)
+      : job_(job),
+        recipe_(job.recipe),
+        config_(job.config()),
         scheme_(upcycling_registry().at(config_.scheme.type).make(*config_.scheme.config)),
-        state_(state) {}
+        importance_(job),
+        files_(config_.branch_files()),
+        state_(state) {
+    files_.insert(files_.begin(), config_.from);
+    models_.push_back(&job.from);
+    for (const Checkpoint& branch : job.branches) models_.push_back(&branch);
+  }
 
   std::vector<std::string> run() {
-    const Recipe before =
-        with_context([&] { return config_.from; },
-                     [&] { return parse_recipe(dense_.meta.recipe, "its recipe"); });
-    check_same_model(before, recipe_, config_.from);
+    const Recipe& before = job_.before.recipe;
+    const std::vector<SublayerSpec> from = before.model.sublayers();
+    const std::vector<SublayerSpec> to = recipe_.model.sublayers();
     const std::vector<LayerPair> pairs = layer_pairs(before.model, recipe_.model, config_.from);
+    const std::vector<AttentionPair> attention = attention_pairs(from, to);
+    if (attention.empty()) {
+      check_same_model(before, recipe_, "upcycle.from", config_.from, kMayDiffer);
+    } else {
+      check_same_model(before, recipe_, "upcycle.from", config_.from, kMayDifferBesideAttention);
+    }
+    check_branches(before);
+    const bool has_adapters =
+        std::ranges::any_of(state_, [](const auto& entry) { return is_adapter(entry.first); });
+    SLUICE_CHECK(ConfigError, !pairs.empty() || !attention.empty() || has_adapters,
+                 "upcycle: the pattern {} has no layer of experts (E), nor has the model adapters",
+                 recipe_.model.pattern);
     for (const LayerPair& pair : pairs) make_experts(pair);
+    for (const AttentionPair& pair : attention) make_attention(pair);
     for (auto& [path, array] : state_) {
       if (!path.starts_with("model/") || made_.contains(path)) continue;
-      // What a layer of experts has beside a norm the dense layer has not: router, shared experts.
-      const bool is_new =
-          !dense_.state.contains(path) && std::ranges::any_of(pairs, [&](const auto& pair) {
-            return path.starts_with(fmt::format("model/{}.", pair.name));
-          });
-      if (!is_new) array = dense_array(path, array.dims, array.type);
+      // What a new layer has beside a norm the old one has not: routers, shared experts, adapters.
+      const auto belongs_to = [&](const auto& pair) {
+        return path.starts_with(fmt::format("model/{}.", pair.name));
+      };
+      const bool is_new = !job_.from.state.contains(path) &&
+                          (is_adapter(path) || std::ranges::any_of(pairs, belongs_to) ||
+                           std::ranges::any_of(attention, belongs_to));
+      if (!is_new) array = mean_over_models(path, array);
+    }
+    for (std::string& sentence : set_router_rows(job_, places_, state_)) note(std::move(sentence));
+    if (models_.size() > 1) {
+      note(fmt::format(
+          "not the function of any one model: what is no expert is the mean of {} models",
+          models_.size()));
     }
     keep_optimizer();
-    keep(config_.step, "step", {"run/step", "run/tokens"});
-    keep(config_.data, "data", {"data/loader"});
+    keep_position(job_, state_, notes_);
     return std::move(notes_);
   }
 
  private:
   using Kept = UpcycleConfig::Kept;
 
-  const StateArray& dense_array(const std::string& path, std::span<const int64_t> dims,
-                                ElementType type) const {
-    const auto found = dense_.state.find(path);
-    SLUICE_CHECK(CheckpointError, found != dense_.state.end(), "{}: /{} is missing", config_.from,
-                 path);
-    SLUICE_CHECK(
-        CheckpointError, std::ranges::equal(found->second.dims, dims) && found->second.type == type,
-        "{}: /{} is {} {}, the recipe's model expects {} {}", config_.from, path,
-        name_of(found->second.type), fmt_dims(found->second.dims), name_of(type), fmt_dims(dims));
-    return found->second;
+  void check_branches(const Recipe& before) const {
+    for (size_t m = 1; m < models_.size(); ++m) {
+      const Recipe branch = with_context(
+          [&] { return files_[m]; },
+          [&] { return parse_recipe(models_[m]->meta.recipe, "its recipe"); });
+      constexpr std::array<std::string_view, 2> kOfTraining = {"init", "dropout"};
+      check_same_model(branch, before, fmt::format("upcycle.branches.{}.from", m - 1), files_[m],
+                       kOfTraining);
+    }
   }
-  static std::string fmt_dims(std::span<const int64_t> dims) {
-    return fmt::format("[{}]", fmt::join(dims, ", "));
+
+  [[nodiscard]] StateArray mean_over_models(const std::string& path, const StateArray& like) const {
+    std::vector<const StateArray*> arrays;
+    for (size_t m = 0; m < models_.size(); ++m) {
+      arrays.push_back(&array_of(*models_[m], files_[m], path, like.dims, like.type));
+    }
+    return arrays.size() == 1 ? *arrays[0] : average(arrays);
   }
 
   void note(std::string sentence) {
     if (std::ranges::find(notes_, sentence) == notes_.end()) notes_.push_back(std::move(sentence));
+  }
+
+  void make_attention(const AttentionPair& pair) {
+    make_attention_experts(pair, models_, files_, state_);
+    const auto& config = dynamic_cast<const AttentionMixtureConfig&>(*pair.mixture.config);
+    note(fmt::format("{} attention experts of each attention, {}", config.num_experts,
+                     config.share_keys ? "keys and values shared" : "keys and values of their own"));
+    if (config_.optimizer == Kept::keep) note("attention experts start without moments");
+    const std::string own = fmt::format("model/{}.attention_mixture.", pair.name);
+    for (const auto& [path, array] : state_) {
+      if (path.starts_with(own)) made_.try_emplace(path);
+    }
   }
 
   static std::string experts_path(const LayerPair& pair, std::string_view matrix) {
@@ -153,11 +157,11 @@ class Upcycling {
     const int64_t width = pair.dense.intermediate_size;
     const int64_t hidden = recipe_.model.hidden_size;
     const auto type = state_.at(experts_path(pair, "w_gate")).type;
-    const auto matrix_of_dense = [&](Matrix matrix, std::string_view name) -> const StateArray& {
+    const auto matrix_of = [&](size_t model, Matrix matrix, std::string_view name) {
       const std::array<int64_t, 2> dims = matrix == Matrix::down
                                               ? std::array<int64_t, 2>{hidden, width}
                                               : std::array<int64_t, 2>{width, hidden};
-      return dense_array(dense_path("model", pair, name), dims, type);
+      return &array_of(*models_[model], files_[model], dense_path("model", pair, name), dims, type);
     };
     const UpcycledLayer layer{.name = pair.name,
                               .seed = static_cast<uint64_t>(recipe_.seed),
@@ -167,18 +171,23 @@ class Upcycling {
                               .shared_width = width_of_shared(pair.experts),
                               .dense_width = width,
                               .hidden_size = hidden,
-                              .dense_gate = matrix_of_dense(Matrix::gate, "w_gate")};
+                              .dense_gate = *matrix_of(0, Matrix::gate, "w_gate"),
+                              .num_models = std::ssize(models_),
+                              .sublayer = pair.sublayer,
+                              .importance = &importance_};
     LayerNeurons plan = scheme_->choose(layer);
     choose_shared(layer, plan);
-    const double parts =
-        static_cast<double>(plan.distinct()) / static_cast<double>(layer.expert_width);
+    const double parts = plan.distinct() / static_cast<double>(layer.expert_width);
     const double scale =
         config_.scale ? *config_.scale
                       : upcycling_scale(pair.experts.router, layer.num_experts, layer.top_k, parts);
-    report(layer, pair, scale);
+    report(layer, plan, pair, scale);
     const NeuronShape shape{hidden, width};
     for (const auto& [matrix, name] : kMatrices) {
-      const StateArray& from = matrix_of_dense(matrix, name);
+      std::vector<const StateArray*> from;
+      for (size_t model = 0; model < models_.size(); ++model) {
+        from.push_back(matrix_of(model, matrix, name));
+      }
       const std::string path = experts_path(pair, name);
       const ExpertMatrix kind{matrix, path, scale_of(matrix, scale)};
       fill_experts(plan, shape, kind, layer.seed, from, state_.at(path));
@@ -188,6 +197,9 @@ class Upcycling {
       }
     }
     reuse_router_rows(plan, pair);
+    const int64_t rows =
+        plan.router_row.empty() ? layer.num_experts : *std::ranges::max_element(plan.router_row) + 1;
+    places_.push_back({pair.sublayer, 0, layer.num_experts, rows});
   }
 
   /// Shared experts that the scheme says nothing of.
@@ -218,13 +230,17 @@ class Upcycling {
     return router->weights;
   }
 
-  void report(const UpcycledLayer& layer, const LayerPair& pair, double scale) {
+  void report(const UpcycledLayer& layer, const LayerNeurons& plan, const LayerPair& pair,
+              double scale) {
     note(fmt::format(
         "{} experts of width {} from a dense feed-forward of width {} by {}; outputs times "
         "{:g}",
         layer.num_experts, layer.expert_width, layer.dense_width, config_.scheme.type, scale));
     const bool zero = config_.routed_output == UpcycleConfig::RoutedOutput::zero;
     const bool whole = layer.shared_width == layer.dense_width;
+    if (pair.experts.form.type == ternary_form.name && !zero) {
+      note("not the dense function: experts compute with weights of three levels");
+    }
     if (zero) {
       if (!whole)
         note(
@@ -251,7 +267,7 @@ class Upcycling {
           "not the dense function: routed experts add to shared ones that are the dense "
           "feed-forward "
           "(routed_output: zero starts them at nothing)");
-    } else if (layer.shared_width > 0 && config_.scheme.type != split_upcycling.name) {
+    } else if (layer.shared_width > 0 && plan.shared.source.empty()) {
       note(fmt::format(
           "not the dense function: shared experts of width {} keep their initial values",
           layer.shared_width));
@@ -282,27 +298,17 @@ class Upcycling {
       const size_t slash = path.rfind('/');
       const std::string parameter = "model/" + path.substr(6, slash > 6 ? slash - 6 : 0);
       if (const auto made = made_.find(parameter); made != made_.end()) {
-        const auto found = dense_.state.find(made->second.moments + path.substr(slash));
-        if (found == dense_.state.end() || array.numel() != state_.at(parameter).numel()) continue;
+        const auto found = job_.from.state.find(made->second.moments + path.substr(slash));
+        if (found == job_.from.state.end() || array.numel() != state_.at(parameter).numel()) continue;
         fill_expert_moments(made->second.plan, made->second.shape, made->second.matrix,
                             found->second, array);
         continue;
       }
-      const auto found = dense_.state.find(path);
-      if (found == dense_.state.end() || found->second.dims != array.dims) continue;
+      const auto found = job_.from.state.find(path);
+      if (found == job_.from.state.end() || found->second.dims != array.dims) continue;
       array = found->second;
     }
     note("optimizer: moments kept");
-  }
-
-  void keep(Kept kept, std::string_view what, std::initializer_list<std::string_view> paths) {
-    if (kept == Kept::reset) return note(fmt::format("{}: reset", what));
-    for (const std::string_view path : paths) {
-      const auto own = state_.find(path);
-      if (own == state_.end()) continue;
-      own->second = dense_array(own->first, own->second.dims, own->second.type);
-    }
-    note(fmt::format("{}: kept", what));
   }
 
   struct MadeMatrix {
@@ -312,12 +318,16 @@ class Upcycling {
     LayerNeurons plan;
   };
 
-  const Checkpoint& dense_;
+  const UpcycleJob& job_;
   const Recipe& recipe_;
   const UpcycleConfig& config_;
   std::unique_ptr<UpcyclingScheme> scheme_;
+  NeuronImportance importance_;
+  std::vector<std::string> files_;          // of models_
+  std::vector<const Checkpoint*> models_;   // that of upcycle.from, and the branches
+  std::vector<RouterPlace> places_;
   StateDict& state_;
-  std::map<std::string, MadeMatrix> made_;  // routed experts, by their path
+  std::map<std::string, MadeMatrix> made_;  // routed experts and attention experts, by their path
   std::vector<std::string> notes_;
 };
 
@@ -338,9 +348,109 @@ double upcycling_scale(const Tagged& router, int64_t num_experts, int64_t top_k,
   return parts / (config->scale * sum);
 }
 
-std::vector<std::string> upcycle_state(const Checkpoint& dense, const Recipe& recipe,
-                                       StateDict& state) {
-  return Upcycling(dense, recipe, state).run();
+const UpcycleConfig& UpcycleJob::config() const {
+  return dynamic_cast<const UpcycleConfig&>(*recipe.upcycle);
+}
+
+std::vector<std::string> upcycle_state(const UpcycleJob& job, StateDict& state) {
+  const Tagged& scheme = job.config().scheme;
+  const UpcyclingEntry& entry = upcycling_registry().at(scheme.type);
+  if (entry.carry_out != nullptr) return entry.carry_out(*scheme.config, job, state);
+  return Upcycling(job, state).run();
+}
+
+std::vector<Checkpoint> branch_checkpoints(const Recipe& recipe, const Checkpoint& from) {
+  const auto& config = dynamic_cast<const UpcycleConfig&>(*recipe.upcycle);
+  const std::vector<std::string> files = config.branch_files();
+  std::vector<Checkpoint> branches;
+  for (size_t i = 0; i < files.size(); ++i) {
+    const std::string key = fmt::format("upcycle.branches.{}.from", i);
+    branches.push_back(named_checkpoint(key, files[i], recipe));
+    const CheckpointMeta& meta = branches.back().meta;
+    SLUICE_CHECK(ConfigError,
+                 meta.tokenizer_kind == from.meta.tokenizer_kind &&
+                     meta.tokenizer == from.meta.tokenizer,
+                 "{}: {} reads text by another tokenizer than {} (upcycle.from); models of one "
+                 "vocabulary are needed",
+                 key, files[i], config.from);
+  }
+  return branches;
+}
+
+void check_same_model(Recipe there, Recipe here, std::string_view key, const std::string& name,
+                      std::span<const std::string_view> may_differ) {
+  constexpr std::string_view kModel = "model.";
+  std::string problems;
+  for (const FieldDifference& difference : differences(there, here)) {
+    if (!difference.key.starts_with(kModel)) continue;
+    const std::string_view below = std::string_view(difference.key).substr(kModel.size());
+    const auto matches = [&](std::string_view prefix) { return below.starts_with(prefix); };
+    if (std::ranges::any_of(may_differ, matches)) continue;
+    problems += fmt::format("\n  {}: {} there, {} here", difference.key, difference.before,
+                            difference.after);
+  }
+  SLUICE_CHECK(ConfigError, problems.empty(),
+               "{}: {} is another model than the recipe's; make them alike:{}", key, name, problems);
+}
+
+std::vector<LayerPair> layer_pairs(const ModelConfig& dense, const ModelConfig& model,
+                                   const std::string& from) {
+  const std::vector<SublayerSpec> before = dense.sublayers();
+  const std::vector<SublayerSpec> after = model.sublayers();
+  SLUICE_CHECK(ConfigError, before.size() == after.size(),
+               "model.pattern: {} has {} sublayers, {} ({}) has {}", model.pattern, after.size(),
+               from, dense.pattern, before.size());
+  std::vector<LayerPair> pairs;
+  for (size_t i = 0; i < after.size(); ++i) {
+    const auto* experts = dynamic_cast<const ExpertsConfig*>(after[i].config);
+    if (experts == nullptr) continue;
+    const auto* ffn = dynamic_cast<const DenseConfig*>(before[i].config);
+    SLUICE_CHECK(
+        ConfigError, ffn != nullptr && ffn->activation == "swiglu" && !ffn->bias,
+        "upcycle.from: sublayer {} of {} ({}) is no dense feed-forward with SwiGLU and without "
+        "bias, of which the recipe's experts could be made",
+        i, from, dense.pattern);
+    SLUICE_CHECK(
+        ConfigError,
+        experts->form.type == swiglu_form.name || experts->form.type == ternary_form.name,
+        "upcycle: model.experts.form is {}, allowed swiglu, the dense feed-forward's own form, and "
+        "ternary",
+        experts->form.type);
+    pairs.push_back({static_cast<int64_t>(i), fmt::format("layers.{}", i), *experts, *ffn});
+  }
+  return pairs;
+}
+
+const StateArray& array_of(const Checkpoint& checkpoint, const std::string& file,
+                           const std::string& path, std::span<const int64_t> dims,
+                           ElementType type) {
+  const auto found = checkpoint.state.find(path);
+  SLUICE_CHECK(CheckpointError, found != checkpoint.state.end(), "{}: /{} is missing", file, path);
+  const StateArray& array = found->second;
+  const auto sizes = [](std::span<const int64_t> of) {
+    return fmt::format("[{}]", fmt::join(of, ", "));
+  };
+  SLUICE_CHECK(CheckpointError, std::ranges::equal(array.dims, dims) && array.type == type,
+               "{}: /{} is {} {}, the recipe's model expects {} {}", file, path,
+               name_of(array.type), sizes(array.dims), name_of(type), sizes(dims));
+  return array;
+}
+
+void keep_position(const UpcycleJob& job, StateDict& state, std::vector<std::string>& notes) {
+  const UpcycleConfig& config = job.config();
+  const auto keep = [&](UpcycleConfig::Kept kept, std::string_view what,
+                        std::initializer_list<std::string_view> paths) {
+    const bool is_kept = kept == UpcycleConfig::Kept::keep;
+    notes.push_back(fmt::format("{}: {}", what, is_kept ? "kept" : "reset"));
+    if (!is_kept) return;
+    for (const std::string_view path : paths) {
+      const auto own = state.find(path);
+      if (own == state.end()) continue;
+      own->second = array_of(job.from, config.from, own->first, own->second.dims, own->second.type);
+    }
+  };
+  keep(config.step, "step", {"run/step", "run/tokens"});
+  keep(config.data, "data", {"data/loader"});
 }
 
 }  // namespace sluice

@@ -26,6 +26,7 @@ Tagged form_of(const std::string& type, const Json& fields) {
 class ExpertForms : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(ExpertForms, GradientsOfAWholeModelAgreeWithDifferences) {
+  if (GetParam() == "ternary") GTEST_SKIP() << "its gradient passes the rounding straight through";
   ModelConfig config = tiny_config("AE", "f64");
   experts_of(config).form = form_of(GetParam(), Json::object());
   testing_support::expect_model_gradients(config);

@@ -213,8 +213,8 @@ TEST_F(Import, RefusesConfigsThatItCannotBe) {
               HasSubstr("num_kv_heads: found 3, allowed a divisor of num_heads (4)"));
   EXPECT_EQ(
       error_with("model_type", "lama"),
-      "unknown model_type \"lama\"; did you mean \"llama\"? Known: llama, qwen2, qwen3, mixtral, "
-      "olmoe, qwen2_moe, qwen3_moe, deepseek_v2, deepseek_v3, gpt2, mamba2");
+      "unknown model_type \"lama\"; did you mean \"llama\"? Known: llama, mistral, qwen2, qwen3, "
+      "mixtral, olmoe, qwen2_moe, qwen3_moe, deepseek_v2, deepseek_v3, gpt2, mamba2");
   EXPECT_THAT(error_with("hidden_size", 2'147'483'647), HasSubstr("2147483647"));
 }
 

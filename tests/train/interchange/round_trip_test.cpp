@@ -40,6 +40,11 @@ model: {pattern: "AFAFAF", hidden_size: 16, tie_embeddings: false, vocab_size: 3
                     rope_scaling: {type: llama3, factor: 8, original_max_position_embeddings: 16}},
         feed_forward: {intermediate_size: 24, bias: true}}
 )"},
+      {"Mistral", "mistral", R"(
+model: {pattern: "(AF)x2", hidden_size: 16, tie_embeddings: false,
+        attention: {num_heads: 4, num_kv_heads: 2, head_dim: 6, window: 5},
+        feed_forward: {intermediate_size: 24}}
+)"},
       {"Qwen2", "qwen2", R"(
 model: {pattern: "(AF)x2", hidden_size: 16, attention: {num_heads: 4, num_kv_heads: 2, bias: qkv},
         feed_forward: {intermediate_size: 24}}

@@ -7,8 +7,8 @@
 #include <cmath>
 
 #include "tests/support/error_of.h"
-#include "tests/support/scratch_folder.h"
 #include "tests/support/tiny_run.h"
+#include "tests/train/transforms/upcycling_runs.h"
 #include "train/trainer.h"
 #include "train/transforms/upcycling.h"
 
@@ -16,67 +16,21 @@ namespace sluice {
 namespace {
 
 using ::testing::Contains;
+using testing::Dense;
 using testing::error_of;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
-using testing::ScratchFolder;
+using testing::kDenseSteps;
+using testing::make_run;
+using testing::receipt_of;
+using testing::recipe_of;
+using testing::Setting;
 using testing::state_of;
 using testing::tiny_dense_recipe;
 using testing::tiny_recipe;
 
-constexpr int64_t kDenseSteps = 3;
 constexpr int64_t kHidden = 16;
 constexpr int64_t kDenseWidth = 24;
-
-/// The checkpoint of a trained dense model, in a folder of its own.
-class Dense {
- public:
-  explicit Dense(const std::string& dtype = "f32", std::string_view changes = {})
-      : path_((folder_ / "dense.h5").string()) {
-    Recipe recipe = tiny_dense_recipe(
-        fmt::format("model: {{dtype: {}, init: {{std: 0.2}}}}\n{}", dtype, changes));
-    SingleRank communicator;
-    sluice::Run run(recipe, communicator);
-    for (int64_t i = 0; i < kDenseSteps; ++i) (void)run.step();
-    checkpoint_ = run.checkpoint(std::nullopt);
-    write_checkpoint(real_file_system(), path_, checkpoint_);
-  }
-  [[nodiscard]] const std::string& path() const { return path_; }
-  [[nodiscard]] const Checkpoint& checkpoint() const { return checkpoint_; }
-  [[nodiscard]] const ScratchFolder& folder() const { return folder_; }
-
- private:
-  ScratchFolder folder_;
-  std::string path_;
-  Checkpoint checkpoint_;
-};
-
-struct Setting {
-  std::string experts;       // settings of model.experts
-  std::string upcycle = "";  // settings of upcycle beside from
-  std::string dtype = "f32";
-  std::string more = "";   // sections beside these
-  std::string model = "";  // settings of model beside the experts
-};
-
-Recipe recipe_of(const Dense& dense, const Setting& plan) {
-  return tiny_recipe(
-      fmt::format("model: {{dtype: {}, init: {{std: 0.2}}, experts: {{{}}}, {}}}\n"
-                  "upcycle: {{from: \"{}\", {}}}\n{}",
-                  plan.dtype, plan.experts, plan.model, dense.path(), plan.upcycle, plan.more));
-}
-
-sluice::Run make_run(const Recipe& recipe) {
-  static SingleRank communicator;
-  return sluice::Run(recipe, communicator);
-}
-
-/// The receipt of a new run.
-UpcyclingReceipt receipt_of(const Dense& dense, const Setting& plan) {
-  const sluice::Run run = make_run(recipe_of(dense, plan));
-  EXPECT_TRUE(run.upcycling() && run.upcycling()->parity);
-  return *run.upcycling();
-}
 
 bool says_it_departs(const UpcyclingReceipt& receipt) {
   return std::ranges::any_of(receipt.notes, [](const std::string& note) {
@@ -111,6 +65,8 @@ const Exact kExact[] = {
      "scheme: {type: virtual_groups}"},
     {"drop_nothing", "num_experts: 8, top_k: 2, intermediate_size: 24",
      "scheme: {type: drop, ratio: 0}"},
+    {"mask_nothing", "num_experts: 8, top_k: 2, intermediate_size: 24",
+     "scheme: {type: mask, share: 0}"},
     {"noise_nothing", "num_experts: 8, top_k: 2, intermediate_size: 24",
      "scheme: {type: noise, std: 0}"},
     {"split_one_part", "num_experts: 8, top_k: 2, intermediate_size: 24",
@@ -118,7 +74,17 @@ const Exact kExact[] = {
     {"split_beside_the_whole",
      "num_experts: 8, top_k: 2, intermediate_size: 6, shared: {num_experts: 2, intermediate_size: "
      "12}",
-     "scheme: {type: split, shared: whole, order: clusters}, routed_output: zero"}};
+     "scheme: {type: split, shared: whole, order: clusters}, routed_output: zero"},
+    {"ternary_beside_the_whole",
+     "num_experts: 4, top_k: 1, intermediate_size: 24, form: {type: ternary}, router: {weights: "
+     "as_is}, shared: {num_experts: 1, intermediate_size: 24}",
+     "scale: 1, routed_output: zero"},
+    {"dense_to_sparse_while_it_is_dense",
+     "num_experts: 4, top_k: 4, intermediate_size: 24, router: {type: dense_to_sparse, threshold: 0, "
+     "evaluation: threshold}",
+     "scheme: {type: mask, share: 0}, scale: 1"},
+    {"domain_informed",
+     "num_experts: 2, top_k: 2, intermediate_size: 24, router: {type: domain_informed}", ""}};
 
 class ExactScheme : public ::testing::TestWithParam<Exact> {};
 
@@ -150,6 +116,10 @@ const Exact kInexact[] = {
      "scheme: {type: virtual_groups}, scale_target: all"},
     {"drop", "num_experts: 8, top_k: 2, intermediate_size: 24", "scheme: {type: drop}"},
     {"noise", "num_experts: 8, top_k: 2, intermediate_size: 24", "scheme: {type: noise}"},
+    {"mask", "num_experts: 8, top_k: 2, intermediate_size: 24", "scheme: {type: mask}"},
+    {"ternary", "num_experts: 8, top_k: 2, intermediate_size: 24, form: {type: ternary}", ""},
+    {"split_by_domain", "num_experts: 4, top_k: 2, intermediate_size: 6",
+     "scheme: {type: split, order: sharing, measured_tokens: 256}"},
     {"split", "num_experts: 4, top_k: 2, intermediate_size: 6", "scheme: {type: split}"},
     {"shared_twice",
      "num_experts: 4, top_k: 2, intermediate_size: 24, shared: {num_experts: 1, intermediate_size: "
@@ -254,7 +224,8 @@ TEST(DropUpcycling, DrawsFromTheMeanAndDeviationOfWhatItReplaces) {
   experts.bytes.resize(dense.bytes.size());
   LayerNeurons plan;
   plan.experts.push_back({neurons_in_order(kWide), std::vector<uint8_t>(kWide, 1)});
-  fill_experts(plan, {2, kWide}, {Matrix::gate, "w"}, 1, dense, experts);
+  const StateArray* const models[] = {&dense};
+  fill_experts(plan, {2, kWide}, {Matrix::gate, "w"}, 1, models, experts);
   double mean = 0.0;
   double square = 0.0;
   for (const double value : values_of(experts)) {

@@ -10,14 +10,9 @@ namespace {
 constexpr auto kRows = joined(kDecoderRows, kAttentionRows, kSwigluRows);
 
 ModelJson read(const ConfigReader& config) {
-  require_silu(config);
-  const auto layers = static_cast<size_t>(read_num_layers(config));
-  ModelJson model = {{"pattern", pattern_of('A', std::vector<bool>(layers, false))}};
-  read_widths(config, model);
   const bool bias = config.boolean_or("attention_bias", false);
-  read_attention(config, {.bias = bias ? "all" : "none"}, model);
-  read_feed_forward(config, config.boolean_or("mlp_bias", false), model);
-  return {{"model", model}};
+  return {{"model", read_dense_decoder(config, {.bias = bias ? "all" : "none"},
+                                       config.boolean_or("mlp_bias", false))}};
 }
 
 void write(const Recipe& recipe, ModelJson& config) {

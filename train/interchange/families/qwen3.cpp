@@ -10,16 +10,12 @@ namespace {
 constexpr auto kRows = joined(kDecoderRows, kAttentionRows, kSwigluRows);
 
 ModelJson read(const ConfigReader& config) {
-  require_silu(config);
   config.require("use_sliding_window", false, "all layers see all tokens");
-  const auto layers = static_cast<size_t>(read_num_layers(config));
-  ModelJson model = {{"pattern", pattern_of('A', std::vector<bool>(layers, false))}};
-  read_widths(config, model);
   const bool bias = config.boolean_or("attention_bias", false);
-  read_attention(config, {.bias = bias ? "all" : "none", .qk_norm = "per_head"}, model);
+  ModelJson model = read_dense_decoder(
+      config, {.bias = bias ? "all" : "none", .qk_norm = "per_head"});
   // The released configs give it; it is no quotient there.
   if (!config.has("head_dim")) model["attention"]["head_dim"] = 128;
-  read_feed_forward(config, false, model);
   return {{"model", model}};
 }
 

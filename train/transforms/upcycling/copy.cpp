@@ -15,11 +15,7 @@ struct CopyConfig final : Configurable {
 class Copy final : public UpcyclingScheme {
  public:
   [[nodiscard]] LayerNeurons choose(const UpcycledLayer& layer) const override {
-    check_whole_experts(layer, "copy");
-    LayerNeurons plan;
-    plan.experts.assign(static_cast<size_t>(layer.num_experts),
-                        {neurons_in_order(layer.dense_width), {}});
-    return plan;
+    return whole_copies(layer, "copy");
   }
   [[nodiscard]] std::string departure(const UpcycledLayer& /*layer*/) const override { return {}; }
 };

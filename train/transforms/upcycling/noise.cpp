@@ -21,10 +21,7 @@ class Noise final : public UpcyclingScheme {
   explicit Noise(const NoiseConfig& config) : std_(config.std), share_(config.share) {}
 
   [[nodiscard]] LayerNeurons choose(const UpcycledLayer& layer) const override {
-    check_whole_experts(layer, "noise");
-    LayerNeurons plan;
-    plan.experts.assign(static_cast<size_t>(layer.num_experts),
-                        {neurons_in_order(layer.dense_width), {}});
+    LayerNeurons plan = whole_copies(layer, "noise");
     plan.noise = std_;
     plan.noise_share = share_;
     return plan;

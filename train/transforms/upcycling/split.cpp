@@ -5,10 +5,16 @@
 //   in_order   neighbours
 //   random     a random order, another for every copy
 //   clusters   balanced k-means on the rows of Wg, scaled to length 1: clusters of exactly f neurons
+//   sharing    what matters on the text of a domain (neuron_importance.h): expert e has the f neurons that
+//              matter most in domain e mod (number of domains); a neuron may be in several experts
 //
 // Clusters: neurons are given away pair by pair, the closest neuron and centre first, as long as the
 // neuron is free and the cluster has room; centres move to the mean of their neurons, at most 100 times
 // (the published balanced k-means has 500 rounds; the rule of giving away is ours [R]).
+//
+// With `sharing` and shared experts (`shared: part`, the "inter" split; "inner" without), the W neurons
+// that most domains have among their f most important ones, ties by their importance, are shared, and each
+// domain chooses among the others.
 //
 // With shared experts of joint width W, shared: part gives them W neurons, the first in that order, and
 // splits the others; shared: whole makes them the dense feed-forward (W = F) and splits all of it, as
@@ -20,28 +26,35 @@
 
 #include "autograd/core/dtype.h"
 #include "autograd/support/error.h"
+#include "train/transforms/neuron_importance.h"
 #include "train/transforms/upcycling.h"
 
 namespace sluice {
 namespace {
 
 struct SplitConfig final : Configurable {
-  enum class Order : uint8_t { in_order, random, clusters };
+  enum class Order : uint8_t { in_order, random, clusters, sharing };
   enum class Shared : uint8_t { part, whole };
   Order order = Order::in_order;
   Shared shared = Shared::part;
+  int64_t measured_tokens = 16384;
   void fields(FieldVisitor& v) override {
     v.enumeration(
         {"order",
-         "neurons that go together: in_order, random, or clusters (balanced k-means on the "
-         "rows of w_gate)"},
+         "neurons that go together: in_order, random, clusters (balanced k-means on the rows of "
+         "w_gate), or sharing (those that matter most in a domain of the text)"},
         order,
-        {{"in_order", Order::in_order}, {"random", Order::random}, {"clusters", Order::clusters}});
+        {{"in_order", Order::in_order},
+         {"random", Order::random},
+         {"clusters", Order::clusters},
+         {"sharing", Order::sharing}});
     v.enumeration(
         {"shared",
          "shared experts: part (they take some of the neurons) or whole (they are the dense "
          "feed-forward, of which the routed experts are parts once more)"},
         shared, {{"part", Shared::part}, {"whole", Shared::whole}});
+    v.integer({"measured_tokens", "training tokens on which sharing measures what matters"},
+              measured_tokens, {.min = 1});
   }
 };
 
@@ -123,6 +136,49 @@ std::vector<int32_t> cluster(const UpcycledLayer& layer, const std::vector<int32
   return result;
 }
 
+/// The `count` neurons that are not `taken` and have the largest `values`, the largest first.
+std::vector<int32_t> most_important(const std::vector<double>& values, int64_t count,
+                                    const std::vector<uint8_t>& taken) {
+  std::vector<int32_t> order;
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (taken[i] == 0) order.push_back(static_cast<int32_t>(i));
+  }
+  std::ranges::stable_sort(order, [&](int32_t a, int32_t b) {
+    return values[static_cast<size_t>(a)] > values[static_cast<size_t>(b)];
+  });
+  order.resize(static_cast<size_t>(count));
+  return order;
+}
+
+/// importance [domains][F]. Experts hold the neurons of their domain, shared ones those of many.
+LayerNeurons share_neurons(const UpcycledLayer& layer, int64_t shared,
+                           const std::vector<std::vector<double>>& importance) {
+  const auto F = static_cast<size_t>(layer.dense_width);
+  std::vector<uint8_t> taken(F);
+  LayerNeurons plan;
+  if (shared > 0) {
+    std::vector<double> votes(F);
+    double largest = 0.0;
+    for (const std::vector<double>& values : importance) {
+      for (const int32_t i : most_important(values, layer.expert_width, taken)) {
+        votes[static_cast<size_t>(i)] += 1.0;
+      }
+      for (const double value : values) largest += value;
+    }
+    // Below one vote, so that they only decide between equal numbers of them.
+    for (size_t i = 0; i < F && largest > 0.0; ++i) {
+      for (const std::vector<double>& values : importance) votes[i] += values[i] / (2.0 * largest);
+    }
+    plan.shared.source = most_important(votes, shared, taken);
+    for (const int32_t i : plan.shared.source) taken[static_cast<size_t>(i)] = 1;
+  }
+  for (int64_t e = 0; e < layer.num_experts; ++e) {
+    const auto domain = static_cast<size_t>(e) % importance.size();
+    plan.experts.push_back({most_important(importance[domain], layer.expert_width, taken), {}});
+  }
+  return plan;
+}
+
 class Split final : public UpcyclingScheme {
  public:
   explicit Split(const SplitConfig& config) : config_(config) {}
@@ -131,6 +187,14 @@ class Split final : public UpcyclingScheme {
     const int64_t f = layer.expert_width;
     const int64_t shared = neurons_of_shared(layer);
     const int64_t routed = layer.dense_width - shared;
+    if (config_.order == SplitConfig::Order::sharing) {
+      SLUICE_CHECK(ConfigError, f <= routed,
+                   "upcycle.scheme split: model.experts.intermediate_size is {}, allowed 1 to {}: what "
+                   "the shared experts leave of the dense feed-forward of {}",
+                   f, routed, layer.name);
+      return share_neurons(layer, shared,
+                           layer.importance->of(layer.sublayer, config_.measured_tokens));
+    }
     const std::string_view what =
         shared > 0 ? "what the shared experts leave of the width" : "the width";
     SLUICE_CHECK(
@@ -156,6 +220,9 @@ class Split final : public UpcyclingScheme {
   }
 
   [[nodiscard]] std::string departure(const UpcycledLayer& layer) const override {
+    if (config_.order == SplitConfig::Order::sharing) {
+      return "an expert has the neurons that matter in one domain only";
+    }
     const int64_t parts = (layer.dense_width - neurons_of_shared(layer)) / layer.expert_width;
     if (parts == 1) return {};
     if (layer.num_experts > parts) return "a token's experts may be copies of the same part";

@@ -1,11 +1,10 @@
-#include "train/interchange/json_text.h"
+#include "data/json_text.h"
 
 #include <array>
 #include <nlohmann/json.hpp>
 #include <unordered_set>
 
 #include "autograd/support/error.h"
-#include "autograd/support/file.h"
 
 namespace sluice {
 namespace {
@@ -41,14 +40,18 @@ std::string with_quoted_infinities(std::string_view text) {
 
 }  // namespace
 
-json parse_json(std::string_view text, const std::string& name) {
+json parse_json(std::string_view text, const std::string& name, RaiseError raise) {
+  const auto require = [&](bool is_so, const auto& what) {
+    if (!is_so) raise(name.empty() ? what() : fmt::format("{}: {}", name, what()));
+  };
   std::vector<std::unordered_set<std::string>> names;  // of the objects that are open
   const json::parser_callback_t watch = [&](int depth, json::parse_event_t event, json& value) {
     switch (event) {
       case json::parse_event_t::object_start:
       case json::parse_event_t::array_start:
-        SLUICE_CHECK(CheckpointError, depth < kMaxJsonDepth,
-                     "{}: its JSON nests deeper than {} levels", name, kMaxJsonDepth);
+        require(depth < kMaxJsonDepth, [] {
+          return fmt::format("its JSON nests deeper than {} levels", kMaxJsonDepth);
+        });
         if (event == json::parse_event_t::object_start) names.emplace_back();
         break;
       case json::parse_event_t::object_end:
@@ -56,8 +59,9 @@ json parse_json(std::string_view text, const std::string& name) {
         break;
       case json::parse_event_t::key: {
         const auto& key = value.get_ref<const std::string&>();
-        SLUICE_CHECK(CheckpointError, names.back().insert(key).second,
-                     "{}: its JSON gives \"{}\" twice in one object", name, key.substr(0, 200));
+        require(names.back().insert(key).second, [&] {
+          return fmt::format("its JSON gives \"{}\" twice in one object", key.substr(0, 200));
+        });
         break;
       }
       default:
@@ -65,22 +69,25 @@ json parse_json(std::string_view text, const std::string& name) {
     }
     return true;
   };
+  std::string problem;
   try {
     return json::parse(text, watch);
   } catch (const json::parse_error& error) {
-    throw CheckpointError(fmt::format("{}: is no valid JSON at byte {}", name, error.byte));
+    problem = fmt::format("is no valid JSON at byte {}", error.byte);
   } catch (const json::exception& error) {
-    throw CheckpointError(fmt::format("{}: its JSON cannot be read ({})", name, error.what()));
+    problem = fmt::format("its JSON cannot be read ({})", error.what());
   }
+  require(false, [&] { return problem; });
+  return {};
 }
 
-json read_json_file(const std::filesystem::path& path, int64_t max_bytes) {
+json read_json_file(const std::filesystem::path& path, RaiseError raise, int64_t max_bytes) {
   std::error_code unreadable;
   const auto bytes = std::filesystem::file_size(path, unreadable);
-  SLUICE_CHECK(CheckpointError, unreadable || bytes <= static_cast<uint64_t>(max_bytes),
-               "{}: {} bytes, allowed at most {}", path.string(), bytes, max_bytes);
-  return parse_json(with_quoted_infinities(read_file(path, raise_as<CheckpointError>)),
-                    path.string());
+  if (!unreadable && bytes > static_cast<uint64_t>(max_bytes)) {
+    raise(fmt::format("{}: {} bytes, allowed at most {}", path.string(), bytes, max_bytes));
+  }
+  return parse_json(with_quoted_infinities(read_file(path, raise)), path.string(), raise);
 }
 
 }  // namespace sluice

@@ -1,4 +1,4 @@
-#include "train/interchange/json_text.h"
+#include "data/json_text.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -17,11 +17,13 @@ using testing::error_of;
 using testing::ScratchFolder;
 
 std::string error_in(const std::string& text) {
-  return error_of<CheckpointError>([&] { (void)parse_json(text, "a.json"); });
+  return error_of<CheckpointError>(
+      [&] { (void)parse_json(text, "a.json", raise_as<CheckpointError>); });
 }
 
 TEST(JsonText, ReadsWhatIsRight) {
-  const auto json = parse_json(R"({"a": [1, {"b": "c"}], "b": {"a": null}} )", "a.json");
+  const auto json =
+      parse_json(R"({"a": [1, {"b": "c"}], "b": {"a": null}} )", "a.json", raise_as<DataError>);
   EXPECT_EQ(json["a"][1]["b"], "c");
   EXPECT_TRUE(json["b"]["a"].is_null());
 }
@@ -32,6 +34,11 @@ TEST(JsonText, RefusesANameGivenTwiceInOneObject) {
   // A name written in another way is the same name.
   EXPECT_EQ(error_in(R"({"a": 1, "\u0061": 2})"),
             "a.json: its JSON gives \"a\" twice in one object");
+}
+
+TEST(JsonText, RaisesTheCallersError) {
+  EXPECT_EQ(error_of<DataError>([] { (void)parse_json("[", "", raise_as<DataError>); }),
+            "is no valid JSON at byte 2");
 }
 
 TEST(JsonText, RefusesDeepNestingWithoutARecursion) {
@@ -59,7 +66,7 @@ TEST(JsonText, RefusesWhatIsNoJson) {
 TEST(JsonText, ReadsPythonsInfinitiesInFiles) {
   const ScratchFolder folder;
   std::ofstream(folder / "a.json") << R"({"limit": [-Infinity, Infinity], "NaN \" Infinity": NaN})";
-  const auto json = read_json_file(folder / "a.json");
+  const auto json = read_json_file(folder / "a.json", raise_as<DataError>);
   EXPECT_EQ(json["limit"][0], "-Infinity");
   EXPECT_EQ(json["limit"][1], "Infinity");
   EXPECT_EQ(json["NaN \" Infinity"], "NaN");
@@ -68,7 +75,9 @@ TEST(JsonText, ReadsPythonsInfinitiesInFiles) {
 TEST(JsonText, RefusesAFileThatIsTooLarge) {
   const ScratchFolder folder;
   std::ofstream(folder / "a.json") << "[1, 2, 3]";
-  EXPECT_EQ(error_of<CheckpointError>([&] { (void)read_json_file(folder / "a.json", 8); }),
+  EXPECT_EQ(error_of<CheckpointError>([&] {
+              (void)read_json_file(folder / "a.json", raise_as<CheckpointError>, 8);
+            }),
             (folder / "a.json").string() + ": 9 bytes, allowed at most 8");
 }
 
