@@ -15,6 +15,7 @@
 #include "train/find_checkpoint.h"
 #include "train/generate.h"
 #include "train/model_input.h"
+#include "train/transforms/spectral_clusters.h"
 #include "train/transforms/upcycling.h"
 
 namespace sluice {
@@ -276,44 +277,6 @@ void write_row(StateArray& weight, int64_t expert, std::span<const double> row) 
   });
 }
 
-/// Eigenvalues of a symmetric matrix [n, n], by Jacobi's rotations.
-std::vector<double> eigenvalues(std::vector<double> a, size_t n) {
-  constexpr int kMostSweeps = 64;
-  for (int sweep = 0; sweep < kMostSweeps; ++sweep) {
-    double off = 0.0;
-    double all = 0.0;
-    for (size_t i = 0; i < n * n; ++i) {
-      all += a[i] * a[i];
-      if (i / n != i % n) off += a[i] * a[i];
-    }
-    if (off <= 1e-30 * all) break;
-    for (size_t p = 0; p + 1 < n; ++p) {
-      for (size_t q = p + 1; q < n; ++q) {
-        if (a[p * n + q] == 0.0) continue;
-        const double theta = (a[q * n + q] - a[p * n + p]) / (2.0 * a[p * n + q]);
-        const double t = std::copysign(1.0, theta) / (std::abs(theta) + std::hypot(theta, 1.0));
-        const double c = 1.0 / std::hypot(t, 1.0);
-        const double s = t * c;
-        for (size_t i = 0; i < n; ++i) {
-          const double x = a[i * n + p];
-          const double y = a[i * n + q];
-          a[i * n + p] = c * x - s * y;
-          a[i * n + q] = s * x + c * y;
-        }
-        for (size_t i = 0; i < n; ++i) {
-          const double x = a[p * n + i];
-          const double y = a[q * n + i];
-          a[p * n + i] = c * x - s * y;
-          a[q * n + i] = s * x + c * y;
-        }
-      }
-    }
-  }
-  std::vector<double> values;
-  for (size_t i = 0; i < n; ++i) values.push_back(a[i * n + i]);
-  return values;
-}
-
 }  // namespace
 
 Tagged initial_router_rows() {
@@ -331,7 +294,7 @@ double condition_number(std::span<const double> rows, int64_t n) {
       for (size_t d = 0; d < D; ++d) gram[i * count + j] += rows[i * D + d] * rows[j * D + d];
     }
   }
-  const std::vector<double> values = eigenvalues(std::move(gram), count);
+  const std::vector<double> values = symmetric_eigen(gram, n).values;
   const auto [least, greatest] = std::ranges::minmax(values);
   // What rounding leaves of 0.
   if (least <= 1e-14 * greatest) return std::numeric_limits<double>::infinity();
