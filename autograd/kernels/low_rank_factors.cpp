@@ -2,6 +2,7 @@
 
 // GCC warns inside Eigen's AVX-512 code.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 #include <Eigen/SVD>
 #include <cmath>
 
