@@ -86,15 +86,15 @@ void freeze_base(const Recipe& recipe, const Model& model) {
 
 }  // namespace
 
-Progress RunSizes::progress(int64_t step, int64_t tokens) const {
+Progress RunSizes::progress(int64_t step, int64_t tokens, ScheduleOffset offset) const {
   const auto passes = [&](int64_t count) {
     return train_tokens > 0 ? static_cast<double>(count) / static_cast<double>(train_tokens) : 0.0;
   };
-  const int64_t total_tokens = steps * tokens_per_step;
-  return {.step = step,
-          .tokens = tokens,
-          .epochs = passes(tokens),
-          .total_steps = steps,
+  const int64_t total_tokens = steps * tokens_per_step + offset.tokens;
+  return {.step = step + offset.steps,
+          .tokens = tokens + offset.tokens,
+          .epochs = passes(tokens + offset.tokens),
+          .total_steps = steps + offset.steps,
           .total_tokens = total_tokens,
           .total_epochs = passes(total_tokens)};
 }

@@ -37,8 +37,9 @@ struct RunSizes {
   /// How each value that the recipe does not give was chosen, one sentence each.
   std::vector<std::string> choices;
 
-  /// Where a run stands that has done `step` steps and drawn `tokens` tokens.
-  [[nodiscard]] Progress progress(int64_t step, int64_t tokens) const;
+  /// Where a run stands that has done `step` steps and drawn `tokens` tokens; with an offset, where its
+  /// schedules stand.
+  [[nodiscard]] Progress progress(int64_t step, int64_t tokens, ScheduleOffset offset = {}) const;
 };
 
 /// `train_tokens` is 0 for data that nobody has read; then a length in epochs is a ConfigError. What

@@ -62,7 +62,7 @@ void DistillationConfig::fields(FieldVisitor& v) {
 }
 
 double DistillationConfig::weight_at(const Progress& progress) const {
-  return stop_step && progress.step >= *stop_step ? 0.0 : weight.at(progress);
+  return is_over(progress) ? 0.0 : weight.at(progress);
 }
 
 struct Teacher::Parts {
@@ -107,7 +107,8 @@ Teacher::~Teacher() = default;
 Teacher::Loss Teacher::loss(const Model& student, const ForwardContext& context,
                             const ModelInput& input, double head_z_loss) {
   const double weight = config_.weight_at(context.progress);
-  if (weight == 0.0) {
+  // language_model counts as long as the teacher does, be its weight 0 for now.
+  if (config_.is_over(context.progress) || (weight == 0.0 && config_.language_model == 1.0)) {
     return {student.loss(context, input.tokens, input.targets, {.head_z_loss = head_z_loss})};
   }
   Tape& tape = context.tape;
