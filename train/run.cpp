@@ -5,7 +5,7 @@
 
 #include "train/distillation.h"
 #include "train/plan.h"
-#include "train/transforms/calibrate.h"
+#include "train/transforms/expert_scale.h"
 #include "train/transforms/upcycle.h"
 #include "train/transforms/upcycling.h"
 
@@ -92,7 +92,7 @@ void Run::upcycle(const Checkpoint& from) {
   upcycling_->scheme = config.scheme.type;
   const EvaluationParts parts_before{*before.pool, *before.model, *before.routing, communicator_};
   if (config.calibrate) {
-    for (std::string& sentence : calibrate_experts(job, evaluation_parts(), progress())) {
+    for (std::string& sentence : fit_expert_scale(job, evaluation_parts(), progress())) {
       upcycling_->notes.push_back(std::move(sentence));
     }
   }
