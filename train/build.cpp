@@ -264,17 +264,17 @@ void load_weights(const Checkpoint& checkpoint, const std::string& source, const
   load.finish();
 }
 
-TrainedModel build_trained_model(const Checkpoint& checkpoint, const std::string& source,
-                                 WeightStorage weights) {
+TrainedModel build_trained_model_in(Pool& pool, const Checkpoint& checkpoint,
+                                    const std::string& source) {
   TrainedModel trained;
   trained.recipe = with_context([&] { return source; },
                                 [&] { return parse_recipe(checkpoint.meta.recipe, "its recipe"); });
   trained.meta = checkpoint.meta;
   trained.tokenizer =
       deserialize_tokenizer(checkpoint.meta.tokenizer_kind, checkpoint.meta.tokenizer);
-  trained.pool = std::make_unique<Pool>();
-  trained.model = build_model(trained.recipe, *trained.pool, trained.tokenizer->vocab_size());
+  trained.model = build_model(trained.recipe, pool, trained.tokenizer->vocab_size());
   trained.routing = build_routing(trained.recipe);
+  if (pool.shapes_only()) return trained;
   LoadVisitor load(checkpoint.state, source, {.wanted = [](std::string_view path) {
                      return path.starts_with("model/") || path.starts_with("balance/");
                    }});
@@ -287,6 +287,14 @@ TrainedModel build_trained_model(const Checkpoint& checkpoint, const std::string
     trained.routing->visit_state(load);
   }
   load.finish();
+  return trained;
+}
+
+TrainedModel build_trained_model(const Checkpoint& checkpoint, const std::string& source,
+                                 WeightStorage weights) {
+  auto pool = std::make_unique<Pool>();
+  TrainedModel trained = build_trained_model_in(*pool, checkpoint, source);
+  trained.pool = std::move(pool);
   if (weights == WeightStorage::bf16) {
     for (Parameter* parameter : trained.model->parameters()) {
       parameter->store_in_bf16(*trained.pool);

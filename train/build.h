@@ -95,7 +95,7 @@ struct TrainedModel {
   Recipe recipe;
   CheckpointMeta meta;
   std::shared_ptr<const Tokenizer> tokenizer;  // shared with a Dataset made with it
-  std::unique_ptr<Pool> pool;
+  std::unique_ptr<Pool> pool;                  // null: it lives in its owner's
   std::unique_ptr<Model> model;
   std::unique_ptr<RoutingSession> routing;  // with the balancers' state
 };
@@ -112,5 +112,8 @@ enum class WeightStorage : uint8_t {
 [[nodiscard]] TrainedModel build_trained_model(const Checkpoint& checkpoint,
                                                const std::string& source,
                                                WeightStorage weights = WeightStorage::f32);
+/// The same in `pool`, which outlives it; on one for shapes only the values are not looked at.
+[[nodiscard]] TrainedModel build_trained_model_in(Pool& pool, const Checkpoint& checkpoint,
+                                                  const std::string& source);
 
 }  // namespace sluice

@@ -6,18 +6,19 @@
 #include "train/distillation.h"
 #include "train/find_checkpoint.h"
 #include "train/plan.h"
-#include "train/transforms/calibrate.h"
+#include "train/transforms/expert_scale.h"
 #include "train/transforms/upcycle.h"
 #include "train/transforms/upcycling.h"
 
 namespace sluice {
 namespace {
 
-/// A plan of shapes asks no teacher; a run does.
 StepOptions with_teacher(StepOptions options, const Recipe& recipe, const Tokenizer& tokenizer,
-                         const Model& model) {
+                         const Model& model, Pool& pool) {
   const auto* config = dynamic_cast<const DistillationConfig*>(recipe.train.distillation.get());
-  if (config != nullptr) options.teacher = std::make_shared<Teacher>(*config, tokenizer, model);
+  if (config != nullptr) {
+    options.teacher = std::make_shared<Teacher>(*config, &tokenizer, model, pool);
+  }
   return options;
 }
 
@@ -39,7 +40,8 @@ Run::Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokeni
       loader_(data_, loader_options(recipe_, sizes_, communicator)),
       state_(model_->experts_per_layer(), recipe_.log.dead_after),
       step_({*pool_, *model_, *routing_, *optimizer_, communicator},
-            with_teacher(step_options(recipe_, sizes_), recipe_, *data_.tokenizer, *model_)) {
+            with_teacher(step_options(recipe_, sizes_), recipe_, *data_.tokenizer, *model_,
+                         *pool_)) {
   if (const auto* config = dynamic_cast<const ReplayConfig*>(recipe_.train.replay.get())) {
     replay_.emplace(*config, model_->experts_per_layer());
   }
@@ -94,7 +96,7 @@ void Run::upcycle(const Checkpoint& from) {
   upcycling_->from = config.from;
   upcycling_->scheme = config.scheme.type;
   if (config.calibrate) {
-    for (std::string& sentence : calibrate_experts(job, evaluation_parts(), schedule())) {
+    for (std::string& sentence : fit_expert_scale(job, evaluation_parts(), schedule())) {
       upcycling_->notes.push_back(std::move(sentence));
     }
   }

@@ -16,7 +16,8 @@
 // All of it is verified before the HDF5 library sees a byte. Inside: /model/<parameter>,
 // /optim/..., /balance/..., /data/... (the paths of the StateDict), /meta/recipe (text),
 // /meta/tokenizer (bytes, with its kind), and attributes of "/" for format version, step, tokens,
-// held-out loss and build. `h5ls -r`, `h5dump` and h5py read it.
+// held-out loss and build. Ternary arrays may be packed (packed_ternary.h). `h5ls -r`, `h5dump` and h5py
+// read it.
 
 #include <cstdint>
 #include <filesystem>

@@ -6,6 +6,7 @@
 #include "autograd/support/error.h"
 #include "train/checkpoint/image.h"
 #include "train/checkpoint/layout.h"
+#include "train/checkpoint/packed_ternary.h"
 #include "train/checkpoint/user_block.h"
 
 namespace sluice {
@@ -88,6 +89,7 @@ Checkpoint read_checkpoint(const std::filesystem::path& path) {
     file.read(dataset, info.type, array.bytes);
     checkpoint.state.emplace(name, std::move(array));
   });
+  unpack_all(checkpoint.state, path.string());
   return checkpoint;
 }
 

@@ -11,12 +11,14 @@
 #include "balance/make.h"
 #include "train/build.h"
 #include "train/field_snapshot.h"
+#include "train/format.h"
 #include "train/interchange/family.h"
 #include "train/interchange/gguf_model.h"
 #include "train/interchange/model_names.h"
 #include "train/interchange/safetensors.h"
 #include "train/interchange/tokenizer_files.h"
 #include "train/output_file.h"
+#include "train/transforms/merge_adapters.h"
 
 namespace sluice {
 namespace {
@@ -263,6 +265,18 @@ class Exporter {
   int64_t left_out_ = 0;
 };
 
+/// No other program has our adapters: the matrices that they stand beside take them in.
+ExportedModel export_merged(const Checkpoint& checkpoint, const std::string& source,
+                            const ExportOptions& options, FileSystem& files) {
+  const MergedModel merged = with_context([] { return "merge-adapters"; },
+                                          [&] { return merge_adapters(checkpoint, source); });
+  ExportedModel result = export_model(merged.checkpoint, source, options, files);
+  result.notes.insert(result.notes.begin(),
+                      fmt::format("merged: {} into {}", counted(merged.adapters, "adapter"),
+                                  counted(merged.matrices, "weight")));
+  return result;
+}
+
 }  // namespace
 
 ExportedModel export_model(const Checkpoint& checkpoint, const std::string& source,
@@ -270,6 +284,7 @@ ExportedModel export_model(const Checkpoint& checkpoint, const std::string& sour
   check_new_file("--out", options.output);
   const Recipe recipe = with_context(
       [&] { return source; }, [&] { return parse_recipe(checkpoint.meta.recipe, "its recipe"); });
+  if (!recipe.model.adapters.empty()) return export_merged(checkpoint, source, options, files);
   const auto tokenizer =
       deserialize_tokenizer(checkpoint.meta.tokenizer_kind, checkpoint.meta.tokenizer);
   const Family& family = choose_family(recipe, options);

@@ -95,7 +95,8 @@ class Upcycling {
     } else {
       check_same_model(before, recipe_, "upcycle.from", config_.from, kMayDifferBesideAttention);
     }
-    check_branches(before);
+    constexpr std::array<std::string_view, 2> kOfTraining = {"init", "dropout"};
+    check_branches_alike(job_, before, kOfTraining);
     const bool has_adapters =
         std::ranges::any_of(state_, [](const auto& entry) { return is_adapter(entry.first); });
     SLUICE_CHECK(ConfigError, !pairs.empty() || !attention.empty() || has_adapters,
@@ -128,17 +129,6 @@ class Upcycling {
 
  private:
   using Kept = UpcycleConfig::Kept;
-
-  void check_branches(const Recipe& before) const {
-    for (size_t m = 1; m < models_.size(); ++m) {
-      const Recipe branch = with_context(
-          [&] { return files_[m]; },
-          [&] { return parse_recipe(models_[m]->meta.recipe, "its recipe"); });
-      constexpr std::array<std::string_view, 2> kOfTraining = {"init", "dropout"};
-      check_same_model(branch, before, fmt::format("upcycle.branches.{}.from", m - 1), files_[m],
-                       kOfTraining);
-    }
-  }
 
   [[nodiscard]] StateArray mean_over_models(const std::string& path, const StateArray& like) const {
     std::vector<const StateArray*> arrays;
@@ -422,6 +412,38 @@ void check_same_model(Recipe there, Recipe here, std::string_view key, const std
   }
   SLUICE_CHECK(ConfigError, problems.empty(),
                "{}: {} is another model than the recipe's; make them alike:{}", key, name, problems);
+}
+
+std::vector<Recipe> branch_recipes(const UpcycleJob& job) {
+  const std::vector<std::string> files = job.config().branch_files();
+  std::vector<Recipe> recipes;
+  for (size_t i = 0; i < files.size(); ++i) {
+    recipes.push_back(
+        with_context([&] { return files[i]; },
+                     [&] { return parse_recipe(job.branches[i].meta.recipe, "its recipe"); }));
+  }
+  return recipes;
+}
+
+void check_branches_alike(const UpcycleJob& job, const Recipe& recipe,
+                          std::span<const std::string_view> may_differ) {
+  const std::vector<std::string> files = job.config().branch_files();
+  const std::vector<Recipe> branches = branch_recipes(job);
+  for (size_t i = 0; i < branches.size(); ++i) {
+    check_same_model(branches[i], recipe, fmt::format("upcycle.branches.{}.from", i), files[i],
+                     may_differ);
+  }
+}
+
+void check_branches_share(const UpcycleJob& job, const std::string& path, const StateArray& wanted,
+                          std::string_view advice) {
+  const std::vector<std::string> files = job.config().branch_files();
+  for (size_t i = 0; i < files.size(); ++i) {
+    const StateArray& found = array_of(job.branches[i], files[i], path, wanted.dims, wanted.type);
+    SLUICE_CHECK(CheckpointError, found == wanted,
+                 "{}: /{} is not that of {}, bit for bit; {}", files[i], path, job.config().from,
+                 advice);
+  }
 }
 
 std::vector<LayerPair> layer_pairs(const ModelConfig& dense, const ModelConfig& model,

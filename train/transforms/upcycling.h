@@ -14,9 +14,10 @@
 //
 // which is G and E G / k for softmax ("Upcycling Large Language Models into Mixture of Experts",
 // arXiv 2410.07524). With weights that sum to 1 and a choice of whole sets of parts that is exact; with
-// weights as they are it holds on average. `calibrate` measures instead (calibrate.h). `scale_target` says where s goes: `down` (Wd s) and `up_down`
-// (the root of s in Wu and Wd) are exact for SwiGLU; `all` (the cube root of s in all three) is the
-// published rule, which is exact for squared ReLU only, since silu is not homogeneous.
+// weights as they are it holds on average. `calibrate` measures instead (expert_scale.h). `scale_target`
+// says where s goes: `down` (Wd s) and `up_down` (the root of s in Wu and Wd) are exact for SwiGLU; `all`
+// (the cube root of s in all three) is the published rule, which is exact for squared ReLU only, since
+// silu is not homogeneous.
 
 #include <cstdint>
 #include <memory>
