@@ -17,6 +17,7 @@
 #include "train/interchange/safetensors.h"
 #include "train/interchange/tokenizer_files.h"
 #include "train/output_file.h"
+#include "train/pruning_schedule.h"
 
 namespace sluice {
 namespace {
@@ -268,8 +269,7 @@ class Exporter {
 ExportedModel export_model(const Checkpoint& checkpoint, const std::string& source,
                            const ExportOptions& options, FileSystem& files) {
   check_new_file("--out", options.output);
-  const Recipe recipe = with_context(
-      [&] { return source; }, [&] { return parse_recipe(checkpoint.meta.recipe, "its recipe"); });
+  const Recipe recipe = checkpoint_recipe(checkpoint, source);
   const auto tokenizer =
       deserialize_tokenizer(checkpoint.meta.tokenizer_kind, checkpoint.meta.tokenizer);
   const Family& family = choose_family(recipe, options);

@@ -10,6 +10,7 @@
 #include "layers/mixers/attention_mixture.h"
 #include "layers/routers/top_k.h"
 #include "train/find_checkpoint.h"
+#include "train/pruning_schedule.h"
 #include "train/transforms/attention_experts.h"
 #include "train/transforms/averaging.h"
 #include "train/transforms/neuron_importance.h"
@@ -109,9 +110,7 @@ class Upcycling {
 
   void check_branches(const Recipe& before) const {
     for (size_t m = 1; m < models_.size(); ++m) {
-      const Recipe branch = with_context(
-          [&] { return files_[m]; },
-          [&] { return parse_recipe(models_[m]->meta.recipe, "its recipe"); });
+      const Recipe branch = checkpoint_recipe(*models_[m], files_[m]);
       constexpr std::array<std::string_view, 2> kOfTraining = {"init", "dropout"};
       check_same_model(branch, before, fmt::format("upcycle.branches.{}.from", m - 1), files_[m],
                        kOfTraining);

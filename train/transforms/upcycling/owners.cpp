@@ -9,6 +9,7 @@
 #include <array>
 
 #include "autograd/support/error.h"
+#include "train/pruning_schedule.h"
 #include "train/transforms/gather_slices.h"
 #include "train/transforms/upcycle.h"
 #include "train/transforms/upcycling.h"
@@ -72,9 +73,7 @@ class OwnersMerge {
     constexpr std::array<std::string_view, 4> kOwn = {"experts.num_experts", "experts.top_k", "init",
                                                       "dropout"};
     for (size_t i = 0; i < files_.size(); ++i) {
-      const Recipe branch = with_context(
-          [&] { return files_[i]; },
-          [&] { return parse_recipe(job_.branches[i].meta.recipe, "its recipe"); });
+      const Recipe branch = checkpoint_recipe(job_.branches[i], files_[i]);
       check_same_model(branch, job_.recipe, fmt::format("upcycle.branches.{}.from", i), files_[i],
                        kOwn);
     }
