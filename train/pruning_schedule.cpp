@@ -7,9 +7,6 @@
 namespace sluice {
 namespace {
 
-/// What the tokenizer has does not matter to experts.
-constexpr int64_t kAnyVocabulary = 256;
-
 std::unique_ptr<Transform> transform_of(const PruningStage& stage) {
   return transform_registry().at(stage.method.type).make(*stage.method.config);
 }
@@ -53,9 +50,8 @@ void check_stage(const Recipe& recipe, int64_t index, const RunSizes& sizes) {
                    left.push_back(transform->sizes(
                        {layer.config->num_experts, layer.config->intermediate_size}));
                  }
-                 const Recipe after = pruned_recipe(recipe, index + 1);
-                 check_shapes(shapes_of(before, kAnyVocabulary), shapes_of(after, kAnyVocabulary),
-                              layers, left);
+                 const StateShapes after = shapes_of(pruned_recipe(recipe, index + 1));
+                 check_shapes(shapes_of(before), after, layers, left);
                });
 }
 

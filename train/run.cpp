@@ -29,10 +29,10 @@ std::shared_ptr<const Tokenizer> tokenizer_of(const Checkpoint& checkpoint) {
 }  // namespace
 
 Run::Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokenizer> tokenizer,
-         int64_t pruned_stages)
+         int64_t stages)
     : recipe_(std::move(recipe)),
-      pruned_stages_(pruned_stages),
-      current_(pruned_recipe(recipe_, pruned_stages)),
+      pruned_stages_(stages),
+      current_(pruned_recipe(recipe_, stages)),
       communicator_(communicator),
       data_(load_dataset(recipe_.data, static_cast<uint64_t>(recipe_.seed), std::move(tokenizer))),
       sizes_(run_sizes(recipe_, data_.tokenizer->vocab_size(), data_.num_train_tokens())),
@@ -67,7 +67,7 @@ Run::Run(Recipe recipe, Communicator& communicator, const std::optional<Checkpoi
 Run::Run(Recipe recipe, Communicator& communicator, const Checkpoint& checkpoint,
          const std::string& source)
     : Run(recipe, communicator, tokenizer_of(checkpoint),
-          sluice::pruned_stages(checkpoint.state, recipe, source)) {
+          pruned_stages(checkpoint.state, recipe, source)) {
   LoadVisitor load(checkpoint.state, source, {.wanted = [&](std::string_view path) {
                      return checkpoint.state.contains(path) || !RunState::may_be_missing(path);
                    }});

@@ -82,7 +82,7 @@ class Run {
 
  private:
   Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokenizer> tokenizer,
-      int64_t pruned_stages);
+      int64_t stages);
   Run(Recipe recipe, Communicator& communicator, const std::optional<Checkpoint>& initial);
   void visit_learned(StateVisitor& visitor);
   void rebuild();

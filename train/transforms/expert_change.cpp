@@ -302,9 +302,10 @@ void change_state(const StateDict& before, std::span<const ExpertLayer> layers,
   if (kept.data) change.copy({"data/loader"});
 }
 
-StateShapes shapes_of(const Recipe& recipe, int64_t vocab_size) {
+StateShapes shapes_of(const Recipe& recipe) {
+  constexpr int64_t kAnySize = 256;
   Pool pool(Pool::Mode::shapes_only);
-  const auto model = build_model(recipe, pool, vocab_size);
+  const auto model = build_model(recipe, pool, recipe.model.vocab_size.value_or(kAnySize));
   const auto routing = build_routing(recipe);
   ShapeVisitor shapes;
   {

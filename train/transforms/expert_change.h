@@ -64,8 +64,9 @@ void change_state(const StateDict& before, std::span<const ExpertLayer> layers,
 
 /// The shapes of a state, without lists of varying length.
 using StateShapes = std::map<std::string, std::vector<int64_t>, std::less<>>;
-/// "model/..." and "balance/..." of a recipe's run.
-[[nodiscard]] StateShapes shapes_of(const Recipe& recipe, int64_t vocab_size);
+/// "model/..." and "balance/..." of a recipe's run; with a vocabulary of some size where the recipe gives
+/// none.
+[[nodiscard]] StateShapes shapes_of(const Recipe& recipe);
 /// Throws ConfigError when change_state could not carry the model or a balancer over to a run in which
 /// every layer has the sizes of `after`.
 void check_shapes(const StateShapes& before, const StateShapes& after,
