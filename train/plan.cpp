@@ -210,7 +210,7 @@ int64_t planned_vocab_size(const Recipe& recipe) {
 namespace {
 
 struct Planned {
-  Plan plan;  // without an activity
+  Plan plan;                                // without an activity
   std::vector<PlannedActivity> activities;  // at moments(); empty without routed experts
 };
 

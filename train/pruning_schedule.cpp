@@ -56,9 +56,10 @@ void check_stage(const Recipe& recipe, int64_t index, const RunSizes& sizes) {
 }
 
 void check_stages(const Recipe& recipe, const RunSizes& sizes) {
-  SLUICE_CHECK(ConfigError, recipe.train.replay == nullptr,
-               "train.pruning: given beside train.replay, whose experts are those of another run; a "
-               "run has one of them");
+  SLUICE_CHECK(
+      ConfigError, recipe.train.replay == nullptr,
+      "train.pruning: given beside train.replay, whose experts are those of another run; a "
+      "run has one of them");
   SLUICE_CHECK(ConfigError, recipe.train.freeze_experts.empty(),
                "train.pruning: given beside train.freeze_experts, which names experts by numbers "
                "that change; a run has one of them");
@@ -80,9 +81,9 @@ void PruningConfig::fields(FieldVisitor& v) {
              "tokens of the training text on which experts are watched before a stage, in whole "
              "batches"},
             calibration_tokens, {.min = 1});
-  v.optional_integer({"probe_tokens",
-                      "held-out tokens whose loss is measured before and after a stage"},
-                     probe_tokens, {.min = 1}, "all");
+  v.optional_integer(
+      {"probe_tokens", "held-out tokens whose loss is measured before and after a stage"},
+      probe_tokens, {.min = 1}, "all");
 }
 
 std::string PruningConfig::check() const {
@@ -149,9 +150,8 @@ int64_t pruned_stages(const StateDict& state, const Recipe& recipe, const std::s
 }
 
 Recipe checkpoint_recipe(const Checkpoint& checkpoint, const std::string& source) {
-  const Recipe recipe =
-      with_context([&] { return source; },
-                   [&] { return parse_recipe(checkpoint.meta.recipe, "its recipe"); });
+  const Recipe recipe = with_context(
+      [&] { return source; }, [&] { return parse_recipe(checkpoint.meta.recipe, "its recipe"); });
   return pruned_recipe(recipe, pruned_stages(checkpoint.state, recipe, source));
 }
 

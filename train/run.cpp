@@ -133,12 +133,12 @@ TransformReceipt Run::prune() {
   change.optimizer = TransformConfig::Kept::keep;
   change.step = TransformConfig::Kept::keep;
   // Other text at every stage, and by `random` other experts.
-  const Transformed made = with_context(
-      [] { return "train.pruning"; },
-      [&] {
-        return Transformation(change, {name, checkpoint(std::nullopt)}, data_)
-            .run(stage.method, recipe_.seed + stage.step);
-      });
+  const Transformed made =
+      with_context([] { return "train.pruning"; },
+                   [&] {
+                     return Transformation(change, {name, checkpoint(std::nullopt)}, data_)
+                         .run(stage.method, recipe_.seed + stage.step);
+                   });
   ++pruned_stages_;
   current_ = pruned_recipe(recipe_, pruned_stages_);
   rebuild();

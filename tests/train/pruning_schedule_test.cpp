@@ -44,8 +44,9 @@ constexpr const char* kSlim = "{step: 5, method: {type: slim, intermediate_size:
 /// Two layers of four experts of 12 neurons, top-2, for eight steps.
 Recipe recipe_of(const std::string& stages, const std::string& train = "",
                  const std::string& more = "") {
-  return tiny_recipe(fmt::format(
-      "train: {{pruning: {{calibration_tokens: 256, stages: [{}]}}, {}}}\n{}", stages, train, more));
+  return tiny_recipe(
+      fmt::format("train: {{pruning: {{calibration_tokens: 256, stages: [{}]}}, {}}}\n{}", stages,
+                  train, more));
 }
 
 Recipe two_stages(const std::string& train = "", const std::string& more = "") {
@@ -143,8 +144,8 @@ TEST(PruningSchedule, KeepsTheNeuronsThatAreLeftWithTheirMoments) {
         last = place;
         for (const std::string matrix : {"w_gate", "w_up", "w_down"}) {
           const size_t axis = matrix == "w_down" ? 1 : 0;
-          for (const char* form : {"model/{}.experts.{}", "optim/{}.experts.{}/m",
-                                   "optim/{}.experts.{}/v"}) {
+          for (const char* form :
+               {"model/{}.experts.{}", "optim/{}.experts.{}/m", "optim/{}.experts.{}/v"}) {
             const std::string path = fmt::format(fmt::runtime(form), layer, matrix);
             EXPECT_EQ(slice_of(expert(after, path), axis, i),
                       slice_of(expert(before, path), axis, place))
@@ -159,9 +160,9 @@ TEST(PruningSchedule, KeepsTheNeuronsThatAreLeftWithTheirMoments) {
 
 TEST(PruningSchedule, OfExpertsThatNobodyChoosesChangesNoLoss) {
   // A bias decides who is chosen, and no more: weights are renormalised scores.
-  const Recipe recipe = recipe_of(
-      "{step: 2, method: {type: prune, num_experts: 2, criterion: {type: frequency}}}", "",
-      "model: {dtype: f64}");
+  const Recipe recipe =
+      recipe_of("{step: 2, method: {type: prune, num_experts: 2, criterion: {type: frequency}}}",
+                "", "model: {dtype: f64}");
   SingleRank communicator;
   sluice::Run first(recipe, communicator);
   steps(first, 2);
@@ -277,8 +278,7 @@ TEST(PruningSchedule, GoesWithATeacher) {
   const ScratchFolder folder;
   const std::string teacher = (folder / "teacher.h5").string();
   write_checkpoint(real_file_system(), teacher, testing::tiny_checkpoint("", 4));
-  const Recipe recipe =
-      two_stages(fmt::format("distillation: {{teacher: \"{}\"}}", teacher));
+  const Recipe recipe = two_stages(fmt::format("distillation: {{teacher: \"{}\"}}", teacher));
   SingleRank communicator;
   sluice::Run whole(recipe, communicator);
   for (int i = 0; i < 8; ++i) {
@@ -447,15 +447,15 @@ TEST_F(PrunedRun, SavesCheckpointsThatEverybodyReads) {
               ElementsAre(4, 4));
   const auto inspected = inspect(checkpoint("run", 3), CheckpointChoice::newest).checkpoint;
   EXPECT_THAT(inspected->experts, ElementsAre(3, 3));
-  EXPECT_EQ(inspected->meta.eval_loss, std::nullopt) << "the loss at step 3 was that of the model before";
+  EXPECT_EQ(inspected->meta.eval_loss, std::nullopt)
+      << "the loss at step 3 was that of the model before";
   const Checkpoint last = read_checkpoint(checkpoint("run", 8));
   EXPECT_TRUE(last.meta.eval_loss.has_value());
   TrainedModel trained = build_trained_model(last, "run");
   EXPECT_THAT(trained.model->experts_per_layer(), ElementsAre(3, 3));
   EXPECT_EQ(trained.recipe.train.pruning, nullptr);
-  EXPECT_THAT(testing::logits_of(trained, {97, 98, 99}), Each(::testing::Truly([](double logit) {
-                return std::isfinite(logit);
-              })));
+  EXPECT_THAT(testing::logits_of(trained, {97, 98, 99}),
+              Each(::testing::Truly([](double logit) { return std::isfinite(logit); })));
   // The model can be transformed again, and be what another run starts from.
   TransformConfig config;
   config.from = checkpoint("run", 8).string();
@@ -470,8 +470,7 @@ TEST_F(PrunedRun, SavesCheckpointsThatEverybodyReads) {
 
 TEST_F(PrunedRun, FillsUpLoadsOfExpertsThatAreGone) {
   train(recipe_of(kPrune, "", "log: {every: 1, sinks: [jsonl, hdf5]}"), "run");
-  const auto file =
-      hdf5::File::open(scratch_ / "run" / "metrics.h5", raise_as<CheckpointError>);
+  const auto file = hdf5::File::open(scratch_ / "run" / "metrics.h5", raise_as<CheckpointError>);
   EXPECT_THAT(file.info("/load/experts/0/value").dims, ElementsAre(8, 4));
   const auto loads = file.read<double>("/load/experts/0/value");
   EXPECT_FALSE(std::isnan(loads[2 * 4 + 3]));
@@ -510,14 +509,16 @@ TEST(PruningSchedule, SaysWhatIsAllowed) {
                         "(model.experts.top_k of the model) to 4 (model.experts.num_experts)"));
   EXPECT_THAT(refusal("{step: 3, method: {type: prune, num_experts: 1}}"),
               HasSubstr("found 1, allowed 2 (model.experts.top_k"));
-  EXPECT_THAT(refusal(fmt::format("{}, {{step: 4, method: {{type: merge, num_experts: 4}}}}", kPrune)),
-              HasSubstr("train.pruning.stages.1: method.num_experts: found 4, allowed 2 "
-                        "(model.experts.top_k of the model) to 3"));
+  EXPECT_THAT(
+      refusal(fmt::format("{}, {{step: 4, method: {{type: merge, num_experts: 4}}}}", kPrune)),
+      HasSubstr("train.pruning.stages.1: method.num_experts: found 4, allowed 2 "
+                "(model.experts.top_k of the model) to 3"));
   EXPECT_THAT(refusal("{step: 3, method: {type: slim, intermediate_size: 13}}"),
               HasSubstr("method.intermediate_size: found 13, allowed 1 to 12"));
-  EXPECT_THAT(refusal("{step: 8, method: {type: prune, num_experts: 3}}"),
-              HasSubstr("train.pruning.stages.0.step: found 8, allowed less than 8, the steps of the "
-                        "run (train.steps)"));
+  EXPECT_THAT(
+      refusal("{step: 8, method: {type: prune, num_experts: 3}}"),
+      HasSubstr("train.pruning.stages.0.step: found 8, allowed less than 8, the steps of the "
+                "run (train.steps)"));
   EXPECT_THAT(refusal(fmt::format("{}, {}", kSlim, kPrune)),
               HasSubstr("train.pruning.stages.1.step: found 3, allowed at least 5"));
   EXPECT_THAT(refusal("{method: {type: prune, num_experts: 3}}"), HasSubstr("step: missing"));
@@ -546,8 +547,8 @@ TEST(PruningSchedule, SaysWhatIsAllowed) {
 }
 
 TEST(PruningSchedule, IsCheckedAgainstALengthInEpochsWhenTheDataIsKnown) {
-  const Recipe recipe = recipe_of("{step: 1000, method: {type: prune, num_experts: 3}}",
-                                  "steps: 1 epochs");
+  const Recipe recipe =
+      recipe_of("{step: 1000, method: {type: prune, num_experts: 3}}", "steps: 1 epochs");
   EXPECT_THAT(error_of<ConfigError>([&] { (void)make_plan(recipe, 257, 1280); }),
               HasSubstr("found 1000, allowed less than 10, the steps of the run"));
 }

@@ -24,8 +24,7 @@ void print_stages(const Plan& plan) {
   fmt::print("parameters over the run (train.pruning)\n");
   fmt::print("  {:<22}{:>16}{:>20}\n", "", "total", "active per token");
   const auto row = [](const std::string& when, const ParameterCount& count) {
-    fmt::print("  {:<22}{:>16}{:>20}\n", when, with_commas(count.total),
-               with_commas(count.active));
+    fmt::print("  {:<22}{:>16}{:>20}\n", when, with_commas(count.total), with_commas(count.active));
   };
   row("at the start", plan.parameters);
   for (const PlannedStage& stage : plan.stages) {

@@ -250,10 +250,11 @@ void check_outputs(std::span<const ExpertLayer> layers, const CalibrationNeeds& 
   if (!needs.outputs) return;
   for (const ExpertLayer& layer : layers) {
     const std::string& form = layer.config->form.type;
-    SLUICE_CHECK(ConfigError, form != gru_form.name && form != heterogeneous_form.name,
-                 "the experts of {} are of form {}, whose outputs depend on earlier tokens; allowed "
-                 "is a method that needs no outputs",
-                 layer.path, form);
+    SLUICE_CHECK(
+        ConfigError, form != gru_form.name && form != heterogeneous_form.name,
+        "the experts of {} are of form {}, whose outputs depend on earlier tokens; allowed "
+        "is a method that needs no outputs",
+        layer.path, form);
   }
 }
 
