@@ -12,6 +12,7 @@
 #include "train/domains.h"
 #include "train/find_checkpoint.h"
 #include "train/format.h"
+#include "train/pruning_schedule.h"
 #include "train/transforms/upcycling.h"
 
 namespace sluice {
@@ -267,9 +268,9 @@ void load_weights(const Checkpoint& checkpoint, const std::string& source, const
 TrainedModel build_trained_model_in(Pool& pool, const Checkpoint& checkpoint,
                                     const std::string& source) {
   TrainedModel trained;
-  trained.recipe = with_context([&] { return source; },
-                                [&] { return parse_recipe(checkpoint.meta.recipe, "its recipe"); });
+  trained.recipe = checkpoint_recipe(checkpoint, source);
   trained.meta = checkpoint.meta;
+  trained.meta.recipe = resolved_text(trained.recipe);
   trained.tokenizer =
       deserialize_tokenizer(checkpoint.meta.tokenizer_kind, checkpoint.meta.tokenizer);
   trained.model = build_model(trained.recipe, pool, trained.tokenizer->vocab_size());

@@ -92,7 +92,7 @@ void load_weights(const Checkpoint& checkpoint, const std::string& source, const
 
 /// A model as a checkpoint holds it, ready for evaluation and generation.
 struct TrainedModel {
-  Recipe recipe;
+  Recipe recipe;  // with the experts that it has by now (train.pruning)
   CheckpointMeta meta;
   std::shared_ptr<const Tokenizer> tokenizer;  // shared with a Dataset made with it
   std::unique_ptr<Pool> pool;                  // null: it lives in its owner's

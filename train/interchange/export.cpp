@@ -18,6 +18,7 @@
 #include "train/interchange/safetensors.h"
 #include "train/interchange/tokenizer_files.h"
 #include "train/output_file.h"
+#include "train/pruning_schedule.h"
 #include "train/transforms/merge_adapters.h"
 
 namespace sluice {
@@ -282,8 +283,7 @@ ExportedModel export_merged(const Checkpoint& checkpoint, const std::string& sou
 ExportedModel export_model(const Checkpoint& checkpoint, const std::string& source,
                            const ExportOptions& options, FileSystem& files) {
   check_new_file("--out", options.output);
-  const Recipe recipe = with_context(
-      [&] { return source; }, [&] { return parse_recipe(checkpoint.meta.recipe, "its recipe"); });
+  const Recipe recipe = checkpoint_recipe(checkpoint, source);
   if (!recipe.model.adapters.empty()) return export_merged(checkpoint, source, options, files);
   const auto tokenizer =
       deserialize_tokenizer(checkpoint.meta.tokenizer_kind, checkpoint.meta.tokenizer);

@@ -79,9 +79,19 @@ Transformation::Transformation(const TransformConfig& config)
       found_(find_source(config.from, notes_)),
       model_(build_trained_model(found_.checkpoint, found_.path.string())),
       progress_(progress_of(model_.recipe, model_.meta)),
+      layers_(expert_layers(model_.recipe, progress_, "from: " + found_.path.string())),
+      own_data_(load_dataset(model_.recipe.data, static_cast<uint64_t>(model_.recipe.seed),
+                             model_.tokenizer)),
+      data_(*own_data_) {}
+
+Transformation::Transformation(const TransformConfig& config, CheckpointStore::Found source,
+                               const Dataset& data)
+    : config_(config),
+      found_(std::move(source)),
+      model_(build_trained_model(found_.checkpoint, found_.path.string())),
+      progress_(progress_of(model_.recipe, model_.meta)),
       layers_(expert_layers(model_.recipe, progress_, found_.path.string())),
-      data_(load_dataset(model_.recipe.data, static_cast<uint64_t>(model_.recipe.seed),
-                         model_.tokenizer)) {}
+      data_(data) {}
 
 const Transformation::Calibrated& Transformation::calibrated(int64_t seed,
                                                              const CalibrationNeeds& needs) {
@@ -141,6 +151,7 @@ std::optional<Parity> Transformation::compare(const TrainedModel& after) const {
 
 Transformed Transformation::run(const Tagged& method, int64_t seed) {
   const auto transform = transform_registry().at(method.type).make(*method.config);
+  transform->check(layers_);
   const Calibrated& watched = calibrated(seed, transform->needs());
   const StateDict& before = found_.checkpoint.state;
   const std::vector<ExpertChange> changes =

@@ -10,6 +10,7 @@
 #include "layers/mixers/attention_mixture.h"
 #include "layers/routers/top_k.h"
 #include "train/find_checkpoint.h"
+#include "train/pruning_schedule.h"
 #include "train/transforms/attention_experts.h"
 #include "train/transforms/averaging.h"
 #include "train/transforms/neuron_importance.h"
@@ -418,9 +419,7 @@ std::vector<Recipe> branch_recipes(const UpcycleJob& job) {
   const std::vector<std::string> files = job.config().branch_files();
   std::vector<Recipe> recipes;
   for (size_t i = 0; i < files.size(); ++i) {
-    recipes.push_back(
-        with_context([&] { return files[i]; },
-                     [&] { return parse_recipe(job.branches[i].meta.recipe, "its recipe"); }));
+    recipes.push_back(checkpoint_recipe(job.branches[i], files[i]));
   }
   return recipes;
 }

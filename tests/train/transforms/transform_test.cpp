@@ -194,6 +194,19 @@ TEST(Pruning, LeavesAModelThatTrainsOn) {
   }
 }
 
+TEST(Pruning, StartsABalancerAnewAsAWhole) {
+  // Its prices run over the experts, the offers that it remembers over experts and slots.
+  const TransformSource source("balance: {type: bip_online, window: 4096}", 2);
+  const Transformed made = source.made("method: {type: prune, num_experts: 2}\n");
+  EXPECT_THAT(made.receipt.notes, ::testing::Contains(HasSubstr("balance: ")));
+  SingleRank communicator;
+  sluice::Run fresh(made.recipe, communicator);
+  const StateDict anew = testing::state_of(fresh);
+  for (const auto& [path, array] : made.checkpoint.state) {
+    if (path.starts_with("balance/")) EXPECT_EQ(array, anew.at(path)) << path;
+  }
+}
+
 TEST(Pruning, FollowsTheSeed) {
   const TransformSource source("model: {experts: {num_experts: 8}}");
   const auto made = [&](int seed) {

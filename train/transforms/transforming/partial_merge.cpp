@@ -27,9 +27,10 @@ struct PartialMergeConfig final : Configurable {
   }
 };
 
-class PartialMerge final : public Transform {
+class PartialMerge final : public FewerExperts {
  public:
-  explicit PartialMerge(const PartialMergeConfig& config) : config_(config) {}
+  explicit PartialMerge(const PartialMergeConfig& config)
+      : FewerExperts(config.num_experts, partial_merge_transform.name), config_(config) {}
 
   [[nodiscard]] CalibrationNeeds needs() const override {
     return {.outputs = criterion_registry().at(config_.criterion.type).needs_outputs};
@@ -39,8 +40,6 @@ class PartialMerge final : public Transform {
   }
 
   [[nodiscard]] std::vector<ExpertChange> change(const TransformInput& input) const override {
-    check_num_experts(input.layers, config_.num_experts);
-    check_swiglu(input.layers, partial_merge_transform.name);
     std::vector<ExpertChange> changes;
     for (size_t i = 0; i < input.layers.size(); ++i) {
       const std::vector<double> scores = score_experts(config_.criterion, scored_layer(input, i));
