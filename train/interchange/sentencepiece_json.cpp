@@ -80,6 +80,17 @@ ordered_json line_cutter() {
           {"invert", false}};
 }
 
+/// A piece as it stands in texts.
+std::string with_spaces(std::string_view piece) {
+  std::string text;
+  while (!piece.empty()) {
+    const bool is_space = piece.starts_with(kSpaceSymbol);
+    text.push_back(is_space ? ' ' : piece.front());
+    piece.remove_prefix(is_space ? kSpaceSymbol.size() : 1);
+  }
+  return text;
+}
+
 /// Pieces that are found in a text before it is cut, and those that stand beside texts.
 ordered_json added_tokens(const SentencePieceVocabulary& vocabulary) {
   ordered_json added = ordered_json::array();
@@ -87,11 +98,7 @@ ordered_json added_tokens(const SentencePieceVocabulary& vocabulary) {
     const Piece& piece = vocabulary.pieces[id];
     const bool is_special = piece.kind == Kind::control || piece.kind == Kind::unknown;
     if (!is_special && piece.kind != Kind::user_defined) continue;
-    std::string content = piece.text;
-    for (size_t at = content.find(kSpaceSymbol); !is_special && at != std::string::npos;
-         at = content.find(kSpaceSymbol)) {
-      content.replace(at, kSpaceSymbol.size(), " ");
-    }
+    const std::string content = is_special ? piece.text : with_spaces(piece.text);
     ordered_json token = {{"id", id}, {"content", content}};
     for (const char* flag : {"single_word", "lstrip", "rstrip", "normalized"}) token[flag] = false;
     token["special"] = is_special;

@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "autograd/support/error.h"
 #include "tests/support/error_of.h"
 
 namespace sluice {
@@ -85,8 +86,8 @@ TEST(SentencePieceJson, SaysWhatHappensToSpaces) {
   const auto steps = [&] {
     Texts types;
     const json file = json_of(vocabulary);
-    for (const json* steps : {&file["normalizer"]["normalizers"], &file["decoder"]["decoders"]}) {
-      for (const json& step : *steps) types.push_back(step["type"].get<std::string>());
+    for (const json* list : {&file["normalizer"]["normalizers"], &file["decoder"]["decoders"]}) {
+      for (const json& step : *list) types.push_back(step["type"].get<std::string>());
     }
     return types;
   };
