@@ -87,15 +87,15 @@ void freeze_base(const Recipe& recipe, const Model& model) {
 
 }  // namespace
 
-Progress RunSizes::progress(int64_t step, int64_t tokens) const {
+Progress RunSizes::progress(int64_t step, int64_t tokens, ScheduleOffset offset) const {
   const auto passes = [&](int64_t count) {
     return train_tokens > 0 ? static_cast<double>(count) / static_cast<double>(train_tokens) : 0.0;
   };
-  const int64_t total_tokens = steps * tokens_per_step;
-  return {.step = step,
-          .tokens = tokens,
-          .epochs = passes(tokens),
-          .total_steps = steps,
+  const int64_t total_tokens = steps * tokens_per_step + offset.tokens;
+  return {.step = step + offset.steps,
+          .tokens = tokens + offset.tokens,
+          .epochs = passes(tokens + offset.tokens),
+          .total_steps = steps + offset.steps,
           .total_tokens = total_tokens,
           .total_epochs = passes(total_tokens)};
 }
@@ -274,22 +274,30 @@ void load_weights(const Checkpoint& checkpoint, const std::string& source, const
   load.finish();
 }
 
-TrainedModel build_trained_model(const Checkpoint& checkpoint, const std::string& source,
-                                 WeightStorage weights) {
+TrainedModel build_trained_model_in(Pool& pool, const Checkpoint& checkpoint,
+                                    const std::string& source) {
   TrainedModel trained;
   trained.recipe = checkpoint_recipe(checkpoint, source);
   trained.meta = checkpoint.meta;
   trained.meta.recipe = resolved_text(trained.recipe);
   trained.tokenizer =
       deserialize_tokenizer(checkpoint.meta.tokenizer_kind, checkpoint.meta.tokenizer);
-  trained.pool = std::make_unique<Pool>();
-  trained.model = build_model(trained.recipe, *trained.pool, trained.tokenizer->vocab_size());
+  trained.model = build_model(trained.recipe, pool, trained.tokenizer->vocab_size());
   trained.routing = build_routing(trained.recipe);
+  if (pool.shapes_only()) return trained;
   LoadVisitor load(checkpoint.state, source, {.wanted = [](std::string_view path) {
                      return path.starts_with("model/") || path.starts_with("balance/");
                    }});
   visit_model(*trained.model, *trained.routing, load);
   load.finish();
+  return trained;
+}
+
+TrainedModel build_trained_model(const Checkpoint& checkpoint, const std::string& source,
+                                 WeightStorage weights) {
+  auto pool = std::make_unique<Pool>();
+  TrainedModel trained = build_trained_model_in(*pool, checkpoint, source);
+  trained.pool = std::move(pool);
   if (weights == WeightStorage::bf16) {
     for (Parameter* parameter : trained.model->parameters()) {
       parameter->store_in_bf16(*trained.pool);

@@ -37,8 +37,9 @@ struct RunSizes {
   /// How each value that the recipe does not give was chosen, one sentence each.
   std::vector<std::string> choices;
 
-  /// Where a run stands that has done `step` steps and drawn `tokens` tokens.
-  [[nodiscard]] Progress progress(int64_t step, int64_t tokens) const;
+  /// Where a run stands that has done `step` steps and drawn `tokens` tokens; with an offset, where its
+  /// schedules stand.
+  [[nodiscard]] Progress progress(int64_t step, int64_t tokens, ScheduleOffset offset = {}) const;
 };
 
 /// `train_tokens` is 0 for data that nobody has read; then a length in epochs is a ConfigError. What
@@ -96,7 +97,7 @@ struct TrainedModel {
   Recipe recipe;  // with the experts that it has by now (train.pruning)
   CheckpointMeta meta;
   std::shared_ptr<const Tokenizer> tokenizer;  // shared with a Dataset made with it
-  std::unique_ptr<Pool> pool;
+  std::unique_ptr<Pool> pool;                  // null: it lives in its owner's
   std::unique_ptr<Model> model;
   std::unique_ptr<RoutingSession> routing;  // with the balancers' state
 };
@@ -113,5 +114,8 @@ enum class WeightStorage : uint8_t {
 [[nodiscard]] TrainedModel build_trained_model(const Checkpoint& checkpoint,
                                                const std::string& source,
                                                WeightStorage weights = WeightStorage::f32);
+/// The same in `pool`, which outlives it; on one for shapes only the values are not looked at.
+[[nodiscard]] TrainedModel build_trained_model_in(Pool& pool, const Checkpoint& checkpoint,
+                                                  const std::string& source);
 
 }  // namespace sluice

@@ -23,7 +23,7 @@ Parameter& head_of(const Model& model) {
   return **found;
 }
 
-TrainedModel load_teacher(const std::string& path) {
+TrainedModel load_teacher(const std::string& path, Pool& pool) {
   SLUICE_CHECK(ConfigError, std::filesystem::exists(path),
                "train.distillation.teacher: {}: no such file or folder", path);
   return with_context([] { return "train.distillation.teacher"; },
@@ -32,7 +32,8 @@ TrainedModel load_teacher(const std::string& path) {
                         const auto found = find_checkpoint(path, CheckpointChoice::newest, damaged);
                         SLUICE_CHECK(ConfigError, damaged.empty(),
                                      "{}; name the checkpoint to learn from", damaged.front());
-                        return build_trained_model(found.checkpoint, found.path.string());
+                        return build_trained_model_in(pool, found.checkpoint,
+                                                       found.path.string());
                       });
 }
 
@@ -62,17 +63,16 @@ void DistillationConfig::fields(FieldVisitor& v) {
 }
 
 double DistillationConfig::weight_at(const Progress& progress) const {
-  return stop_step && progress.step >= *stop_step ? 0.0 : weight.at(progress);
+  return is_over(progress) ? 0.0 : weight.at(progress);
 }
 
 struct Teacher::Parts {
   TrainedModel trained;
   Progress progress = progress_of(trained.recipe, trained.meta);
-  Tape tape{*trained.pool};
-  NoGrad no_grad{tape};
 
-  [[nodiscard]] Tensor hidden(const ModelInput& input) {
-    tape.reset();
+  [[nodiscard]] Tensor hidden(Tape& tape, const ModelInput& input) {
+    const NoGrad no_grad(tape);
+    const ExtraForward extra(tape);
     const ForwardContext context{.tape = tape,
                                  .layout = input.layout,
                                  .routing = trained.routing.get(),
@@ -84,10 +84,12 @@ struct Teacher::Parts {
   }
 };
 
-Teacher::Teacher(const DistillationConfig& config, const Tokenizer& tokenizer, const Model& student)
-    : config_(config), parts_(new Parts{load_teacher(config.teacher)}) {
+Teacher::Teacher(const DistillationConfig& config, const Tokenizer* tokenizer, const Model& student,
+                 Pool& pool)
+    : config_(config), parts_(new Parts{load_teacher(config.teacher, pool)}) {
   const TrainedModel& trained = parts_->trained;
-  SLUICE_CHECK(ConfigError, trained.meta.tokenizer == tokenizer.serialize(),
+  SLUICE_CHECK(ConfigError,
+               tokenizer == nullptr || trained.meta.tokenizer == tokenizer->serialize(),
                "train.distillation.teacher: {} reads tokens of another tokenizer; start from its "
                "weights (train.init_from) or from those of a model transformed from it, which have "
                "its tokenizer",
@@ -104,28 +106,41 @@ Teacher::Teacher(const DistillationConfig& config, const Tokenizer& tokenizer, c
 
 Teacher::~Teacher() = default;
 
+int64_t Teacher::num_parameters() const {
+  int64_t count = 0;
+  for (const Parameter* parameter : parts_->trained.model->parameters()) {
+    count += parameter->value.numel();
+  }
+  return count;
+}
+
 Teacher::Loss Teacher::loss(const Model& student, const ForwardContext& context,
                             const ModelInput& input, double head_z_loss) {
   const double weight = config_.weight_at(context.progress);
-  if (weight == 0.0) {
+  if (config_.is_over(context.progress)) {
     return {student.loss(context, input.tokens, input.targets, {.head_z_loss = head_z_loss})};
   }
   Tape& tape = context.tape;
   const BlockState state = student.forward(context, input.tokens);
-  const TeacherHead teacher{parts_->hidden(input), head_of(*parts_->trained.model).value};
+  // A weight that is 0 for now asks nobody.
+  const Tensor taught = weight == 0.0 ? Tensor() : parts_->hidden(tape, input);
   const PhaseScope phase(tape, Phase::embedding_and_loss);
   const auto divisor = static_cast<double>(context.valid_tokens);
   Parameter& head = head_of(student);
   const auto own = linear_cross_entropy(tape, state.hidden, tape.use(head), input.targets,
                                         {divisor, head_z_loss});
-  const Tensor divergence =
-      scale(tape,
-            linear_distillation(tape, state.hidden, tape.use(head), teacher, input.targets,
-                                {config_.temperature, divisor}),
-            weight);
   Loss result;
-  result.divergence = divergence.item();
-  result.model.total = add(tape, scale(tape, own.loss, config_.language_model), divergence);
+  result.model.total = scale(tape, own.loss, config_.language_model);
+  if (weight > 0.0) {
+    const TeacherHead teacher{taught, head_of(*parts_->trained.model).value};
+    const Tensor divergence =
+        scale(tape,
+              linear_distillation(tape, state.hidden, tape.use(head), teacher, input.targets,
+                                  {config_.temperature, divisor}),
+              weight);
+    result.divergence = divergence.item();
+    result.model.total = add(tape, result.model.total, divergence);
+  }
   result.model.language_model = sum_of(own.token_loss) / divisor;
   for (size_t kind = 0; kind < kLossKinds; ++kind) {
     if (!state.losses[kind].defined()) continue;
@@ -133,6 +148,15 @@ Teacher::Loss Teacher::loss(const Model& student, const ForwardContext& context,
     result.model.total = add(tape, result.model.total, state.losses[kind]);
   }
   return result;
+}
+
+double share_of_steps_with_teacher(const DistillationConfig& config, const RunSizes& sizes) {
+  if (sizes.steps == 0) return 0.0;
+  int64_t asked = 0;
+  for (int64_t step = 0; step < sizes.steps; ++step) {
+    if (config.weight_at(sizes.progress(step, step * sizes.tokens_per_step)) > 0.0) ++asked;
+  }
+  return static_cast<double>(asked) / static_cast<double>(sizes.steps);
 }
 
 }  // namespace sluice

@@ -7,6 +7,7 @@
 #include "autograd/support/parallel.h"
 #include "data/tokenizers/sentencepiece.h"
 #include "layers/routed_layer.h"
+#include "train/distillation.h"
 #include "train/format.h"
 #include "train/pruning_schedule.h"
 
@@ -196,7 +197,8 @@ double Plan::flops_per_token(Phase phase) const {
 double Plan::flops_per_token() const { return cost.useful_flops() / static_cast<double>(tokens); }
 
 double Plan::mean_flops_per_token() const {
-  return activity ? activity->mean.flops_per_token : flops_per_token();
+  const double own = activity ? activity->mean.flops_per_token : flops_per_token();
+  return teacher ? own + teacher->share_of_steps * teacher->flops_per_token : own;
 }
 
 int64_t planned_vocab_size(const Recipe& recipe) {
@@ -208,6 +210,22 @@ int64_t planned_vocab_size(const Recipe& recipe) {
 }
 
 namespace {
+
+/// The teacher of the recipe as it is when it is asked; null where no step asks one.
+std::shared_ptr<Teacher> planned_teacher(const Recipe& recipe, const Model& model, Pool& pool,
+                                         Plan& plan) {
+  const auto* given = dynamic_cast<const DistillationConfig*>(recipe.train.distillation.get());
+  const double share = given == nullptr ? 0.0 : share_of_steps_with_teacher(*given, plan.sizes);
+  if (share == 0.0) return nullptr;
+  DistillationConfig always = *given;
+  always.weight = 1.0;
+  always.stop_step.reset();
+  auto teacher = std::make_shared<Teacher>(always, nullptr, model, pool);
+  plan.teacher = PlannedTeacher{.checkpoint = given->teacher,
+                                .parameters = teacher->num_parameters(),
+                                .share_of_steps = share};
+  return teacher;
+}
 
 struct Planned {
   Plan plan;                                // without an activity
@@ -226,32 +244,39 @@ Planned plan_model(const Recipe& recipe, int64_t vocab_size, RunSizes sizes) {
   plan.sizes = std::move(sizes);
   plan.parameters = count_parameters(recipe, *model);
   plan.checkpoint_bytes = checkpoint_bytes(*model, *routing, *optimizer);
-  TrainingStep step({pool, *model, *routing, *optimizer, communicator},
-                    step_options(recipe, plan.sizes));
+  const StepParts parts{pool, *model, *routing, *optimizer, communicator};
+  StepOptions options = step_options(recipe, plan.sizes);
   const Batch batch = full_batch(plan.sizes);
   plan.tokens = batch.num_tokens();
   // Of the run's two parts, the longer and dearer one: with all experts.
   const int64_t first = steps_without_routes(recipe);
-  // The first step makes gradients and moments; the second is like all that follow.
-  const auto run_at = [&](int64_t step_number) {
+  const auto run_at = [&](TrainingStep& step, int64_t step_number) {
     step.meter().reset();
     pool.reset_peak();
     (void)step.run(batch, plan.sizes.progress(step_number, step_number * plan.tokens));
+    plan.peak = pool.peak();
+    plan.saved = step.saved_memory();
   };
-  run_at(first);
-  run_at(first);
-  plan.cost = step.meter();
-  plan.peak = pool.peak();
-  plan.saved = step.saved_memory();
-  if (routing->layers() == 0) return planned;
-  planned.activities = ActivityPlanner(recipe, plan, *model, *routing).plan();
-  const std::vector<const RoutingConfig*> layers = recipe.model.routed_layers();
-  if (std::ranges::all_of(layers, [](const auto* layer) { return layer->top_k.is_constant(); })) {
-    return planned;
+  std::optional<TrainingStep> step;
+  step.emplace(parts, options);
+  // The first step makes gradients and moments; the second is like all that follow.
+  run_at(*step, first);
+  run_at(*step, first);
+  plan.cost = step->meter();
+  if (routing->layers() > 0) {
+    planned.activities = ActivityPlanner(recipe, plan, *model, *routing).plan();
   }
-  run_at(step_of_largest_top_k(layers, plan.sizes));
-  plan.peak = pool.peak();
-  plan.saved = step.saved_memory();
+  options.teacher = planned_teacher(recipe, *model, pool, plan);
+  if (options.teacher != nullptr) {
+    step.emplace(parts, options);
+    run_at(*step, first);
+    plan.teacher->flops_per_token =
+        (step->meter().total().flops - plan.cost.total().flops) / static_cast<double>(plan.tokens);
+  }
+  const std::vector<const RoutingConfig*> layers = recipe.model.routed_layers();
+  if (!std::ranges::all_of(layers, [](const auto* layer) { return layer->top_k.is_constant(); })) {
+    run_at(*step, step_of_largest_top_k(layers, plan.sizes));
+  }
   return planned;
 }
 

@@ -4,9 +4,10 @@
 #include <cmath>
 
 #include "train/distillation.h"
+#include "train/find_checkpoint.h"
 #include "train/plan.h"
 #include "train/pruning_schedule.h"
-#include "train/transforms/calibrate.h"
+#include "train/transforms/expert_scale.h"
 #include "train/transforms/transform.h"
 #include "train/transforms/upcycle.h"
 #include "train/transforms/upcycling.h"
@@ -14,11 +15,12 @@
 namespace sluice {
 namespace {
 
-/// A plan of shapes asks no teacher; a run does.
 StepOptions with_teacher(StepOptions options, const Recipe& recipe, const Tokenizer& tokenizer,
-                         const Model& model) {
+                         const Model& model, Pool& pool) {
   const auto* config = dynamic_cast<const DistillationConfig*>(recipe.train.distillation.get());
-  if (config != nullptr) options.teacher = std::make_shared<Teacher>(*config, tokenizer, model);
+  if (config != nullptr) {
+    options.teacher = std::make_shared<Teacher>(*config, &tokenizer, model, pool);
+  }
   return options;
 }
 
@@ -42,8 +44,8 @@ Run::Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokeni
       optimizer_(build_optimizer(current_, *model_, *pool_)),
       loader_(data_, loader_options(recipe_, sizes_, communicator)),
       state_(model_->experts_per_layer(), recipe_.log.dead_after),
-      step_options_(
-          with_teacher(step_options(recipe_, sizes_), recipe_, *data_.tokenizer, *model_)),
+      step_options_(with_teacher(step_options(recipe_, sizes_), recipe_, *data_.tokenizer, *model_,
+                                 *pool_)),
       step_(std::in_place, step_parts(), step_options_) {
   if (const auto* config = dynamic_cast<const ReplayConfig*>(recipe_.train.replay.get())) {
     replay_.emplace(*config, model_->experts_per_layer());
@@ -73,6 +75,7 @@ Run::Run(Recipe recipe, Communicator& communicator, const Checkpoint& checkpoint
                    }});
   visit_state(load);
   load.finish();
+  schedule_offset_ = checkpoint.meta.schedule;
   check_replay();
 }
 
@@ -95,23 +98,26 @@ void Run::upcycle(const Checkpoint& from) {
   LoadVisitor load(state, config.from);
   visit_state(load);
   load.finish();
+  schedule_offset_ = schedule_offset(job);
   upcycling_->from = config.from;
   upcycling_->scheme = config.scheme.type;
-  const EvaluationParts parts_before{*before.pool, *before.model, *before.routing, communicator_};
   if (config.calibrate) {
-    for (std::string& sentence : calibrate_experts(job, evaluation_parts(), progress())) {
+    for (std::string& sentence : fit_expert_scale(job, evaluation_parts(), schedule())) {
       upcycling_->notes.push_back(std::move(sentence));
     }
   }
-  upcycling_->parity = compare_models(parts_before, evaluation_parts(), data_, job.evaluation,
-                                      progress(), config.probe_tokens);
+  upcycling_->parity =
+      compare_models({{*before.pool, *before.model, *before.routing, communicator_},
+                      progress_of(before.recipe, before.meta)},
+                     {evaluation_parts(), schedule()}, data_, job.evaluation, config.probe_tokens);
 }
 
 /// Hours into a run is late to learn that a step was never recorded.
 void Run::check_replay() const {
   if (!replay_) return;
   // What was not routed was not recorded.
-  const int64_t before = std::max(state_.step, steps_without_routes(recipe_));
+  const int64_t unrouted = steps_without_routes(recipe_) - schedule_offset_.steps;
+  const int64_t before = std::max(state_.step, unrouted);
   replay_->check_steps(before + 1, sizes_.steps);
 }
 
@@ -173,11 +179,10 @@ StepResult Run::step(const StepWatch& watch) {
   return with_context([&] { return fmt::format("step {}", state_.step + 1); },
                       [&] {
                         const bool replays =
-                            replay_ && state_.step >= steps_without_routes(recipe_);
+                            replay_ && schedule().step >= steps_without_routes(recipe_);
                         const auto source = replays ? replay_->open(state_.step + 1) : nullptr;
                         const RouteSourceScope decisions(*routing_, source.get());
-                        const Progress before = progress();
-                        const StepResult result = step_->run(loader_.next(), before, watch);
+                        const StepResult result = step_->run(loader_.next(), schedule(), watch);
                         state_.step += 1;
                         state_.tokens += result.tokens;
                         state_.skipped += result.applied ? 0 : 1;
@@ -191,8 +196,9 @@ StepResult Run::step(const StepWatch& watch) {
 
 std::optional<Evaluation> Run::evaluate() {
   auto result = sluice::evaluate(evaluation_parts(), data_,
-                                 evaluation_options(recipe_, sizes_, communicator_), progress());
+                                 evaluation_options(recipe_, sizes_, communicator_), schedule());
   if (!result) return result;
+  result->choices.step = state_.step;
   if (result->loss.per_token() < state_.best_eval_loss) {
     state_.best_eval_loss = result->loss.per_token();
     state_.best_eval_step = state_.step;
@@ -206,7 +212,7 @@ void Run::check_forward() {
   constexpr int64_t kBatches = 2;
   const auto result =
       sluice::evaluate(evaluation_parts(), data_,
-                       evaluation_options(recipe_, sizes_, communicator_), progress(), kBatches);
+                       evaluation_options(recipe_, sizes_, communicator_), schedule(), kBatches);
   SLUICE_CHECK(NumericError, !result || std::isfinite(result->loss.nats),
                "the validation pass before step {} gave the loss {}", state_.step + 1,
                result->loss.per_token());
@@ -236,6 +242,7 @@ void Run::visit_state(StateVisitor& visitor) {
 CheckpointMeta Run::checkpoint_meta(std::optional<double> eval_loss) const {
   return {.step = state_.step,
           .tokens = state_.tokens,
+          .schedule = schedule_offset_,
           .train_tokens = sizes_.train_tokens,
           .eval_loss = eval_loss,
           .recipe = resolved_text(recipe_),

@@ -60,6 +60,10 @@ class Run {
   [[nodiscard]] Checkpoint checkpoint(std::optional<double> eval_loss);
 
   [[nodiscard]] Progress progress() const { return sizes_.progress(state_.step, state_.tokens); }
+  /// The same as schedules count it, which the model, the optimizer and the balancers go by.
+  [[nodiscard]] Progress schedule() const {
+    return sizes_.progress(state_.step, state_.tokens, schedule_offset_);
+  }
   /// Where it will stand after the next step, of a full global batch.
   [[nodiscard]] Progress next_progress() const {
     return sizes_.progress(state_.step + 1, state_.tokens + sizes_.tokens_per_step);
@@ -107,6 +111,7 @@ class Run {
   std::unique_ptr<Optimizer> optimizer_;
   Loader loader_;
   RunState state_;
+  ScheduleOffset schedule_offset_;
   StepOptions step_options_;
   std::optional<TrainingStep> step_;
   std::optional<StepReplay> replay_;  // train.replay

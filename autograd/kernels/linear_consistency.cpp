@@ -2,30 +2,20 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 
 #include "autograd/kernels/gemm.h"
+#include "autograd/kernels/head.h"
 #include "autograd/kernels/linear_cross_entropy.h"
 #include "autograd/kernels/rows.h"
-#include "autograd/kernels/vector_math.h"
 
 namespace sluice::kernels {
 namespace {
-
-/// p <- softmax(z) [V]; returns log sum_v e^z_v.
-template <class T>
-T predict(int64_t V, const T* z, T* p) {
-  const T m = max_of_array(V, z);
-  const T total = exp_shifted(V, z, m, p);
-  for (int64_t v = 0; v < V; ++v) p[v] /= total;
-  return m + std::log(total);
-}
 
 /// One token: its J; the logits `a` and `b` [V] of its passes are overwritten, by their gradients
 /// when those are wanted. `p` and `q` [V] are scratch.
 template <class T>
 double token_inplace(int64_t V, T divisor, bool wants_grad, T* a, T* b, T* p, T* q) {
-  const T shift = predict(V, a, p) - predict(V, b, q);
+  const T shift = softmax_of_row(V, a, p) - softmax_of_row(V, b, q);
   for (int64_t v = 0; v < V; ++v) a[v] -= b[v] + shift;  // d
   const T forward = row_dot(V, p, a);                    // KL(p || q)
   const T backward = -row_dot(V, q, a);                  // KL(q || p)
@@ -77,14 +67,9 @@ double linear_consistency(const LinearConsistency<T>& args) {
     });
     for (int64_t row = 0; row < n; ++row) loss += token_loss[row];
     for (size_t pass = 0; pass < 2; ++pass) {
-      if (args.grad_hidden != nullptr) {
-        gemm<T>({n, D, V}, {logits[pass], V}, {args.weight, D},
-                {args.grad_hidden + rows[pass] * D, D});
-      }
-      if (args.grad_weight != nullptr) {
-        gemm<T>({V, D, n}, {logits[pass], V, true}, {args.hidden + rows[pass] * D, D},
-                {args.grad_weight, D, T{1}, begin == 0 && pass == 0 ? T{0} : T{1}});
-      }
+      T* grad_hidden = args.grad_hidden == nullptr ? nullptr : args.grad_hidden + rows[pass] * D;
+      head_backward<T>({n, V, D}, logits[pass], args.hidden + rows[pass] * D, args.weight,
+                       {grad_hidden, args.grad_weight}, begin == 0 && pass == 0);
     }
   }
   return loss / static_cast<double>(args.divisor);

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "autograd/kernels/gemm.h"
+#include "autograd/kernels/head.h"
 #include "autograd/kernels/rows.h"
 #include "autograd/kernels/vector_math.h"
 
@@ -70,13 +71,9 @@ double linear_cross_entropy(const LinearCrossEntropy<T>& args) {
       loss += static_cast<double>(args.token_loss[begin + row]);
       squares += static_cast<double>(lse[row]) * static_cast<double>(lse[row]);
     }
-    if (args.grad_hidden != nullptr) {
-      gemm<T>({n, D, V}, {args.logits, V}, {args.weight, D}, {args.grad_hidden + begin * D, D});
-    }
-    if (args.grad_weight != nullptr) {
-      gemm<T>({V, D, n}, {args.logits, V, true}, {hidden, D},
-              {args.grad_weight, D, T{1}, begin == 0 ? T{0} : T{1}});
-    }
+    T* grad_hidden = args.grad_hidden == nullptr ? nullptr : args.grad_hidden + begin * D;
+    head_backward<T>({n, V, D}, args.logits, hidden, args.weight, {grad_hidden, args.grad_weight},
+                     begin == 0);
   }
   return (loss + static_cast<double>(args.z_loss) * squares) / static_cast<double>(args.divisor);
 }

@@ -1,12 +1,11 @@
 #include "autograd/kernels/linear_distillation.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "autograd/kernels/gemm.h"
+#include "autograd/kernels/head.h"
 #include "autograd/kernels/linear_cross_entropy.h"
 #include "autograd/kernels/rows.h"
-#include "autograd/kernels/vector_math.h"
 
 namespace sluice::kernels {
 namespace {
@@ -15,10 +14,7 @@ namespace {
 template <class T>
 T soften(int64_t V, T temperature, T* z, T* p) {
   for (int64_t v = 0; v < V; ++v) z[v] /= temperature;
-  const T largest = max_of_array(V, z);
-  const T total = exp_shifted(V, z, largest, p);
-  for (int64_t v = 0; v < V; ++v) p[v] /= total;
-  return largest + std::log(total);
+  return softmax_of_row(V, z, p);
 }
 
 /// One token: KL(q || p). The student's logits `a` are overwritten by their gradient, those of the
@@ -67,14 +63,9 @@ double linear_distillation(const LinearDistillation<T>& args) {
       token_loss[row] = token_inplace(args, a, teacher + row * args.V, p, q);
     });
     for (int64_t row = 0; row < n; ++row) loss += token_loss[row];
-    if (args.grad_hidden != nullptr) {
-      gemm<T>({n, args.D, args.V}, {student, args.V}, {args.weight, args.D},
-              {args.grad_hidden + begin * args.D, args.D});
-    }
-    if (args.grad_weight != nullptr) {
-      gemm<T>({args.V, args.D, n}, {student, args.V, true}, {hidden, args.D},
-              {args.grad_weight, args.D, T{1}, begin == 0 ? T{0} : T{1}});
-    }
+    T* grad_hidden = args.grad_hidden == nullptr ? nullptr : args.grad_hidden + begin * args.D;
+    head_backward<T>({n, args.V, args.D}, student, hidden, args.weight,
+                     {grad_hidden, args.grad_weight}, begin == 0);
   }
   const auto temperature = static_cast<double>(args.temperature);
   return temperature * temperature * loss / static_cast<double>(args.divisor);

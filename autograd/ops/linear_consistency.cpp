@@ -65,8 +65,8 @@ Tensor linear_consistency(Tape& tape, const Tensor& hidden, const Tensor& weight
   const int64_t V = weight.dim(0);
   const DType dtype = hidden.dtype();
   Tensor loss = tape.empty({}, dtype);
-  Tensor grad_hidden = tape.requires_grad(hidden) ? tape.empty(hidden.shape(), dtype) : Tensor();
-  Tensor grad_weight = tape.requires_grad(weight) ? tape.empty(weight.shape(), dtype) : Tensor();
+  Tensor grad_hidden = early_gradient(tape, hidden);
+  Tensor grad_weight = early_gradient(tape, weight);
   {
     Tensor logits = tape.empty({2 * std::min(N, kernels::linear_consistency_chunk(V)), V}, dtype);
     const int products = 1 + (grad_hidden.defined() ? 1 : 0) + (grad_weight.defined() ? 1 : 0);
@@ -88,13 +88,8 @@ Tensor linear_consistency(Tape& tape, const Tensor& hidden, const Tensor& weight
       });
     });
   }
-  tape.record(linear_consistency_info(), {hidden, weight}, {&loss}, {grad_hidden, grad_weight},
-              [](Backward& b) {
-                const double upstream = b.grad(0).item();
-                for (int input = 0; input < 2; ++input) {
-                  if (b.needs(input)) put_scaled(b, input, b.saved(input), upstream);
-                }
-              });
+  record_scaled(tape, linear_consistency_info(), {hidden, weight}, loss,
+                {grad_hidden, grad_weight});
   return loss;
 }
 

@@ -71,8 +71,8 @@ LinearCrossEntropyResult linear_cross_entropy(Tape& tape, const Tensor& hidden,
   const int64_t V = weight.dim(0);
   const DType dtype = hidden.dtype();
   LinearCrossEntropyResult result{tape.empty({}, dtype), tape.empty({N}, dtype)};
-  Tensor grad_hidden = tape.requires_grad(hidden) ? tape.empty(hidden.shape(), dtype) : Tensor();
-  Tensor grad_weight = tape.requires_grad(weight) ? tape.empty(weight.shape(), dtype) : Tensor();
+  Tensor grad_hidden = early_gradient(tape, hidden);
+  Tensor grad_weight = early_gradient(tape, weight);
   {
     Tensor logits = tape.empty({std::min(N, kernels::linear_cross_entropy_chunk(V)), V}, dtype);
     const int products = 1 + (grad_hidden.defined() ? 1 : 0) + (grad_weight.defined() ? 1 : 0);
@@ -97,13 +97,8 @@ LinearCrossEntropyResult linear_cross_entropy(Tape& tape, const Tensor& hidden,
       });
     });
   }
-  tape.record(linear_cross_entropy_info(), {hidden, weight}, {&result.loss},
-              {grad_hidden, grad_weight}, [](Backward& b) {
-                const double upstream = b.grad(0).item();
-                for (int input = 0; input < 2; ++input) {
-                  if (b.needs(input)) put_scaled(b, input, b.saved(input), upstream);
-                }
-              });
+  record_scaled(tape, linear_cross_entropy_info(), {hidden, weight}, result.loss,
+                {grad_hidden, grad_weight});
   return result;
 }
 

@@ -19,6 +19,9 @@ class Lora final : public LowRankAdapter {
       : LowRankAdapter(b, setup, config, config.scale(config.rank)),
         factors_(child(std::make_unique<Factors>(
             b, FactorSpec{setup.in, setup.out, {config.rank}, config.b_std}))) {}
+  [[nodiscard]] std::vector<LoraExpert> experts() const override {
+    return factors_.experts(lora_scale());
+  }
 
  private:
   [[nodiscard]] FactorTensors factors(Tape& tape) const override { return factors_.tensors(tape); }

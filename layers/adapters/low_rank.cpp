@@ -44,7 +44,7 @@ Factors::Factors(const Builder& b, const FactorSpec& spec)
   };
   const bool are_equal = std::ranges::all_of(ranks_, [&](int64_t r) { return r == ranks_[0]; });
   if (are_equal) {
-    add("", experts(), ranks_[0]);
+    add("", num_experts(), ranks_[0]);
     return;
   }
   for (size_t e = 0; e < ranks_.size(); ++e) {
@@ -67,10 +67,25 @@ FactorTensors Factors::tensors(Tape& tape) const {
   return {joined(tape, a_, in_), joined(tape, b_, out_)};
 }
 
+std::vector<LoraExpert> Factors::experts(double scale, std::span<const double> scales) const {
+  std::vector<LoraExpert> result;
+  int64_t first = 0;
+  size_t own = 0;  // of those that have matrices of their own
+  for (size_t e = 0; e < ranks_.size(); ++e) {
+    if (ranks_[e] == 0) continue;
+    const bool is_stacked = a_.size() == 1;
+    const size_t at = is_stacked ? 0 : own++;
+    result.push_back({a_[at], b_[at], is_stacked ? first : 0, ranks_[e],
+                      scale * (scales.empty() ? 1.0 : scales[e])});
+    first += ranks_[e];
+  }
+  return result;
+}
+
 Tensor Factors::spread(Tape& tape, const Tensor& gates, std::span<const double> scales) const {
   const bool are_single = std::ranges::all_of(ranks_, [](int64_t r) { return r == 1; });
   if (are_single && scales.empty()) return gates;
-  Tensor map = Tensor::zeros(tape.pool(), {experts(), total_}, gates.dtype());
+  Tensor map = Tensor::zeros(tape.pool(), {num_experts(), total_}, gates.dtype());
   if (map.has_memory()) {
     dispatch_float(map.dtype(), [&]<class T>() {
       T* at = map.data<T>();

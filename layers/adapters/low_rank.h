@@ -21,6 +21,15 @@ struct FactorTensors {
   Tensor b;
 };
 
+/// One LoRA among the factors of an adapter: rows first .. first + rank of A and of B^T, times `scale`.
+struct LoraExpert {
+  const Parameter* a;  // [..., in]
+  const Parameter* b;  // [..., out]
+  int64_t first;
+  int64_t rank;
+  double scale;  // s, without what a router or a mixture weighs it by
+};
+
 /// What the factors of E experts are made from.
 struct FactorSpec {
   int64_t in;
@@ -39,10 +48,13 @@ class Factors : public Module {
  public:
   Factors(const Builder& b, const FactorSpec& spec);
   [[nodiscard]] FactorTensors tensors(Tape& tape) const;
-  [[nodiscard]] int64_t experts() const { return static_cast<int64_t>(ranks_.size()); }
+  [[nodiscard]] int64_t num_experts() const { return static_cast<int64_t>(ranks_.size()); }
   /// R
   [[nodiscard]] int64_t total() const { return total_; }
   [[nodiscard]] std::span<const int64_t> ranks() const { return ranks_; }
+  /// Those of rank above 0, in order, times `scale` and scales[e] where there are such.
+  [[nodiscard]] std::vector<LoraExpert> experts(double scale,
+                                                std::span<const double> scales = {}) const;
   /// Gates of experts [N, E] -> gates of ranks [N, R], those of expert e times scales[e], or 1 where
   /// `scales` is empty.
   [[nodiscard]] Tensor spread(Tape& tape, const Tensor& gates,
@@ -69,8 +81,11 @@ class LowRankAdapter : public Adapter {
   [[nodiscard]] Tensor apply(const ForwardContext& context, const Tensor& x,
                              const Tensor& y) const final;
   [[nodiscard]] std::string merge_into(std::span<double> w) const final;
+  /// The LoRAs that it is made of, in order; empty where it is not made of such.
+  [[nodiscard]] virtual std::vector<LoraExpert> experts() const { return {}; }
 
  protected:
+  [[nodiscard]] double lora_scale() const { return scale_; }
   [[nodiscard]] virtual FactorTensors factors(Tape& tape) const = 0;
   /// [N, R], or undefined where all are 1; x [N, in] as the Linear reads it.
   [[nodiscard]] virtual Tensor gates(const ForwardContext& /*context*/, const Tensor& /*x*/,

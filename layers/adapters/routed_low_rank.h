@@ -20,6 +20,9 @@ class RoutedLowRank : public LowRankAdapter {
   RoutedLowRank(const Builder& b, const AdapterSetup& setup, const AdapterSettings& settings,
                 std::vector<int64_t> ranks, double scale, std::vector<double> scales = {});
   [[nodiscard]] RoutedLayer* routed_layer() override { return &routed_; }
+  [[nodiscard]] std::vector<LoraExpert> experts() const override {
+    return factors_.experts(lora_scale(), scales_);
+  }
 
  protected:
   [[nodiscard]] FactorTensors factors(Tape& tape) const override { return factors_.tensors(tape); }

@@ -32,6 +32,14 @@ class StaticMixture final : public LowRankAdapter {
         factors_(child(std::make_unique<Factors>(
             b, FactorSpec{setup.in, setup.out, {config.rank * config.num_experts}, config.b_std}))),
         rank_(config.rank) {}
+  [[nodiscard]] std::vector<LoraExpert> experts() const override {
+    const LoraExpert all = factors_.experts(lora_scale()).front();
+    std::vector<LoraExpert> result;
+    for (int64_t first = 0; first < all.rank; first += rank_) {
+      result.push_back({all.a, all.b, first, rank_, all.scale});
+    }
+    return result;
+  }
 
  private:
   [[nodiscard]] FactorTensors factors(Tape& tape) const override {

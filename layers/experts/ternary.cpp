@@ -5,8 +5,8 @@
 //   y = Wd'_e (silu(Wg'_e x) * (Wu'_e x)),   W' = g round_to_{-1,0,1}(W / g),   g = mean |W_e|
 //
 // Meant to stand beside a dense feed-forward in full precision, as a frozen shared expert. With
-// `activations: int8` what the matrices read is rounded to 8 bits per token too. Stored as trained; as
-// levels the routed experts would take log2(3) = 1.58 bits a weight.
+// `activations: int8` what the matrices read is rounded to 8 bits per token too. Stored as trained, or by
+// `sluice pack-experts` as levels, five to a byte.
 
 #include "autograd/ops/grouped_matmul.h"
 #include "autograd/ops/swiglu.h"

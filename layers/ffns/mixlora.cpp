@@ -6,6 +6,7 @@
 #include "autograd/ops/matmul.h"
 #include "autograd/ops/swiglu.h"
 #include "layers/adapters/low_rank.h"
+#include "layers/ffns/routed_feed_forward.h"
 #include "layers/model.h"
 
 namespace sluice {
@@ -46,7 +47,7 @@ namespace {
 
 // Letters: N tokens, R rows (assignments), D hidden size, F width, E experts, S ranks of all experts.
 
-class MixLora final : public FeedForward {
+class MixLora final : public RoutedFeedForward {
  public:
   MixLora(const Builder& b, const ModelConfig& model, const MixLoraConfig& config,
           const SublayerPlace& place)
@@ -72,13 +73,6 @@ class MixLora final : public FeedForward {
     for (const int64_t r : config.ranks_of_experts()) {
       scales_.push_back(r == 0 ? 0.0 : config.scale(r));
     }
-  }
-
-  [[nodiscard]] std::vector<RoutedLayer*> routed_layers() override { return {routed_}; }
-
-  [[nodiscard]] std::unique_ptr<FeedForwardState> make_state(Pool& pool, DType dtype,
-                                                             int64_t capacity) const override {
-    return routed_->make_state(pool, dtype, capacity);
   }
 
   Tensor forward(const ForwardContext& context, const Tensor& x, BlockState& state) const override {
@@ -146,7 +140,6 @@ class MixLora final : public FeedForward {
   Linear* gate_;
   Linear* up_;
   Linear* down_;
-  RoutedLayer* routed_;
   Factors* gate_factors_;
   Factors* up_factors_;
   Factors* down_factors_;

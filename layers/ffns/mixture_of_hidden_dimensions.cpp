@@ -25,9 +25,9 @@
 #include "autograd/ops/reshape.h"
 #include "autograd/ops/swiglu.h"
 #include "autograd/ops/top_k.h"
+#include "layers/ffns/routed_feed_forward.h"
 #include "layers/linear.h"
 #include "layers/model.h"
-#include "layers/routed_layer.h"
 #include "layers/routers/unit_rows.h"
 
 namespace sluice {
@@ -58,7 +58,7 @@ struct HiddenDimensionsConfig final : RoutingConfig {
   }
 };
 
-class MixtureOfHiddenDimensions final : public FeedForward {
+class MixtureOfHiddenDimensions final : public RoutedFeedForward {
  public:
   MixtureOfHiddenDimensions(const Builder& b, const ModelConfig& model,
                             const HiddenDimensionsConfig& config, const SublayerPlace& place)
@@ -79,13 +79,6 @@ class MixtureOfHiddenDimensions final : public FeedForward {
         &parameter(own, "w_in", {E_, 2 * F_, w_}, ParameterKind::matrix, {}, Stack::routed_experts);
     out_ = &parameter(own, "w_out", {E_, w_, F_}, ParameterKind::matrix, Init::residual(),
                       Stack::routed_experts);
-  }
-
-  [[nodiscard]] std::vector<RoutedLayer*> routed_layers() override { return {routed_}; }
-
-  [[nodiscard]] std::unique_ptr<FeedForwardState> make_state(Pool& pool, DType dtype,
-                                                             int64_t capacity) const override {
-    return routed_->make_state(pool, dtype, capacity);
   }
 
   Tensor forward(const ForwardContext& context, const Tensor& x, BlockState& state) const override {
@@ -150,7 +143,6 @@ class MixtureOfHiddenDimensions final : public FeedForward {
   int64_t F_;
   int64_t w_;
   Scaling scaling_;
-  RoutedLayer* routed_;
   Linear* shared_in_ = nullptr;
   Linear* shared_out_ = nullptr;
   Parameter* in_;   // [E, 2 F, w]: Wg_b, then Wu_b

@@ -15,6 +15,11 @@
 // paper's loss, E sum_i mean_t(w_ti) mean_t(m_ti), is that of aux_loss with `fractions: tokens`,
 // which takes softmax(z) for w where m is 0, too. The paper's first phase, one shared expert from
 // which all are made, is `experts.diversify`.
+//
+// With one slot (`top_k: 1`) and weights: gate it is the sample-top-1 routing of Branch-Train-MiX
+// (Sukhbaatar et al. 2024, arXiv 2403.07816): an expert is drawn by softmax(z) in training and weighed
+// by its Gumbel-softmax, while tau = max(0.5, e^(-rt)), r = 1e-4 (`{type: exponential, from: 1,
+// to: 0.5, over: 6931 steps}`; the paper prints max(0.5, -rt)).
 
 #include <algorithm>
 #include <cmath>

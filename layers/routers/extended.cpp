@@ -1,16 +1,4 @@
-// The router of a model that experts were added to (MoExtend, Zhong et al. 2024, arXiv 2408.03511):
-//
-//   p = softmax(x W^T),   top-k of p,   c = p + A2 gelu(A1 p),   weights: c of the chosen over their sum
-//
-// The calibration A1 [16, E], A2 [E, 16] corrects the weights for the rows that came in; A2 is 0 at
-// first, where c = p. Renormalising needs weights: renormalise; with as_is the weights are c.
-//
-// The row of a new expert starts as that of the expert it was cloned from (`upcycle.scheme: extend`),
-// so the two tie, and for tokens that choose them the clone takes the place of their k-th expert: the
-// paper's way, which does not keep the function. `masked` keeps it: up to that point of the run the
-// newest `num_new` experts have score 0 and are not chosen, and the softmax is over the others [R].
-//
-// Letters: N tokens, E experts.
+#include "layers/routers/extended.h"
 
 #include <limits>
 
@@ -20,56 +8,50 @@
 #include "autograd/ops/softmax.h"
 #include "autograd/ops/top_k.h"
 #include "layers/routers/choose.h"
-#include "layers/routers/top_k.h"
 
 namespace sluice {
+
+void ExtendedConfig::fields(FieldVisitor& v) {
+  TopKRouterConfig::fields(v);
+  v.integer({"num_new", "experts that were added, the last ones"}, num_new, {.min = 1});
+  v.integer({"calibration", "width of the correction of the weights (paper: 16); 0: none"},
+            calibration, {.min = 0});
+  v.optional_duration({"masked",
+                       "the first part of the run, in which the new experts are not chosen; "
+                       "none: they are from the start (paper)"},
+                      masked, "none");
+}
+
+std::string ExtendedConfig::check() const {
+  if (scores != "softmax") return fmt::format("scores: found {}, allowed softmax", scores);
+  if (weights != "renormalise" && weights != "as_is") {
+    return fmt::format("weights: found {}, allowed renormalise or as_is", weights);
+  }
+  return TopKRouterConfig::check();
+}
+
+std::string ExtendedConfig::check_against(int64_t num_experts, int64_t top_k) const {
+  if (num_new >= num_experts) {
+    return fmt::format("num_new: found {}, allowed 1 to {} (num_experts - 1)", num_new,
+                       num_experts - 1);
+  }
+  if (masked && top_k > num_experts - num_new) {
+    return fmt::format(
+        "masked: given, but top_k is {} and {} of the {} experts are left while the new ones are "
+        "masked",
+        top_k, num_experts - num_new, num_experts);
+  }
+  return TopKRouterConfig::check_against(num_experts, top_k);
+}
+
 namespace {
-
-struct ExtendedConfig final : TopKRouterConfig {
-  int64_t num_new = 1;
-  int64_t calibration = 16;
-  std::optional<Duration> masked;
-
-  void fields(FieldVisitor& v) override {
-    TopKRouterConfig::fields(v);
-    v.integer({"num_new", "experts that were added, the last ones"}, num_new, {.min = 1});
-    v.integer({"calibration", "width of the correction of the weights (paper: 16); 0: none"},
-              calibration, {.min = 0});
-    v.optional_duration({"masked",
-                         "the first part of the run, in which the new experts are not chosen; "
-                         "none: they are from the start (paper)"},
-                        masked, "none");
-  }
-  [[nodiscard]] std::string check() const override {
-    if (scores != "softmax") return fmt::format("scores: found {}, allowed softmax", scores);
-    if (weights != "renormalise" && weights != "as_is") {
-      return fmt::format("weights: found {}, allowed renormalise or as_is", weights);
-    }
-    return TopKRouterConfig::check();
-  }
-  [[nodiscard]] std::string check_against(int64_t num_experts, int64_t top_k) const override {
-    if (num_new >= num_experts) {
-      return fmt::format("num_new: found {}, allowed 1 to {} (num_experts - 1)", num_new,
-                         num_experts - 1);
-    }
-    if (masked && top_k > num_experts - num_new) {
-      return fmt::format(
-          "masked: given, but top_k is {} and {} of the {} experts are left while the new ones are "
-          "masked",
-          top_k, num_experts - num_new, num_experts);
-    }
-    return TopKRouterConfig::check_against(num_experts, top_k);
-  }
-};
 
 class ExtendedRouter final : public TopKRouter {
  public:
   ExtendedRouter(const Builder& b, const RouterSetup& setup, const ExtendedConfig& config)
       : TopKRouter(b, setup, config),
         old_(setup.num_experts - config.num_new),
-        masked_(config.masked),
-        renormalises_(config.weights == "renormalise"),
-        scale_(config.scale) {
+        config_(config) {
     if (config.calibration > 0) {
       first_ = &parameter(b, "calibration_in", {config.calibration, setup.num_experts},
                           ParameterKind::router);
@@ -81,7 +63,7 @@ class ExtendedRouter final : public TopKRouter {
   RouterScores score(const ForwardContext& context, const Tensor& x) const override {
     Tape& tape = context.tape;
     const Tensor z = linear(tape, router_input(context, x), tape.use(weight_));
-    if (!masks(context)) return from_logits(context, z);
+    if (!config_.masks(context.progress)) return from_logits(context, z);
     const Tensor p = softmax(tape, slice_columns(tape, z, 0, old_));
     const Tensor parts[] = {p, tape.zeros({x.dim(0), z.dim(1) - old_}, z.dtype())};
     const Tensor scores = concat_columns(tape, parts);
@@ -90,7 +72,9 @@ class ExtendedRouter final : public TopKRouter {
 
   void choose(const ForwardContext& context, const RouterScores& scores,
               std::span<const double> shift, int64_t top_k, Selection& selection) const override {
-    if (!masks(context)) return TopKRouter::choose(context, scores, shift, top_k, selection);
+    if (!config_.masks(context.progress)) {
+      return TopKRouter::choose(context, scores, shift, top_k, selection);
+    }
     choose_top_k(scores.scores, shift, top_k, selection, [this](std::span<double> biased) {
       std::fill(biased.begin() + old_, biased.end(), -std::numeric_limits<double>::infinity());
     });
@@ -105,19 +89,13 @@ class ExtendedRouter final : public TopKRouter {
       c = add(tape, c, linear(tape, inner, tape.use(*second_)));
     }
     Tensor weights = gather_last(tape, c, expert_index(tape.pool(), selection));
-    if (renormalises_) weights = normalise_rows(tape, weights, 0.0);
-    return scale_ == 1.0 ? weights : scale(tape, weights, scale_);
+    if (config_.weights == "renormalise") weights = normalise_rows(tape, weights, 0.0);
+    return config_.scale == 1.0 ? weights : scale(tape, weights, config_.scale);
   }
 
  private:
-  [[nodiscard]] bool masks(const ForwardContext& context) const {
-    return masked_ && masked_->elapsed(context.progress) < masked_->count;
-  }
-
   int64_t old_;
-  std::optional<Duration> masked_;
-  bool renormalises_;
-  double scale_;
+  ExtendedConfig config_;
   Parameter* first_ = nullptr;   // [C, E]
   Parameter* second_ = nullptr;  // [E, C]
 };

@@ -129,6 +129,26 @@ constexpr Variant kVariants[] = {
      &kFacts, 1.24},
     {"variant_multi_token_prediction", "(AF)x2",
      "multi_token_prediction: {num_depths: 2, pattern: AF, coefficient: 0.3}", &kCopy, 1.40, false},
+    {"variant_gated_slot_attention", "(OF)x2",
+     "mixture_of_memories: {num_heads: 2, backend: gated_slot_attention, num_slots: 8}", &kRecall,
+     1.20},
+    // Attention sees the token before; the way to earlier pairs leads through the slots.
+    {"variant_workspace", "(WKF)x2",
+     "variants: {W: {type: attention, num_heads: 2, window: 2}}, workspace: {num_heads: 2, num_slots: "
+     "8, chunk_size: 4, output_gate: false}",
+     &kRecall, 1.33, false},
+    // All parts of the proposal, of which the last two open at step 50.
+    {"variant_hydra", "MFMEVKY", R"(
+    mamba2: {head_dim: 16, state_size: 16},
+    sparse_attention: {num_heads: 2, window: 4, chunk_size: 4, chosen_chunks: 2, output_gate: true},
+    experts: {num_experts: 4, top_k: 2, intermediate_size: 24,
+              router: {type: chunk_top_k, chunk_size: 4}},
+    workspace: {num_heads: 2, num_slots: 8, chunk_size: 4,
+      output_gate_bias: {type: piecewise, mode: step, points: [{at: 0, value: -1000}, {at: 50, value: -4}]}},
+    variants: {Y: {type: product_key_memory, num_keys: 16, num_heads: 2, key_size: 8, top_k: 4,
+      output_gate: true,
+      output_gate_bias: {type: piecewise, mode: step, points: [{at: 0, value: -1000}, {at: 50, value: -4}]}}})",
+     &kRecall, 1.20},
 };
 
 bool routes(const Configurable& config) {
@@ -156,7 +176,7 @@ std::vector<Learner> learners() {
   constexpr std::string_view kVariantKey = "variants: {{Z: {{type: {type}{fields}}}}}";
   std::vector<Learner> result;
   // Elsewhere: layers with parameters for each modality learn a task of two modalities
-  // (modality_task_test.cpp), the workspace recalls beside another mixer (memory_mixers_test.cpp).
+  // (modality_task_test.cpp), the workspace recalls beside another mixer (variant_workspace).
   for (const MixerEntry* entry : mixer_table()) {
     if (entry->by_modality || entry->name == "workspace") continue;
     result.push_back(learner_of(fmt::format("mixer_{}", entry->name), "(ZF)x2", entry->name,

@@ -244,6 +244,28 @@ TEST_F(Commands, InspectShowsARunAndItsRecipe) {
   EXPECT_TRUE(nlohmann::json::accept(sluice({"inspect", checkpoint(4), "--json"}).output));
 }
 
+TEST_F(Commands, InspectFailsWhereNoCheckpointIsWhole) {
+  const std::filesystem::path run = scratch_ / "run";
+  std::filesystem::create_directories(run / "checkpoints");
+  std::filesystem::copy_file(damaged_checkpoint(), run / "checkpoints" / checkpoint_name(8));
+  for (const bool as_json : {false, true}) {
+    std::vector<std::string> arguments = {"inspect", run.string()};
+    if (as_json) arguments.emplace_back("--json");
+    const Outcome outcome = sluice(arguments);
+    EXPECT_EQ(outcome.status, 1);
+    EXPECT_EQ(outcome.errors, fmt::format("sluice: {}: no checkpoint is whole: 1 checkpoint found, "
+                                          "all damaged\n",
+                                          run.string()));
+    // What is there is shown all the same.
+    EXPECT_THAT(outcome.output, HasSubstr(checkpoint_name(8)));
+    EXPECT_EQ(as_json, nlohmann::json::accept(outcome.output));
+  }
+  // A run that has saved nothing yet.
+  std::filesystem::remove(run / "checkpoints" / checkpoint_name(8));
+  std::filesystem::copy_file(recipe(), run / "recipe.yaml");
+  EXPECT_EQ(sluice({"inspect", run.string()}).status, 0);
+}
+
 // --- report --------------------------------------------------------------------------------------
 
 TEST_F(Commands, ReportMakesTheFolderOfItsPage) {
@@ -318,7 +340,9 @@ TEST_F(Commands, EndTheirHelpInAnExample) {
       {"generate"},         {"eval"},
       {"inspect"},          {"verify"},
       {"verify", "resume"}, {"verify", "isolation"},
-      {"import"},           {"export"}};
+      {"import"},           {"export"},
+      {"upcycle"},          {"transform"},
+      {"merge-adapters"},   {"extract-adapters"}};
   for (std::vector<std::string> verb : verbs) {
     verb.emplace_back("--help");
     const Outcome outcome = sluice(verb);

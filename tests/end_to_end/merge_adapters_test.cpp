@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <fstream>
 
 #include "tests/end_to_end/program.h"
@@ -45,9 +46,33 @@ TEST(MergeAdaptersProgram, FoldsAnAdaptedRunIntoADenseModel) {
   EXPECT_THAT(outcome.output, HasSubstr("2 adapters merged into 2 weights, from step 2"));
   EXPECT_EQ(sluice({"eval", merged}).status, 0);
 
+  // `export` merges by itself: the same files as those of the merged model.
+  const Outcome by_hand = sluice({"export", merged, "--out", (folder / "by_hand").string()});
+  EXPECT_EQ(by_hand.status, 0) << by_hand.errors;
+  const Outcome exported =
+      sluice({"export", (folder / "lora").string(), "--out", (folder / "exported").string()});
+  EXPECT_EQ(exported.status, 0) << exported.errors;
+  EXPECT_THAT(exported.errors, HasSubstr("note: merged: 2 adapters into 2 weights"));
+  for (const char* name : {"model.safetensors", "config.json"}) {
+    EXPECT_EQ(read_file(folder / "exported" / name, raise_as<DataError>),
+              read_file(folder / "by_hand" / name, raise_as<DataError>))
+        << name;
+  }
+
   const Outcome again = sluice({"merge-adapters", (folder / "lora").string(), "--out", merged});
   EXPECT_EQ(again.status, 2);
   EXPECT_THAT(again.errors, HasSubstr("exists; remove it or name another file"));
+  const std::string mora =
+      file("mora.yaml", dense_model +
+                            ", adapters: {a: {type: mora, rank: 4, top_k: 2, linears: "
+                            "[attention.q]}}}\nbalance: ~\ntrain: {steps: 1, init_from: dense}\n");
+  ASSERT_EQ(sluice({"train", tiny, mora, "--out", (folder / "mora").string()}).status, 0);
+  const Outcome refused =
+      sluice({"export", (folder / "mora").string(), "--out", (folder / "refused").string()});
+  EXPECT_EQ(refused.status, 2);
+  EXPECT_THAT(refused.errors, HasSubstr("merge-adapters: "));
+  EXPECT_THAT(refused.errors, HasSubstr("is no one matrix: its ranks score themselves"));
+  EXPECT_FALSE(std::filesystem::exists(folder / "refused"));
   const Outcome none = sluice(
       {"merge-adapters", (folder / "dense").string(), "--out", (folder / "other.h5").string()});
   EXPECT_EQ(none.status, 2);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "layers/modalities.h"
+#include "tests/layers/layer_checks.h"
 #include "tests/support/set_fields.h"
 #include "tests/support/tiny_model.h"
 
@@ -129,16 +130,6 @@ inline void swap_copies(const Model& model) {
   }
 }
 
-/// Hidden states in evaluation.
-inline Tensor hidden_of(Pool& pool, const Model& model, const TinyBatch& batch) {
-  Tape tape(pool);
-  const NoGrad no_grad(tape);
-  RoutingSession session = plain_session(model);
-  ForwardContext context = training_context(tape, batch, session);
-  context.training = false;
-  return model.forward(context, batch.tokens).hidden.detached();
-}
-
 /// Modalities with each other's numbers and copies compute the same bits.
 inline void expect_labels_mean_nothing(ModelConfig config) {
   Pool pool;
@@ -148,12 +139,12 @@ inline void expect_labels_mean_nothing(ModelConfig config) {
   }
   config.domain_modalities = {0, 1};
   const Model model(pool, config, 3);
-  const Tensor expected = hidden_of(pool, model, batch);
+  const Tensor expected = hidden_of(pool, model, batch, /*training=*/false);
   config.domain_modalities = {1, 0};
   const Model other(pool, config, 3);
-  EXPECT_FALSE(same_bits(hidden_of(pool, other, batch), expected));
+  EXPECT_FALSE(same_bits(hidden_of(pool, other, batch, /*training=*/false), expected));
   swap_copies(other);
-  EXPECT_TRUE(same_bits(hidden_of(pool, other, batch), expected));
+  EXPECT_TRUE(same_bits(hidden_of(pool, other, batch, /*training=*/false), expected));
 }
 
 }  // namespace sluice::testing_support

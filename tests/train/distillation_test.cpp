@@ -11,6 +11,7 @@
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tiny_run.h"
 #include "tests/support/tiny_trained.h"
+#include "train/plan.h"
 
 namespace sluice {
 namespace {
@@ -86,6 +87,14 @@ TEST_F(Distillation, IsWeighed) {
   EXPECT_LT(*warm.distillation, 3.0 * *one.distillation);
 }
 
+TEST_F(Distillation, CountsTheLanguageModelAsToldWhileItsOwnWeightIsZero) {
+  sluice::Run run(recipe("weight: {type: linear, from: 0, to: 1, over: 2 steps}, language_model: 0",
+                         "", "balance: {type: none}"),
+                  communicator_);
+  EXPECT_EQ(run.step().grad_norm, 0.0);
+  EXPECT_GT(run.step().grad_norm, 0.0);
+}
+
 TEST_F(Distillation, DoesNotDependOnTheMicroBatch) {
   const auto first_step = [&](const char* train) {
     sluice::Run run(recipe("weight: 1", train, "model: {dtype: f64}"), communicator_);
@@ -135,6 +144,10 @@ TEST_F(Distillation, NeedsATeacherThatReadsTheSameTokens) {
               HasSubstr("in f32, the model 257 in f64"));
   EXPECT_THAT(refusal(tiny_recipe("train: {distillation: {teacher: nowhere}}")),
               AllOf(HasSubstr("train.distillation.teacher"), HasSubstr("no such file")));
+  EXPECT_THAT(error_of<ConfigError>([] {
+                (void)make_plan(tiny_recipe("train: {distillation: {teacher: nowhere}}"), 257, 0);
+              }),
+              AllOf(HasSubstr("train.distillation.teacher"), HasSubstr("no such file")));
   write_checkpoint(real_file_system(), path(),
                    tiny_checkpoint("data: {tokenizer: {type: sentencepiece, vocab_size: 512}, "
                                    "sources: [{domain: a, path: " SLUICE_SOURCE_DIR
@@ -150,6 +163,57 @@ TEST_F(Distillation, IsNotForTwoPassesOrFurtherHeads) {
               HasSubstr("given beside train.consistency"));
   EXPECT_THAT(refusal("", "model: {multi_token_prediction: {num_depths: 1, pattern: AE}}"),
               HasSubstr("model.multi_token_prediction"));
+}
+
+TEST_F(Distillation, IsPlanned) {
+  const Plan alone = make_plan(tiny_recipe(), 257, 0);
+  const Plan taught = make_plan(recipe("weight: 1"), 257, 0);
+  EXPECT_FALSE(alone.teacher.has_value());
+  ASSERT_TRUE(taught.teacher.has_value());
+  EXPECT_EQ(taught.teacher->checkpoint, path());
+  // The teacher is a model of the same size.
+  EXPECT_EQ(taught.teacher->parameters, alone.parameters.total);
+  EXPECT_EQ(taught.parameters.total, alone.parameters.total);
+  // Its forward pass without a loss of its own, three products of V D for logits and two gradients; then
+  // four, the student's three and the teacher's logits.
+  const double forward = alone.cost.direction_total(Direction::forward).flops;
+  const double head = 2.0 * 257 * 16;
+  EXPECT_NEAR(taught.teacher->flops_per_token,
+              forward / static_cast<double>(alone.tokens) - 3.0 * head + 4.0 * head, 1e-6 * forward);
+  EXPECT_DOUBLE_EQ(taught.flops_per_token(), alone.flops_per_token());
+  EXPECT_DOUBLE_EQ(taught.mean_flops_per_token(),
+                   alone.mean_flops_per_token() + taught.teacher->flops_per_token);
+  EXPECT_EQ(taught.peak[MemoryKind::parameters], 2 * alone.peak[MemoryKind::parameters]);
+  EXPECT_GT(taught.peak[MemoryKind::activations], alone.peak[MemoryKind::activations]);
+}
+
+TEST_F(Distillation, IsPlannedForTheStepsThatAskTheTeacher) {
+  // 2 of 8 steps.
+  const Plan some = make_plan(recipe("stop_step: 2"), 257, 0);
+  const Plan all = make_plan(recipe("weight: 1"), 257, 0);
+  EXPECT_DOUBLE_EQ(some.teacher->share_of_steps, 0.25);
+  EXPECT_DOUBLE_EQ(some.teacher->flops_per_token, all.teacher->flops_per_token);
+  EXPECT_DOUBLE_EQ(some.mean_flops_per_token(),
+                   some.activity->mean.flops_per_token + 0.25 * all.teacher->flops_per_token);
+  EXPECT_EQ(some.peak.total(), all.peak.total());
+  EXPECT_FALSE(make_plan(recipe("weight: 0"), 257, 0).teacher.has_value());
+  EXPECT_FALSE(make_plan(recipe("stop_step: 0"), 257, 0).teacher.has_value());
+}
+
+TEST_F(Distillation, CountsInTheMemoryOfARun) {
+  const Plan plan = make_plan(recipe("weight: 1"), 257, 0);
+  sluice::Run run(recipe("weight: 1"), communicator_);
+  for (int i = 0; i < 2; ++i) (void)run.step();
+  EXPECT_EQ(run.pool().peak()[MemoryKind::parameters], plan.peak[MemoryKind::parameters]);
+  const auto measured = static_cast<double>(run.pool().peak().total());
+  EXPECT_NEAR(static_cast<double>(plan.peak.total()), measured, 0.1 * measured);
+  // What suffices without a teacher does not suffice with one.
+  const int64_t budget = make_plan(tiny_recipe(), 257, 0).peak.total() + 1024;
+  const std::string train = fmt::format("memory_budget: {} KiB", budget / 1024);
+  EXPECT_NO_THROW((void)make_plan(tiny_recipe(fmt::format("train: {{{}}}", train)), 257, 0));
+  EXPECT_THAT(
+      error_of<ConfigError>([&] { (void)make_plan(recipe("weight: 1", train), 257, 0); }),
+      HasSubstr("train.memory_budget: found"));
 }
 
 }  // namespace

@@ -93,7 +93,7 @@ class UpcyclingRecipes {
   std::string run(const std::string& name, const std::vector<std::string>& sets = {}) {
     sluice::Run run = open(name, sets);
     (void)run.step();
-    const std::string path = (folder_ / (name + ".h5")).string();
+    const std::string path = (folder_ / (fs::path(name).filename().string() + ".h5")).string();
     write_checkpoint(real_file_system(), path, run.checkpoint(std::nullopt));
     return path;
   }
@@ -155,6 +155,16 @@ TEST(ShippedRecipes, GrowTheModelsBesideThem) {
   EXPECT_LE(recipes.moved("extend", {copy}), 1e-5);
   const std::string templates = "upcycle.from=" + recipes.run("templates_small");
   EXPECT_GT(recipes.moved("templates", {templates}), 0.0);
+}
+
+TEST(ShippedRecipes, PutLorasTogether) {
+  UpcyclingRecipes recipes;
+  const std::string dense = recipes.run("upcycle_dense");
+  const std::string lora = recipes.run("adapters/lora", {"train.init_from=" + dense});
+  EXPECT_GT(recipes.moved("loras", {"upcycle.from=" + dense,
+                                    fmt::format("upcycle.branches=[{{from: {0}}}, {{from: {0}}}]",
+                                                lora)}),
+            0.0);
 }
 
 /// The router of a recipe; empty for a dense model.

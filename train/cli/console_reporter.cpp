@@ -57,10 +57,15 @@ void print_model(std::FILE* out, const RunOverview& run) {
       plan.mean_flops_per_token() *
       static_cast<double>((run.sizes.steps - run.first_step) * run.sizes.tokens_per_step) /
       (kUsualShareOfPeak * run.gemm_peak);
+  if (plan.teacher) {
+    line(out, "teacher", "{}: {} parameters, asked in {:.4g} % of the steps",
+         plan.teacher->checkpoint, in_millions(static_cast<double>(plan.teacher->parameters)),
+         100.0 * plan.teacher->share_of_steps);
+  }
   line(out, "predicted",
-       "{}FLOP per token (forward and backward), {} of tensors, about {} at half of the peak",
-       in_millions(plan.mean_flops_per_token()), in_bytes(static_cast<double>(plan.peak.total())),
-       in_time(seconds));
+       "{}FLOP per token (forward and backward{}), {} of tensors, about {} at half of the peak",
+       in_millions(plan.mean_flops_per_token()), plan.teacher ? ", and the teacher" : "",
+       in_bytes(static_cast<double>(plan.peak.total())), in_time(seconds));
 }
 
 void print_upcycling(std::FILE* out, const UpcyclingReceipt& receipt) {

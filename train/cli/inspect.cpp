@@ -8,6 +8,7 @@
 
 #include "train/cli/checkpoint_flags.h"
 #include "train/cli/command.h"
+#include "train/format.h"
 #include "train/inspect_text.h"
 #include "train/trace/analysis_text.h"
 #include "train/trace/trace_file.h"
@@ -86,6 +87,10 @@ int run_inspection(const InspectFlags& flags) {
   } else {
     fmt::print("{}", inspection_text(found, flags.text));
   }
+  // A run that has saved nothing yet has nothing wrong with it.
+  SLUICE_CHECK(CheckpointError, found.checkpoint.has_value() || found.run->files.empty(),
+               "{}: no checkpoint is whole: {} found, all damaged", flags.checkpoint.path,
+               counted(std::ssize(found.run->files), "checkpoint"));
   return 0;
 }
 

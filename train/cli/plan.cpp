@@ -96,6 +96,15 @@ void print_activity(const PlannedActivities& activity, bool is_pruned) {
   row("mean of the run", activity.mean);
 }
 
+void print_teacher(const PlannedTeacher& teacher) {
+  fmt::print("teacher {}, asked in {:.4g} % of the steps\n", teacher.checkpoint,
+             100.0 * teacher.share_of_steps);
+  fmt::print("  {:<22}{:>16}  not trained; among the weights below\n", "parameters",
+             with_commas(teacher.parameters));
+  fmt::print("  {:<22}{:>16}  a forward pass and the divergence; on top of the model's\n",
+             "FLOPs per token", with_commas(std::llround(teacher.flops_per_token)));
+}
+
 void print_saved(const SavedMemory& saved) {
   fmt::print("activations that the tape keeps for the backward pass of a micro-batch\n");
   for (const SavedMemory::Entry& entry : saved.entries) {
@@ -131,6 +140,7 @@ int print_plan(const Recipe& recipe) {
   if (!plan.stages.empty()) print_stages(plan);
   print_flops(plan);
   if (plan.activity) print_activity(*plan.activity, !plan.stages.empty());
+  if (plan.teacher) print_teacher(*plan.teacher);
   print_saved(plan.saved);
   print_memory(plan);
   const double tokens =

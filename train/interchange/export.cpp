@@ -11,6 +11,7 @@
 #include "balance/make.h"
 #include "train/build.h"
 #include "train/field_snapshot.h"
+#include "train/format.h"
 #include "train/interchange/family.h"
 #include "train/interchange/gguf_model.h"
 #include "train/interchange/model_names.h"
@@ -18,6 +19,7 @@
 #include "train/interchange/tokenizer_files.h"
 #include "train/output_file.h"
 #include "train/pruning_schedule.h"
+#include "train/transforms/merge_adapters.h"
 
 namespace sluice {
 namespace {
@@ -107,6 +109,7 @@ ordered_json config_json(const Family& family, const Recipe& recipe, int64_t voc
   };
   config["bos_token_id"] = id(tokenizer.bos_id());
   config["eos_token_id"] = id(tokenizer.eos_id());
+  config["pad_token_id"] = id(tokenizer.pad_id());
   config["torch_dtype"] = type == StoredType::f32   ? "float32"
                           : type == StoredType::f16 ? "float16"
                                                     : "bfloat16";
@@ -264,12 +267,25 @@ class Exporter {
   int64_t left_out_ = 0;
 };
 
+/// No other program has our adapters: the matrices that they stand beside take them in.
+ExportedModel export_merged(const Checkpoint& checkpoint, const std::string& source,
+                            const ExportOptions& options, FileSystem& files) {
+  const MergedModel merged = with_context([] { return "merge-adapters"; },
+                                          [&] { return merge_adapters(checkpoint, source); });
+  ExportedModel result = export_model(merged.checkpoint, source, options, files);
+  result.notes.insert(result.notes.begin(),
+                      fmt::format("merged: {} into {}", counted(merged.adapters, "adapter"),
+                                  counted(merged.matrices, "weight")));
+  return result;
+}
+
 }  // namespace
 
 ExportedModel export_model(const Checkpoint& checkpoint, const std::string& source,
                            const ExportOptions& options, FileSystem& files) {
   check_new_file("--out", options.output);
   const Recipe recipe = checkpoint_recipe(checkpoint, source);
+  if (!recipe.model.adapters.empty()) return export_merged(checkpoint, source, options, files);
   const auto tokenizer =
       deserialize_tokenizer(checkpoint.meta.tokenizer_kind, checkpoint.meta.tokenizer);
   const Family& family = choose_family(recipe, options);
@@ -290,11 +306,16 @@ ExportedModel export_model(const Checkpoint& checkpoint, const std::string& sour
                     selecting_method(recipe)->type));
   }
   if (options.format == ExportFormat::gguf) {
-    write_gguf(files, options.output, gguf_keys(config, checkpoint.meta), tensors);
+    write_gguf(files, options.output, gguf_keys(config, checkpoint.meta, options.type), tensors);
   } else {
     PendingFolder folder(files, options.output);
     write_safetensors(files, folder.path(), std::move(tensors), options.max_file_bytes);
     write_tokenizer(files, folder.path(), checkpoint.meta);
+    if (family.name == "qwen2" && !cuts_as_qwen2(checkpoint.meta)) {
+      result.notes.emplace_back(
+          "AutoTokenizer of transformers 5 cuts text as Qwen2 does for every qwen2 model; load "
+          "this one's tokenizer by PreTrainedTokenizerFast");
+    }
     const auto write_json = [&](const char* name, const ordered_json& content) {
       write_file_atomically(files, folder.path() / name, bytes_of(content.dump(2) + "\n"),
                             raise_as<CheckpointError>);

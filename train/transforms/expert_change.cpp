@@ -152,10 +152,15 @@ class StateChange {
   }
 
   void change_moments() {
+    bool any = false;
     for (auto& [path, array] : after_) {
       if (!path.starts_with("optim/")) continue;
       const auto found = before_.find(path);
-      if (found == before_.end()) continue;
+      if (found == before_.end()) {
+        note("optimizer: moments that the checkpoint does not hold start at 0");
+        continue;
+      }
+      any = true;
       const size_t slash = std::max<size_t>(path.rfind('/'), 6);
       const std::string_view parameter = std::string_view(path).substr(6, slash - 6);
       const auto layer = layer_of(layers_, parameter);
@@ -171,6 +176,9 @@ class StateChange {
         note("optimizer: moments that do not have their parameter's shape start anew");
       }
     }
+    SLUICE_CHECK(ConfigError, any,
+                 "optimizer: found keep, but the checkpoint holds no moments of its recipe's "
+                 "optimizer; allowed reset");
   }
 
   void copy(std::initializer_list<std::string_view> paths) {

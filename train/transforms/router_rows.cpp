@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "autograd/core/dtype.h"
+#include "autograd/kernels/symmetric_eigen.h"
 #include "autograd/support/choices.h"
 #include "autograd/support/error.h"
 #include "autograd/support/rng.h"
@@ -15,7 +16,6 @@
 #include "train/find_checkpoint.h"
 #include "train/generate.h"
 #include "train/model_input.h"
-#include "train/transforms/spectral_clusters.h"
 #include "train/transforms/upcycling.h"
 
 namespace sluice {
@@ -294,7 +294,9 @@ double condition_number(std::span<const double> rows, int64_t n) {
       for (size_t d = 0; d < D; ++d) gram[i * count + j] += rows[i * D + d] * rows[j * D + d];
     }
   }
-  const std::vector<double> values = symmetric_eigen(gram, n).values;
+  std::vector<double> values(count);
+  std::vector<double> vectors(count * count);
+  kernels::symmetric_eigen(n, gram.data(), values.data(), vectors.data());
   const auto [least, greatest] = std::ranges::minmax(values);
   // What rounding leaves of 0.
   if (least <= 1e-14 * greatest) return std::numeric_limits<double>::infinity();

@@ -5,45 +5,12 @@
 #include <limits>
 #include <numeric>
 
+#include "autograd/kernels/symmetric_eigen.h"
+
 namespace sluice {
 namespace {
 
-constexpr int kMostSweeps = 100;
 constexpr int kMostRounds = 100;
-
-/// One rotation of rows and columns p and q that makes a[p, q] zero.
-void rotate(std::vector<double>& a, std::vector<double>& v, size_t n, size_t p, size_t q) {
-  const double off = a[p * n + q];
-  if (off == 0.0) return;
-  const double theta = (a[q * n + q] - a[p * n + p]) / (2.0 * off);
-  const double t = std::copysign(1.0, theta) / (std::abs(theta) + std::hypot(theta, 1.0));
-  const double c = 1.0 / std::hypot(t, 1.0);
-  const double s = t * c;
-  for (size_t i = 0; i < n; ++i) {
-    const double x = a[i * n + p];
-    const double y = a[i * n + q];
-    a[i * n + p] = c * x - s * y;
-    a[i * n + q] = s * x + c * y;
-  }
-  for (size_t i = 0; i < n; ++i) {
-    const double x = a[p * n + i];
-    const double y = a[q * n + i];
-    a[p * n + i] = c * x - s * y;
-    a[q * n + i] = s * x + c * y;
-    const double u = v[p * n + i];
-    const double w = v[q * n + i];
-    v[p * n + i] = c * u - s * w;
-    v[q * n + i] = s * u + c * w;
-  }
-}
-
-double off_diagonal(const std::vector<double>& a, size_t n) {
-  double sum = 0.0;
-  for (size_t i = 0; i < n; ++i) {
-    for (size_t j = 0; j < n; ++j) sum += i == j ? 0.0 : a[i * n + j] * a[i * n + j];
-  }
-  return sum;
-}
 
 /// Rows of a matrix, and k-means on them.
 class Rows {
@@ -156,12 +123,15 @@ std::vector<double> spectral_rows(std::span<const double> affinity, size_t n, si
           (i == j ? 1.0 : 0.0) - (scale > 0.0 ? affinity[i * n + j] / scale : 0.0);
     }
   }
-  const SymmetricEigen eigen = symmetric_eigen(laplacian, static_cast<int64_t>(n));
+  std::vector<double> values(n);
+  std::vector<double> vectors(n * n);
+  kernels::symmetric_eigen(static_cast<int64_t>(n), laplacian.data(), values.data(),
+                           vectors.data());
   std::vector<double> rows(n * count);
   for (size_t i = 0; i < n; ++i) {
     double squares = 0.0;
     for (size_t c = 0; c < count; ++c) {
-      rows[i * count + c] = eigen.vectors[c * n + i];
+      rows[i * count + c] = vectors[c * n + i];
       squares += rows[i * count + c] * rows[i * count + c];
     }
     if (squares == 0.0) continue;
@@ -171,31 +141,6 @@ std::vector<double> spectral_rows(std::span<const double> affinity, size_t n, si
 }
 
 }  // namespace
-
-SymmetricEigen symmetric_eigen(std::span<const double> matrix, int64_t n) {
-  const auto size = static_cast<size_t>(n);
-  std::vector<double> a(matrix.begin(), matrix.end());
-  std::vector<double> v(size * size);
-  double scale = 0.0;
-  for (const double x : a) scale += x * x;
-  for (size_t i = 0; i < size; ++i) v[i * size + i] = 1.0;
-  constexpr double kDone = 1e-30;  // of the squares: far below the rounding of one rotation
-  for (int sweep = 0; sweep < kMostSweeps && off_diagonal(a, size) > kDone * scale; ++sweep) {
-    for (size_t p = 0; p + 1 < size; ++p) {
-      for (size_t q = p + 1; q < size; ++q) rotate(a, v, size, p, q);
-    }
-  }
-  std::vector<size_t> order(size);
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::ranges::stable_sort(order, {}, [&](size_t i) { return a[i * size + i]; });
-  SymmetricEigen result;
-  for (const size_t i : order) {
-    result.values.push_back(a[i * size + i]);
-    const auto row = v.begin() + static_cast<std::ptrdiff_t>(i * size);
-    result.vectors.insert(result.vectors.end(), row, row + static_cast<std::ptrdiff_t>(size));
-  }
-  return result;
-}
 
 std::vector<std::vector<int32_t>> spectral_clusters(std::span<const double> affinity, int64_t n,
                                                     int64_t count) {

@@ -13,14 +13,6 @@
 
 namespace sluice {
 
-/// Eigenvalues of a symmetric matrix [n, n], ascending, and their eigenvectors as rows, by cyclic Jacobi
-/// rotations; O(n^3) per sweep.
-struct SymmetricEigen {
-  std::vector<double> values;   // [n]
-  std::vector<double> vectors;  // [n, n]: row i belongs to values[i]
-};
-[[nodiscard]] SymmetricEigen symmetric_eigen(std::span<const double> matrix, int64_t n);
-
 /// `affinity` is [n, n], symmetric, 0 or more. Returns exactly `count` clusters, none empty, each in
 /// ascending order, by their first members.
 [[nodiscard]] std::vector<std::vector<int32_t>> spectral_clusters(std::span<const double> affinity,

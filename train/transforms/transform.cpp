@@ -137,14 +137,16 @@ ModelSize Transformation::size_of(const TrainedModel& model) const {
   return size;
 }
 
-std::optional<Parity> Transformation::compare(TrainedModel& after) {
+std::optional<Parity> Transformation::compare(const TrainedModel& after) const {
   SingleRank communicator;
   return compare_models(
-      {*model_.pool, *model_.model, *model_.routing, communicator},
-      {*after.pool, *after.model, *after.routing, communicator}, data_,
+      {{*model_.pool, *model_.model, *model_.routing, communicator}, progress_},
+      {{*after.pool, *after.model, *after.routing, communicator},
+       progress_of(after.recipe, after.meta)},
+      data_,
       evaluation_options(model_.recipe, derive_sizes(model_.recipe, data_.num_train_tokens()),
                          communicator),
-      progress_, config_.probe_tokens.value_or(std::numeric_limits<int64_t>::max()));
+      config_.probe_tokens.value_or(std::numeric_limits<int64_t>::max()));
 }
 
 Transformed Transformation::run(const Tagged& method, int64_t seed) {
@@ -185,10 +187,11 @@ Transformed Transformation::run(const Tagged& method, int64_t seed) {
   meta = model_.meta;
   meta.step = keeps(config_.step) ? model_.meta.step : 0;
   meta.tokens = keeps(config_.step) ? model_.meta.tokens : 0;
+  if (!keeps(config_.step)) meta.schedule = {};
   meta.eval_loss = std::nullopt;
   meta.recipe = resolved_text(made.recipe);
   meta.build = build_fingerprint();
-  TrainedModel smaller = build_trained_model(made.checkpoint, "the transformed model");
+  const TrainedModel smaller = build_trained_model(made.checkpoint, "the transformed model");
   receipt.before = size_of(model_);
   receipt.after = size_of(smaller);
   receipt.parity = compare(smaller);

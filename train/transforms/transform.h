@@ -106,7 +106,7 @@ class Transformation {
   [[nodiscard]] const Calibrated& calibrated(int64_t seed, const CalibrationNeeds& needs);
   [[nodiscard]] StateDict initial_state(const Recipe& recipe) const;
   [[nodiscard]] ModelSize size_of(const TrainedModel& model) const;
-  [[nodiscard]] std::optional<Parity> compare(TrainedModel& after);
+  [[nodiscard]] std::optional<Parity> compare(const TrainedModel& after) const;
 
   TransformConfig config_;
   std::vector<std::string> notes_;

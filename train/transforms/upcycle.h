@@ -59,6 +59,16 @@ std::vector<std::string> upcycle_state(const UpcycleJob& job, StateDict& state);
 void check_same_model(Recipe there, Recipe here, std::string_view key, const std::string& name,
                       std::span<const std::string_view> may_differ);
 
+/// The recipes of the branches, in order. Throws ConfigError, with the branch's file.
+[[nodiscard]] std::vector<Recipe> branch_recipes(const UpcycleJob& job);
+/// check_same_model of every branch and `recipe`.
+void check_branches_alike(const UpcycleJob& job, const Recipe& recipe,
+                          std::span<const std::string_view> may_differ);
+/// Throws CheckpointError, with `advice` at its end, unless `wanted`, the array at `path` of job.from, is
+/// that of every branch, bit for bit.
+void check_branches_share(const UpcycleJob& job, const std::string& path, const StateArray& wanted,
+                          std::string_view advice);
+
 /// A layer of experts and the dense layer that it comes from.
 struct LayerPair {
   int64_t sublayer;
@@ -77,7 +87,11 @@ struct LayerPair {
                                          const std::string& path, std::span<const int64_t> dims,
                                          ElementType type);
 
-/// upcycle.step and upcycle.data: copies what is kept of job.from, and says so.
+/// upcycle.optimizer: keep, of which `kept` of `arrays` arrays were found. Throws ConfigError for none.
+[[nodiscard]] std::string kept_moments(const UpcycleConfig& config, int64_t kept, int64_t arrays);
+/// upcycle.step and upcycle.schedule: how far the new run's schedules are ahead of its steps.
+[[nodiscard]] ScheduleOffset schedule_offset(const UpcycleJob& job);
+/// upcycle.step, upcycle.schedule and upcycle.data: copies what is kept of job.from, and says so.
 void keep_position(const UpcycleJob& job, StateDict& state, std::vector<std::string>& notes);
 
 }  // namespace sluice

@@ -3,9 +3,8 @@
 #include <array>
 
 #include "layers/routed_layer.h"
-#include "tests/layers/mixer_properties.h"
+#include "tests/layers/layer_checks.h"
 #include "tests/layers/modality_models.h"
-#include "tests/layers/model_gradients.h"
 
 namespace sluice {
 namespace {
@@ -29,10 +28,8 @@ ModelConfig experts_config(Json fields = Json::object(), const std::string& patt
 }
 
 TEST(ModalityExperts, KeepWhatLayersKeep) {
-  testing_support::expect_documents_stay_apart(experts_config());
-  testing_support::expect_decoding_equals_the_full_pass(experts_config());
-  testing_support::expect_the_same_bits_on_any_threads_and_recomputed(experts_config());
-  testing_support::expect_causality(experts_config());
+  testing_support::expect_a_sound_layer_forward(experts_config());
+  testing_support::expect_all_earlier_tokens_seen(experts_config());
   testing_support::expect_model_gradients(experts_config(Json::object(), "AZ", "f64"));
 }
 
@@ -123,7 +120,7 @@ TEST(ModalityExperts, StandInThePublishedOrder) {
       ForwardContext context = training_context(tape, batch, session);
       const Tensor with = model.forward(context, batch.tokens).hidden.detached();
       std::fill_n(values, down->value.numel(), 0.0);
-      const Tensor without = hidden_of(pool, model, batch);
+      const Tensor without = hidden_of(pool, model, batch, /*training=*/false);
       std::array<size_t, 2> next{};
       for (int64_t n = 0; n < with.dim(0); ++n) {
         const int32_t token = batch.tokens.data<int32_t>()[n];

@@ -1,8 +1,7 @@
 #include <gtest/gtest.h>
 
-#include "tests/layers/mixer_properties.h"
+#include "tests/layers/layer_checks.h"
 #include "tests/layers/modality_models.h"
-#include "tests/layers/model_gradients.h"
 
 namespace sluice {
 namespace {
@@ -23,9 +22,7 @@ ModelConfig untied_config(const std::string& norm, const std::string& pattern = 
 
 TEST(UntiedFeedForward, KeepsWhatLayersKeep) {
   for (const char* norm : {"pre", "post", "both"}) {
-    testing_support::expect_documents_stay_apart(untied_config(norm));
-    testing_support::expect_decoding_equals_the_full_pass(untied_config(norm));
-    testing_support::expect_the_same_bits_on_any_threads_and_recomputed(untied_config(norm));
+    testing_support::expect_a_sound_layer_forward(untied_config(norm));
     testing_support::expect_model_gradients(untied_config(norm, "AZ", "f64"));
     testing_support::expect_other_modalities_untouched(untied_config(norm));
     testing_support::expect_labels_mean_nothing(untied_config(norm));
@@ -44,8 +41,8 @@ TEST(UntiedFeedForward, WithEqualCopiesIsTheFeedForward) {
                     "untied_feed_forward", "feed_forward");
   });
   const auto batch = tokens_of_modality(pool, std::nullopt);
-  const Tensor a = hidden_of(pool, untied, batch);
-  const Tensor b = hidden_of(pool, tied, batch);
+  const Tensor a = hidden_of(pool, untied, batch, /*training=*/false);
+  const Tensor b = hidden_of(pool, tied, batch, /*training=*/false);
   for (int64_t i = 0; i < a.numel(); ++i) ASSERT_NEAR(element(a, i), element(b, i), 1e-12);
 }
 

@@ -1,8 +1,7 @@
 #include <gtest/gtest.h>
 
-#include "tests/layers/mixer_properties.h"
+#include "tests/layers/layer_checks.h"
 #include "tests/layers/modality_models.h"
-#include "tests/layers/model_gradients.h"
 
 namespace sluice {
 namespace {
@@ -32,17 +31,13 @@ std::vector<Json> kinds() {
 
 TEST(UntiedAttention, KeepsWhatMixersKeep) {
   for (const Json& kind : kinds()) {
-    testing_support::expect_documents_stay_apart(untied_config(kind, "ZFZ"));
-    for (const char* dtype : {"f32", "f64"}) {
-      testing_support::expect_decoding_equals_the_full_pass(untied_config(kind, "ZFZ", dtype));
-    }
-    testing_support::expect_the_same_bits_on_any_threads_and_recomputed(untied_config(kind, "ZFZ"));
+    testing_support::expect_a_sound_layer_forward(untied_config(kind, "ZFZ"));
     testing_support::expect_model_gradients(untied_config(kind, "ZF", "f64"));
   }
 }
 
 TEST(UntiedAttention, SeesTokensOfAllModalities) {
-  testing_support::expect_causality(untied_config({{"norm", "both"}}));
+  testing_support::expect_all_earlier_tokens_seen(untied_config({{"norm", "both"}}));
 }
 
 TEST(UntiedAttention, WithEqualCopiesIsAttention) {
@@ -59,8 +54,8 @@ TEST(UntiedAttention, WithEqualCopiesIsAttention) {
                       "untied_attention", "attention");
     });
     const auto batch = tokens_of_modality(pool, std::nullopt);
-    const Tensor a = hidden_of(pool, untied, batch);
-    const Tensor b = hidden_of(pool, tied, batch);
+    const Tensor a = hidden_of(pool, untied, batch, /*training=*/false);
+    const Tensor b = hidden_of(pool, tied, batch, /*training=*/false);
     for (int64_t i = 0; i < a.numel(); ++i) ASSERT_NEAR(element(a, i), element(b, i), 1e-12);
   }
 }
@@ -103,7 +98,7 @@ TEST(UntiedAttention, NormalisesWhereItIsTold) {
   for (int64_t i = 32; i < 64; ++i) post->value.data<double>()[i] = 0.0;
   const Tensor& table = parameter_named(model, "embedding.weight")->value;
   const auto batch = tokens_of_modality(pool, std::nullopt);
-  const Tensor hidden = hidden_of(pool, model, batch);
+  const Tensor hidden = hidden_of(pool, model, batch, /*training=*/false);
   for (int64_t n = 0; n < hidden.dim(0); ++n) {
     const int64_t token = batch.tokens.data<int32_t>()[n];
     double square = config.norm.eps;

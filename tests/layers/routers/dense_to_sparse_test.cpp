@@ -106,6 +106,29 @@ TEST_F(DenseToSparse, NoiseIsGumbelAndKeyedBySequenceAndStep) {
   EXPECT_NE(noisy(4), gate);
 }
 
+TEST_F(DenseToSparse, WithOneSlotDrawsAnExpertByTheSoftmaxAtAnyTemperature) {
+  constexpr size_t kTokens = 4000;
+  std::vector<double> logits;
+  for (size_t t = 0; t < kTokens; ++t) logits.insert(logits.end(), {2.0, 1.0, 0.0, -1.0});
+  const std::vector<double> p = {.643914, .236883, .087144, .032059};
+  for (const double tau : {1.0, 0.5}) {
+    make_of_logits("dense_to_sparse", {{"weights", "gate"}, {"temperature", tau}});
+    const auto routed = route(rows(logits, 4), 1, kTraining);
+    const auto gate = testing::numbers(routed.scores.scores);
+    std::vector<double> share(4);
+    for (size_t t = 0; t < kTokens; ++t) {
+      const int32_t expert = routed.selection.expert[t];
+      ASSERT_GE(expert, 0);
+      share[static_cast<size_t>(expert)] += 1.0 / static_cast<double>(kTokens);
+      EXPECT_EQ(routed.weights[t], gate[4 * t + static_cast<size_t>(expert)]);
+    }
+    // Four standard deviations of a frequency of 4000 draws.
+    for (size_t e = 0; e < 4; ++e) {
+      EXPECT_NEAR(share[e], p[e], 4.0 * std::sqrt(p[e] * (1.0 - p[e]) / kTokens)) << tau;
+    }
+  }
+}
+
 TEST_F(DenseToSparse, GradientAgreesWithDifferences) {
   for (const char* weights : {"softmax", "gate"}) {
     make("dense_to_sparse", {{"weights", weights}, {"temperature", 0.4}, {"threshold", 0.05}},

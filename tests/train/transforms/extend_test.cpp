@@ -17,6 +17,7 @@ using testing::element;
 using testing::error_of;
 using ::testing::HasSubstr;
 using testing::make_run;
+using ::testing::Not;
 using testing::recipe_of;
 using testing::ScratchFolder;
 using testing::Setting;
@@ -76,11 +77,41 @@ TEST(MoExtend, MaskedUntilItIsTrainedKeepsTheFunction) {
       return testing::receipt_of(sparse.path(),
                                  {"num_experts: 5, top_k: 2, router: " + router, kExtend, dtype});
     };
-    EXPECT_LE(receipt("{type: extended, num_new: 1, masked: 1 steps}").parity->relative_difference(),
-              tolerance);
+    const auto takes_a_place = Contains(HasSubstr("takes another one's place"));
+    const UpcyclingReceipt masked = receipt("{type: extended, num_new: 1, masked: 3 steps}");
+    EXPECT_LE(masked.parity->relative_difference(), tolerance);
+    EXPECT_THAT(masked.notes, Contains("new experts are masked for the first 3 steps of the run"));
+    EXPECT_THAT(masked.notes, Not(takes_a_place));
     // The paper's way: tokens that chose the cloned expert lose their second one.
-    EXPECT_GT(receipt("{type: extended, num_new: 1}").parity->relative_difference(), 1e-4);
+    const UpcyclingReceipt paper = receipt("{type: extended, num_new: 1}");
+    EXPECT_GT(paper.parity->relative_difference(), 1e-4);
+    EXPECT_THAT(paper.notes, takes_a_place);
+    // A mask for fewer experts than came in leaves some of them.
+    const UpcyclingReceipt some = testing::receipt_of(
+        sparse.path(),
+        {"num_experts: 6, top_k: 2, router: {type: extended, num_new: 1, masked: 3 steps}", kExtend,
+         dtype});
+    EXPECT_THAT(some.notes, takes_a_place);
   }
+}
+
+TEST(MoExtend, MaskedKeepsScoresAsTheyAreToo) {
+  const Sparse sparse("f64", "top_k: 2, router: {weights: as_is}");
+  const UpcyclingReceipt receipt = testing::receipt_of(
+      sparse.path(),
+      {"num_experts: 5, top_k: 2, router: {type: extended, num_new: 1, masked: 1 steps, weights: as_is}",
+       kExtend, "f64"});
+  EXPECT_LE(receipt.parity->relative_difference(), 1e-12);
+}
+
+TEST(MoExtend, ComparesWithTheModelWhereItsSchedulesStopped) {
+  // All experts at first, two at the end.
+  const Sparse sparse("f64", "top_k: {type: linear, from: 4, to: 2, over: 2 steps}");
+  const UpcyclingReceipt receipt = testing::receipt_of(
+      sparse.path(),
+      {"num_experts: 5, top_k: 2, router: {type: extended, num_new: 1, masked: 1 steps}", kExtend,
+       "f64"});
+  EXPECT_LE(receipt.parity->relative_difference(), 1e-12);
 }
 
 TEST(MoExtend, TrainsWhatIsNewAlone) {

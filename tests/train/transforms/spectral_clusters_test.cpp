@@ -12,30 +12,6 @@ using ::testing::ElementsAre;
 
 using Clusters = std::vector<std::vector<int32_t>>;
 
-TEST(SymmetricEigen, GivesTheMatrixBack) {
-  constexpr size_t kSize = 9;
-  std::vector<double> matrix(kSize * kSize);
-  for (size_t i = 0; i < kSize; ++i) {
-    for (size_t j = i; j < kSize; ++j) {
-      matrix[i * kSize + j] = matrix[j * kSize + i] = normal({.seed = 2}, i, j);
-    }
-  }
-  const SymmetricEigen eigen = symmetric_eigen(matrix, kSize);
-  EXPECT_TRUE(std::ranges::is_sorted(eigen.values));
-  for (size_t i = 0; i < kSize; ++i) {
-    for (size_t j = 0; j < kSize; ++j) {
-      double product = 0.0;
-      double inner = 0.0;
-      for (size_t k = 0; k < kSize; ++k) {
-        product += eigen.vectors[k * kSize + i] * eigen.values[k] * eigen.vectors[k * kSize + j];
-        inner += eigen.vectors[i * kSize + k] * eigen.vectors[j * kSize + k];
-      }
-      EXPECT_NEAR(product, matrix[i * kSize + j], 1e-12);
-      EXPECT_NEAR(inner, i == j ? 1.0 : 0.0, 1e-12);
-    }
-  }
-}
-
 TEST(SpectralClusters, AreTheBlocksOfABlockMatrix) {
   // Blocks {0, 3, 5}, {1, 4}, {2, 6, 7}, in turns.
   const std::vector<int> block = {0, 1, 2, 0, 1, 0, 2, 2};

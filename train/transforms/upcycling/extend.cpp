@@ -26,6 +26,7 @@
 #include "autograd/support/error.h"
 #include "autograd/support/rng.h"
 #include "balance/load.h"
+#include "layers/routers/extended.h"
 #include "train/find_checkpoint.h"
 #include "train/transforms/gather_slices.h"
 #include "train/transforms/router_rows.h"
@@ -52,6 +53,7 @@ struct GrownLayer {
   int64_t routed_layer;
   int64_t before;  // experts
   int64_t after;
+  std::string masked = {};  // how long its router passes over what is new: "20 steps"; empty: it does not
   std::vector<int64_t> source = {};  // [after]: the expert that each is a copy of
 };
 
@@ -174,13 +176,22 @@ class Extension {
       }
       if (from == nullptr) continue;
       check_alike(*from, *to, new_layers[i].key);
-      layers_.push_back({static_cast<int64_t>(i), own_number, from->num_experts, to->num_experts});
+      layers_.push_back({static_cast<int64_t>(i), own_number, from->num_experts, to->num_experts,
+                         masked_in(*to, to->num_experts - from->num_experts)});
       added += to->num_experts - from->num_experts;
     }
     SLUICE_CHECK(ConfigError, added > 0,
                  "upcycle.scheme extend: no layer has more experts than in {}; raise "
                  "model.experts.num_experts",
                  job_.config().from);
+  }
+
+  [[nodiscard]] std::string masked_in(const ExpertsConfig& layer, int64_t added) const {
+    const auto* router = dynamic_cast<const ExtendedConfig*>(layer.router.config.get());
+    if (router == nullptr || router->num_new < added) return "";
+    const bool goes_on = job_.config().step == UpcycleConfig::Kept::keep;
+    const Progress start = goes_on ? progress_of(job_.before.recipe, job_.before.meta) : Progress{};
+    return router->masks(start) ? router->masked->to_string() : "";
   }
 
   void check_alike(const ExpertsConfig& from, const ExpertsConfig& to, const std::string& key) const {
@@ -243,6 +254,8 @@ class Extension {
     const auto found = job_.from.state.find(path);
     const GrownLayer* layer = layer_of(path);
     const bool is_model = path.starts_with("model/");
+    const bool is_moment = path.starts_with("optim/");
+    if (is_moment) ++moments_;
     if (found == job_.from.state.end()) {
       // What a router has now and had not: a calibration, a bias.
       SLUICE_CHECK(CheckpointError, !is_model || layer != nullptr, "{}: /{} is missing",
@@ -259,6 +272,7 @@ class Extension {
                    job_.config().from, path);
       return;
     }
+    if (is_moment) ++kept_moments_;
     array = layer == nullptr ? from : resize_experts(from, array.dims, layer->before, layer->source);
     const bool coefficients = is_model && path.find(".experts.a_") != std::string::npos;
     if (coefficients && layer->after > layer->before) {
@@ -273,12 +287,19 @@ class Extension {
                                      layer.source[static_cast<size_t>(e)]));
       }
     }
-    notes_.emplace_back(
-        "a new expert that is chosen beside the one it was copied from takes another one's place, "
-        "unless router extended masks it");
-    notes_.push_back(fmt::format(
-        "optimizer: {}",
-        job_.config().optimizer == UpcycleConfig::Kept::keep ? "moments kept" : "reset"));
+    const auto is_grown = [](const GrownLayer& layer) { return layer.after > layer.before; };
+    const auto first = std::ranges::find_if(layers_, is_grown);
+    const bool all_masked = std::ranges::all_of(layers_, [&](const GrownLayer& layer) {
+      return !is_grown(layer) || !layer.masked.empty();
+    });
+    notes_.push_back(
+        all_masked
+            ? fmt::format("new experts are masked for the first {} of the run", first->masked)
+            : "a new expert that is chosen beside the one it was copied from takes another one's "
+              "place, unless router extended masks it");
+    notes_.push_back(job_.config().optimizer == UpcycleConfig::Kept::keep
+                         ? kept_moments(job_.config(), kept_moments_, moments_)
+                         : "optimizer: reset");
   }
 
   const ExtendConfig& config_;
@@ -286,6 +307,8 @@ class Extension {
   StateDict& state_;
   std::vector<GrownLayer> layers_;
   std::vector<std::string> notes_;
+  int64_t moments_ = 0;  // arrays of the optimizer, and those that were there
+  int64_t kept_moments_ = 0;
 };
 
 }  // namespace

@@ -9,7 +9,6 @@
 #include <array>
 
 #include "autograd/support/error.h"
-#include "train/pruning_schedule.h"
 #include "train/transforms/gather_slices.h"
 #include "train/transforms/upcycle.h"
 #include "train/transforms/upcycling.h"
@@ -43,7 +42,7 @@ class OwnersMerge {
         stack(path, *pair, array);
       } else {
         array = array_of(job_.from, job_.config().from, path, array.dims, array.type);
-        check_shared(path, array);
+        check_branches_share(job_, path, array, "owners train their expert alone (train.freeze)");
       }
     }
     notes_.push_back(fmt::format(
@@ -72,11 +71,7 @@ class OwnersMerge {
     }
     constexpr std::array<std::string_view, 4> kOwn = {"experts.num_experts", "experts.top_k", "init",
                                                       "dropout"};
-    for (size_t i = 0; i < files_.size(); ++i) {
-      const Recipe branch = checkpoint_recipe(job_.branches[i], files_[i]);
-      check_same_model(branch, job_.recipe, fmt::format("upcycle.branches.{}.from", i), files_[i],
-                       kOwn);
-    }
+    check_branches_alike(job_, job_.recipe, kOwn);
   }
 
   /// The layer of experts that an array belongs to, its norm aside.
@@ -124,17 +119,6 @@ class OwnersMerge {
     SLUICE_CHECK(CheckpointError, wanted.bytes == own.bytes,
                  "{}: expert 0 of /{} is not /{} of {}, the public model, bit for bit", files_[0],
                  path, dense, job_.config().from);
-  }
-
-  void check_shared(const std::string& path, const StateArray& wanted) const {
-    for (size_t i = 0; i < files_.size(); ++i) {
-      const StateArray& found =
-          array_of(job_.branches[i], files_[i], path, wanted.dims, wanted.type);
-      SLUICE_CHECK(CheckpointError, found == wanted,
-                   "{}: /{} is not that of {}, the public model, bit for bit; owners train their "
-                   "expert alone (train.freeze)",
-                   files_[i], path, job_.config().from);
-    }
   }
 
   const UpcycleJob& job_;

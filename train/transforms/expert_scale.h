@@ -14,7 +14,7 @@ namespace sluice {
 /// arXiv 2406.16554, measures a factor of the gate's output, which is the same). The tokens are the first
 /// upcycle.calibrate of training. Returns one sentence. Throws ConfigError where shared experts would have
 /// to be scaled too, or experts have no "w_down".
-std::vector<std::string> calibrate_experts(const UpcycleJob& job, const EvaluationParts& after,
-                                           const Progress& progress);
+std::vector<std::string> fit_expert_scale(const UpcycleJob& job, const EvaluationParts& after,
+                                          const Progress& progress);
 
 }  // namespace sluice

@@ -1,4 +1,4 @@
-#include "train/transforms/calibrate.h"
+#include "train/transforms/expert_scale.h"
 
 #include <fmt/ranges.h>
 
@@ -80,8 +80,8 @@ void scale_parameter(Parameter& parameter, double factor) {
 
 }  // namespace
 
-std::vector<std::string> calibrate_experts(const UpcycleJob& job, const EvaluationParts& after,
-                                           const Progress& progress) {
+std::vector<std::string> fit_expert_scale(const UpcycleJob& job, const EvaluationParts& after,
+                                          const Progress& progress) {
   const std::vector<Batch> text = calibration_text(job);
   const EvaluationParts before{*job.before.pool, *job.before.model, *job.before.routing,
                                after.communicator};
