@@ -12,6 +12,7 @@
 #include "train/domains.h"
 #include "train/find_checkpoint.h"
 #include "train/format.h"
+#include "train/pruning_schedule.h"
 #include "train/transforms/upcycling.h"
 
 namespace sluice {
@@ -86,15 +87,15 @@ void freeze_base(const Recipe& recipe, const Model& model) {
 
 }  // namespace
 
-Progress RunSizes::progress(int64_t step, int64_t tokens) const {
+Progress RunSizes::progress(int64_t step, int64_t tokens, ScheduleOffset offset) const {
   const auto passes = [&](int64_t count) {
     return train_tokens > 0 ? static_cast<double>(count) / static_cast<double>(train_tokens) : 0.0;
   };
-  const int64_t total_tokens = steps * tokens_per_step;
-  return {.step = step,
-          .tokens = tokens,
-          .epochs = passes(tokens),
-          .total_steps = steps,
+  const int64_t total_tokens = steps * tokens_per_step + offset.tokens;
+  return {.step = step + offset.steps,
+          .tokens = tokens + offset.tokens,
+          .epochs = passes(tokens + offset.tokens),
+          .total_steps = steps + offset.steps,
           .total_tokens = total_tokens,
           .total_epochs = passes(total_tokens)};
 }
@@ -267,9 +268,9 @@ void load_weights(const Checkpoint& checkpoint, const std::string& source, const
 TrainedModel build_trained_model_in(Pool& pool, const Checkpoint& checkpoint,
                                     const std::string& source) {
   TrainedModel trained;
-  trained.recipe = with_context([&] { return source; },
-                                [&] { return parse_recipe(checkpoint.meta.recipe, "its recipe"); });
+  trained.recipe = checkpoint_recipe(checkpoint, source);
   trained.meta = checkpoint.meta;
+  trained.meta.recipe = resolved_text(trained.recipe);
   trained.tokenizer =
       deserialize_tokenizer(checkpoint.meta.tokenizer_kind, checkpoint.meta.tokenizer);
   trained.model = build_model(trained.recipe, pool, trained.tokenizer->vocab_size());

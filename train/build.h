@@ -37,8 +37,9 @@ struct RunSizes {
   /// How each value that the recipe does not give was chosen, one sentence each.
   std::vector<std::string> choices;
 
-  /// Where a run stands that has done `step` steps and drawn `tokens` tokens.
-  [[nodiscard]] Progress progress(int64_t step, int64_t tokens) const;
+  /// Where a run stands that has done `step` steps and drawn `tokens` tokens; with an offset, where its
+  /// schedules stand.
+  [[nodiscard]] Progress progress(int64_t step, int64_t tokens, ScheduleOffset offset = {}) const;
 };
 
 /// `train_tokens` is 0 for data that nobody has read; then a length in epochs is a ConfigError. What
@@ -91,7 +92,7 @@ void load_weights(const Checkpoint& checkpoint, const std::string& source, const
 
 /// A model as a checkpoint holds it, ready for evaluation and generation.
 struct TrainedModel {
-  Recipe recipe;
+  Recipe recipe;  // with the experts that it has by now (train.pruning)
   CheckpointMeta meta;
   std::shared_ptr<const Tokenizer> tokenizer;  // shared with a Dataset made with it
   std::unique_ptr<Pool> pool;                  // null: it lives in its owner's

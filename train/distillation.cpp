@@ -63,7 +63,7 @@ void DistillationConfig::fields(FieldVisitor& v) {
 }
 
 double DistillationConfig::weight_at(const Progress& progress) const {
-  return stop_step && progress.step >= *stop_step ? 0.0 : weight.at(progress);
+  return is_over(progress) ? 0.0 : weight.at(progress);
 }
 
 struct Teacher::Parts {
@@ -117,25 +117,30 @@ int64_t Teacher::num_parameters() const {
 Teacher::Loss Teacher::loss(const Model& student, const ForwardContext& context,
                             const ModelInput& input, double head_z_loss) {
   const double weight = config_.weight_at(context.progress);
-  if (weight == 0.0) {
+  if (config_.is_over(context.progress)) {
     return {student.loss(context, input.tokens, input.targets, {.head_z_loss = head_z_loss})};
   }
   Tape& tape = context.tape;
   const BlockState state = student.forward(context, input.tokens);
-  const TeacherHead teacher{parts_->hidden(tape, input), head_of(*parts_->trained.model).value};
+  // A weight that is 0 for now asks nobody.
+  const Tensor taught = weight == 0.0 ? Tensor() : parts_->hidden(tape, input);
   const PhaseScope phase(tape, Phase::embedding_and_loss);
   const auto divisor = static_cast<double>(context.valid_tokens);
   Parameter& head = head_of(student);
   const auto own = linear_cross_entropy(tape, state.hidden, tape.use(head), input.targets,
                                         {divisor, head_z_loss});
-  const Tensor divergence =
-      scale(tape,
-            linear_distillation(tape, state.hidden, tape.use(head), teacher, input.targets,
-                                {config_.temperature, divisor}),
-            weight);
   Loss result;
-  result.divergence = divergence.item();
-  result.model.total = add(tape, scale(tape, own.loss, config_.language_model), divergence);
+  result.model.total = scale(tape, own.loss, config_.language_model);
+  if (weight > 0.0) {
+    const TeacherHead teacher{taught, head_of(*parts_->trained.model).value};
+    const Tensor divergence =
+        scale(tape,
+              linear_distillation(tape, state.hidden, tape.use(head), teacher, input.targets,
+                                  {config_.temperature, divisor}),
+              weight);
+    result.divergence = divergence.item();
+    result.model.total = add(tape, result.model.total, divergence);
+  }
   result.model.language_model = sum_of(own.token_loss) / divisor;
   for (size_t kind = 0; kind < kLossKinds; ++kind) {
     if (!state.losses[kind].defined()) continue;

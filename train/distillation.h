@@ -29,6 +29,10 @@ struct DistillationConfig final : Configurable {
 
   /// w at this point of the run: 0 from stop_step on.
   [[nodiscard]] double weight_at(const Progress& progress) const;
+  /// Whether the teacher is not asked any more.
+  [[nodiscard]] bool is_over(const Progress& progress) const {
+    return stop_step && progress.step >= *stop_step;
+  }
 };
 
 /// A trained model that only predicts; its state never changes.

@@ -63,13 +63,15 @@ CheckpointStore::Found find_checkpoint(const fs::path& path, CheckpointChoice ch
 Progress progress_of(const Recipe& recipe, const CheckpointMeta& meta) {
   const Duration& length = recipe.train.steps;
   if (meta.train_tokens > 0 || length.unit != DurationUnit::epochs) {
-    return derive_sizes(recipe, meta.train_tokens).progress(meta.step, meta.tokens);
+    return derive_sizes(recipe, meta.train_tokens).progress(meta.step, meta.tokens, meta.schedule);
   }
-  return {.step = meta.step,
-          .tokens = meta.tokens,
+  const int64_t step = meta.step + meta.schedule.steps;
+  const int64_t tokens = meta.tokens + meta.schedule.tokens;
+  return {.step = step,
+          .tokens = tokens,
           .epochs = length.count,
-          .total_steps = meta.step,
-          .total_tokens = meta.tokens,
+          .total_steps = step,
+          .total_tokens = tokens,
           .total_epochs = length.count};
 }
 

@@ -7,6 +7,7 @@
 #include <sstream>
 
 #include "train/metrics/read_json_lines.h"
+#include "train/pruning_schedule.h"
 #include "train/run_folder.h"
 #include "train/run_state.h"
 
@@ -108,16 +109,13 @@ std::vector<BalanceState> balance_state(const StateDict& state) {
 CheckpointInspection inspect_checkpoint(const CheckpointStore::Found& found) {
   CheckpointInspection result{.path = found.path, .meta = found.checkpoint.meta};
   result.bytes = static_cast<int64_t>(fs::file_size(found.path));
-  const Recipe recipe = with_context([&] { return found.path.string(); },
-                                     [&] {
-                                       Recipe its_own =
-                                           parse_recipe(result.meta.recipe, "its recipe");
-                                       result.total_steps = total_steps(its_own);
-                                       for (const Tagged& method : its_own.balance)
-                                         result.balance.push_back(method.type);
-                                       inspect_model(its_own, result);
-                                       return its_own;
-                                     });
+  const Recipe recipe = checkpoint_recipe(found.checkpoint, found.path.string());
+  with_context([&] { return found.path.string(); },
+               [&] {
+                 result.total_steps = total_steps(recipe);
+                 for (const Tagged& method : recipe.balance) result.balance.push_back(method.type);
+                 inspect_model(recipe, result);
+               });
   inspect_run_state(recipe, found.checkpoint.state, result);
   result.balance_state = balance_state(found.checkpoint.state);
   return result;

@@ -9,6 +9,7 @@
 #include "layers/routed_layer.h"
 #include "train/distillation.h"
 #include "train/format.h"
+#include "train/pruning_schedule.h"
 
 namespace sluice {
 namespace {
@@ -83,6 +84,31 @@ double experts_per_token(const LayerLoad& load) {
   return static_cast<double>(chosen) / static_cast<double>(std::max<int64_t>(load.tokens, 1));
 }
 
+void add(ActiveExperts& sum, const ActiveExperts& more) {
+  sum.known = std::max(sum.known, more.known);
+  sum.expected += more.expected;
+  sum.least += more.least;
+  sum.greatest += more.greatest;
+}
+
+ActiveExperts divided(const ActiveExperts& sum, double count) {
+  return {sum.known, sum.expected / count, sum.least / count, sum.greatest / count};
+}
+
+PlannedActivity mean_of(const std::vector<PlannedActivity>& activities) {
+  PlannedActivity sum;
+  for (const PlannedActivity& activity : activities) {
+    add(sum.experts, activity.experts);
+    sum.active_parameters += activity.active_parameters;
+    sum.flops_per_token += activity.flops_per_token;
+  }
+  const auto count = static_cast<double>(activities.size());
+  sum.experts = divided(sum.experts, count);
+  sum.active_parameters /= count;
+  sum.flops_per_token /= count;
+  return sum;
+}
+
 class ActivityPlanner {
  public:
   /// After a run on shapes, whose loads `routing` still has.
@@ -99,9 +125,11 @@ class ActivityPlanner {
     }
   }
 
-  [[nodiscard]] PlannedActivities plan() const {
-    const int64_t last = std::max<int64_t>(0, plan_.sizes.steps - 1);
-    return {.start = at(0), .middle = at(last / 2), .end = at(last), .mean = mean()};
+  /// At every one of moments().
+  [[nodiscard]] std::vector<PlannedActivity> plan() const {
+    std::vector<PlannedActivity> result;
+    for (const int64_t step : moments(plan_.sizes.steps)) result.push_back(at(step));
+    return result;
   }
 
  private:
@@ -134,32 +162,6 @@ class ActivityPlanner {
             .experts = divided(sum, static_cast<double>(layers_.size())),
             .active_parameters = parameters,
             .flops_per_token = flops};
-  }
-
-  [[nodiscard]] PlannedActivity mean() const {
-    PlannedActivity sum;
-    const std::vector<int64_t> steps = moments(plan_.sizes.steps);
-    for (const int64_t step : steps) {
-      const PlannedActivity activity = at(step);
-      add(sum.experts, activity.experts);
-      sum.active_parameters += activity.active_parameters;
-      sum.flops_per_token += activity.flops_per_token;
-    }
-    const auto count = static_cast<double>(steps.size());
-    sum.experts = divided(sum.experts, count);
-    sum.active_parameters /= count;
-    sum.flops_per_token /= count;
-    return sum;
-  }
-
-  static void add(ActiveExperts& sum, const ActiveExperts& more) {
-    sum.known = std::max(sum.known, more.known);
-    sum.expected += more.expected;
-    sum.least += more.least;
-    sum.greatest += more.greatest;
-  }
-  static ActiveExperts divided(const ActiveExperts& sum, double count) {
-    return {sum.known, sum.expected / count, sum.least / count, sum.greatest / count};
   }
 
   const ModelConfig& model_;
@@ -225,18 +227,21 @@ std::shared_ptr<Teacher> planned_teacher(const Recipe& recipe, const Model& mode
   return teacher;
 }
 
-/// What `sizes` cost.
-Plan plan_of(const Recipe& recipe, int64_t vocab_size, RunSizes sizes) {
-  Plan plan;
+struct Planned {
+  Plan plan;                                // without an activity
+  std::vector<PlannedActivity> activities;  // at moments(); empty without routed experts
+};
+
+/// What a run of `sizes` costs with the experts that the recipe begins with.
+Planned plan_model(const Recipe& recipe, int64_t vocab_size, RunSizes sizes) {
+  Planned planned;
+  Plan& plan = planned.plan;
   Pool pool(Pool::Mode::shapes_only);
   SingleRank communicator;
   const auto model = build_model(recipe, pool, vocab_size);
   const auto routing = build_routing(recipe);
   const auto optimizer = build_optimizer(recipe, *model, pool);
   plan.sizes = std::move(sizes);
-  // The recipe alone does not tell the length of a run in epochs.
-  const std::string problem = check_diversify(recipe, plan.sizes.steps);
-  SLUICE_CHECK(ConfigError, problem.empty(), "{}", problem);
   plan.parameters = count_parameters(recipe, *model);
   plan.checkpoint_bytes = checkpoint_bytes(*model, *routing, *optimizer);
   const StepParts parts{pool, *model, *routing, *optimizer, communicator};
@@ -259,7 +264,7 @@ Plan plan_of(const Recipe& recipe, int64_t vocab_size, RunSizes sizes) {
   run_at(*step, first);
   plan.cost = step->meter();
   if (routing->layers() > 0) {
-    plan.activity = ActivityPlanner(recipe, plan, *model, *routing).plan();
+    planned.activities = ActivityPlanner(recipe, plan, *model, *routing).plan();
   }
   options.teacher = planned_teacher(recipe, *model, pool, plan);
   if (options.teacher != nullptr) {
@@ -271,6 +276,32 @@ Plan plan_of(const Recipe& recipe, int64_t vocab_size, RunSizes sizes) {
   const std::vector<const RoutingConfig*> layers = recipe.model.routed_layers();
   if (!std::ranges::all_of(layers, [](const auto* layer) { return layer->top_k.is_constant(); })) {
     run_at(*step, step_of_largest_top_k(layers, plan.sizes));
+  }
+  return planned;
+}
+
+/// What `sizes` cost.
+Plan plan_of(const Recipe& recipe, int64_t vocab_size, const RunSizes& sizes) {
+  // The recipe alone does not tell the length of a run in epochs.
+  for (const std::string& problem :
+       {check_diversify(recipe, sizes.steps), check_pruning(recipe, sizes)}) {
+    SLUICE_CHECK(ConfigError, problem.empty(), "{}", problem);
+  }
+  auto [plan, activities] = plan_model(recipe, vocab_size, sizes);
+  const PruningConfig* pruning = pruning_of(recipe);
+  for (int64_t i = 0; pruning != nullptr && i < pruning->num_stages(); ++i) {
+    const int64_t step = pruning->stage(i).step;
+    const Planned after = plan_model(pruned_recipe(recipe, i + 1), vocab_size, sizes);
+    plan.stages.push_back({step, after.plan.parameters});
+    for (size_t m = 0; m < activities.size(); ++m) {
+      if (activities[m].step >= step) activities[m] = after.activities[m];
+    }
+  }
+  if (!activities.empty()) {
+    plan.activity = PlannedActivities{.start = activities.front(),
+                                      .middle = activities[(activities.size() - 1) / 2],
+                                      .end = activities.back(),
+                                      .mean = mean_of(activities)};
   }
   return plan;
 }
@@ -305,7 +336,7 @@ Plan plan_within(int64_t budget, const Recipe& recipe, int64_t vocab_size, const
   for (const Recompute recompute : recompute_options(recipe)) {
     RunSizes tried = sizes;
     tried.recompute = recompute;
-    Plan plan = plan_of(recipe, vocab_size, std::move(tried));
+    Plan plan = plan_of(recipe, vocab_size, tried);
     least = plan.peak.total();
     if (least > budget) {
       too_large.push_back(fmt::format("{} takes {}", name_of(recompute), in_mebibytes(least)));
@@ -331,10 +362,10 @@ Plan plan_within(int64_t budget, const Recipe& recipe, int64_t vocab_size, const
 }  // namespace
 
 Plan make_plan(const Recipe& recipe, int64_t vocab_size, int64_t train_tokens) {
-  RunSizes sizes = derive_sizes(recipe, train_tokens);
+  const RunSizes sizes = derive_sizes(recipe, train_tokens);
   const auto budget = recipe.train.budget_bytes();
   return budget ? plan_within(*budget, recipe, vocab_size, sizes)
-                : plan_of(recipe, vocab_size, std::move(sizes));
+                : plan_of(recipe, vocab_size, sizes);
 }
 
 RunSizes run_sizes(const Recipe& recipe, int64_t vocab_size, int64_t train_tokens) {

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "autograd/core/cost.h"
 #include "autograd/core/tape.h"
@@ -41,8 +42,15 @@ struct PlannedTeacher {
   double share_of_steps = 1.0;  // in which it is asked
 };
 
-struct Plan {
+/// The model after a stage of train.pruning.
+struct PlannedStage {
+  int64_t step = 0;  // steps done before
   ParameterCount parameters;
+};
+
+struct Plan {
+  ParameterCount parameters;         // of the run's start
+  std::vector<PlannedStage> stages;  // of train.pruning
   RunSizes sizes;
   /// Of one optimizer step on full sequences of one document each: FLOPs and bytes by phase and
   /// direction, without a teacher.
@@ -67,6 +75,10 @@ struct Plan {
   [[nodiscard]] double flops_per_token(Phase phase) const;
   /// On average over the run, with the experts that are expected, and the teacher.
   [[nodiscard]] double mean_flops_per_token() const;
+  /// Of the model that the run ends with.
+  [[nodiscard]] const ParameterCount& last_parameters() const {
+    return stages.empty() ? parameters : stages.back().parameters;
+  }
 };
 
 /// `vocab_size` is that of the tokenizer; `train_tokens` as in derive_sizes. With `train.recompute:

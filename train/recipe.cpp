@@ -17,6 +17,7 @@
 #include "train/build.h"
 #include "train/distillation.h"
 #include "train/domains.h"
+#include "train/pruning_schedule.h"
 #include "train/trace/trace_config.h"
 #include "train/trace/trace_replay.h"
 #include "train/transforms/upcycling.h"
@@ -187,6 +188,12 @@ void TrainConfig::fields(FieldVisitor& v) {
       {"distillation",
        "learn from the predictions of a trained model too: a loss on how far one's own are from them"},
       distillation, [] { return std::make_shared<DistillationConfig>(); }, "none");
+  v.optional_object(
+      {"pruning",
+       "experts become fewer or narrower while the run goes on, in stages, by the methods of "
+       "sluice "
+       "transform"},
+      pruning, [] { return std::make_shared<PruningConfig>(); }, "none");
   v.object({"evaluate", "held-out evaluation"}, evaluate);
   v.integer({"max_nonfinite",
              "updates skipped in a row for a NaN or an infinity before the run gives up"},
@@ -323,7 +330,9 @@ std::string Recipe::check() const {
   // A length in epochs is known with the data (plan.cpp).
   const DurationUnit unit = train.steps.unit;
   if (unit != DurationUnit::steps && unit != DurationUnit::tokens) return {};
-  return check_diversify(*this, derive_sizes(*this, 0).steps);
+  const RunSizes sizes = derive_sizes(*this, 0);
+  if (std::string problem = check_diversify(*this, sizes.steps); !problem.empty()) return problem;
+  return check_pruning(*this, sizes);
 }
 
 Recipe load_recipe(const RecipeSource& source) {

@@ -48,6 +48,7 @@ struct TrainConfig final : Configurable {
   Scheduled head_z_loss = 0.0;
   std::shared_ptr<Configurable> consistency;   // ConsistencyConfig; null for "none"
   std::shared_ptr<Configurable> distillation;  // DistillationConfig; null for "none"
+  std::shared_ptr<Configurable> pruning;       // PruningConfig; null for "none"
   EvaluateConfig evaluate;
   int64_t max_nonfinite = 3;
   std::string max_time = "none";

@@ -4,8 +4,11 @@
 #include <cmath>
 
 #include "train/distillation.h"
+#include "train/find_checkpoint.h"
 #include "train/plan.h"
+#include "train/pruning_schedule.h"
 #include "train/transforms/expert_scale.h"
+#include "train/transforms/transform.h"
 #include "train/transforms/upcycle.h"
 #include "train/transforms/upcycling.h"
 
@@ -27,20 +30,23 @@ std::shared_ptr<const Tokenizer> tokenizer_of(const Checkpoint& checkpoint) {
 
 }  // namespace
 
-Run::Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokenizer> tokenizer)
+Run::Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokenizer> tokenizer,
+         int64_t stages)
     : recipe_(std::move(recipe)),
+      pruned_stages_(stages),
+      current_(pruned_recipe(recipe_, stages)),
       communicator_(communicator),
       data_(load_dataset(recipe_.data, static_cast<uint64_t>(recipe_.seed), std::move(tokenizer))),
       sizes_(run_sizes(recipe_, data_.tokenizer->vocab_size(), data_.num_train_tokens())),
       pool_(std::make_unique<Pool>()),
-      model_(build_model(recipe_, *pool_, data_.tokenizer->vocab_size())),
-      routing_(build_routing(recipe_)),
-      optimizer_(build_optimizer(recipe_, *model_, *pool_)),
+      model_(build_model(current_, *pool_, data_.tokenizer->vocab_size())),
+      routing_(build_routing(current_)),
+      optimizer_(build_optimizer(current_, *model_, *pool_)),
       loader_(data_, loader_options(recipe_, sizes_, communicator)),
       state_(model_->experts_per_layer(), recipe_.log.dead_after),
-      step_({*pool_, *model_, *routing_, *optimizer_, communicator},
-            with_teacher(step_options(recipe_, sizes_), recipe_, *data_.tokenizer, *model_,
-                         *pool_)) {
+      step_options_(with_teacher(step_options(recipe_, sizes_), recipe_, *data_.tokenizer, *model_,
+                                 *pool_)),
+      step_(std::in_place, step_parts(), step_options_) {
   if (const auto* config = dynamic_cast<const ReplayConfig*>(recipe_.train.replay.get())) {
     replay_.emplace(*config, model_->experts_per_layer());
   }
@@ -51,7 +57,7 @@ Run::Run(Recipe recipe, Communicator& communicator)
 
 // Weights mean nothing under another tokenizer: a run that starts from some takes theirs.
 Run::Run(Recipe recipe, Communicator& communicator, const std::optional<Checkpoint>& initial)
-    : Run(std::move(recipe), communicator, initial ? tokenizer_of(*initial) : nullptr) {
+    : Run(std::move(recipe), communicator, initial ? tokenizer_of(*initial) : nullptr, 0) {
   if (initial && recipe_.upcycle != nullptr) {
     upcycle(*initial);
   } else if (initial) {
@@ -62,12 +68,14 @@ Run::Run(Recipe recipe, Communicator& communicator, const std::optional<Checkpoi
 
 Run::Run(Recipe recipe, Communicator& communicator, const Checkpoint& checkpoint,
          const std::string& source)
-    : Run(std::move(recipe), communicator, tokenizer_of(checkpoint)) {
+    : Run(recipe, communicator, tokenizer_of(checkpoint),
+          pruned_stages(checkpoint.state, recipe, source)) {
   LoadVisitor load(checkpoint.state, source, {.wanted = [&](std::string_view path) {
                      return checkpoint.state.contains(path) || !RunState::may_be_missing(path);
                    }});
   visit_state(load);
   load.finish();
+  schedule_offset_ = checkpoint.meta.schedule;
   check_replay();
 }
 
@@ -90,35 +98,91 @@ void Run::upcycle(const Checkpoint& from) {
   LoadVisitor load(state, config.from);
   visit_state(load);
   load.finish();
+  schedule_offset_ = schedule_offset(job);
   upcycling_->from = config.from;
   upcycling_->scheme = config.scheme.type;
-  const EvaluationParts parts_before{*before.pool, *before.model, *before.routing, communicator_};
   if (config.calibrate) {
-    for (std::string& sentence : fit_expert_scale(job, evaluation_parts(), progress())) {
+    for (std::string& sentence : fit_expert_scale(job, evaluation_parts(), schedule())) {
       upcycling_->notes.push_back(std::move(sentence));
     }
   }
-  upcycling_->parity = compare_models(parts_before, evaluation_parts(), data_, job.evaluation,
-                                      progress(), config.probe_tokens);
+  upcycling_->parity =
+      compare_models({{*before.pool, *before.model, *before.routing, communicator_},
+                      progress_of(before.recipe, before.meta)},
+                     {evaluation_parts(), schedule()}, data_, job.evaluation, config.probe_tokens);
 }
 
 /// Hours into a run is late to learn that a step was never recorded.
 void Run::check_replay() const {
   if (!replay_) return;
   // What was not routed was not recorded.
-  const int64_t before = std::max(state_.step, steps_without_routes(recipe_));
+  const int64_t unrouted = steps_without_routes(recipe_) - schedule_offset_.steps;
+  const int64_t before = std::max(state_.step, unrouted);
   replay_->check_steps(before + 1, sizes_.steps);
 }
 
+bool Run::pruning_is_due() const {
+  const PruningConfig* config = pruning_of(recipe_);
+  return config != nullptr && pruned_stages_ < config->num_stages() &&
+         state_.step >= config->stage(pruned_stages_).step;
+}
+
+TransformReceipt Run::prune() {
+  SLUICE_INTERNAL_CHECK(pruning_is_due(), "no stage of train.pruning is due at step {}",
+                        state_.step);
+  const PruningConfig& config = *pruning_of(recipe_);
+  const PruningStage& stage = config.stage(pruned_stages_);
+  const std::string name = fmt::format("the run after step {}", state_.step);
+  TransformConfig change;
+  change.calibration.tokens = config.calibration_tokens;
+  change.probe_tokens = config.probe_tokens;
+  change.optimizer = TransformConfig::Kept::keep;
+  change.step = TransformConfig::Kept::keep;
+  // Other text at every stage, and by `random` other experts.
+  const Transformed made =
+      with_context([] { return "train.pruning"; },
+                   [&] {
+                     return Transformation(change, {name, checkpoint(std::nullopt)}, data_)
+                         .run(stage.method, recipe_.seed + stage.step);
+                   });
+  ++pruned_stages_;
+  current_ = pruned_recipe(recipe_, pruned_stages_);
+  rebuild();
+  LoadVisitor load(made.checkpoint.state, name, {.wanted = [](std::string_view path) {
+                     return path.starts_with("model/") || path.starts_with("optim/") ||
+                            path.starts_with("balance/");
+                   }});
+  visit_learned(load);
+  load.finish();
+  return made.receipt;
+}
+
+/// Everything that holds experts, in the sizes of current_ and with its initial values.
+void Run::rebuild() {
+  const CostMeter meter = step_->meter();
+  // Who refers to others goes first.
+  step_.reset();
+  optimizer_.reset();
+  routing_.reset();
+  model_.reset();
+  pool_->trim();
+  model_ = build_model(current_, *pool_, data_.tokenizer->vocab_size());
+  routing_ = build_routing(current_);
+  optimizer_ = build_optimizer(current_, *model_, *pool_);
+  step_.emplace(step_parts(), step_options_);
+  step_->meter() = meter;
+  state_.change_experts(model_->experts_per_layer(), recipe_.log.dead_after);
+}
+
 StepResult Run::step(const StepWatch& watch) {
+  while (pruning_is_due()) (void)prune();
   return with_context([&] { return fmt::format("step {}", state_.step + 1); },
                       [&] {
                         const bool replays =
-                            replay_ && state_.step >= steps_without_routes(recipe_);
+                            replay_ && schedule().step >= steps_without_routes(recipe_);
                         const auto source = replays ? replay_->open(state_.step + 1) : nullptr;
                         const RouteSourceScope decisions(*routing_, source.get());
-                        const Progress before = progress();
-                        const StepResult result = step_.run(loader_.next(), before, watch);
+                        const StepResult result = step_->run(loader_.next(), schedule(), watch);
                         state_.step += 1;
                         state_.tokens += result.tokens;
                         state_.skipped += result.applied ? 0 : 1;
@@ -132,8 +196,9 @@ StepResult Run::step(const StepWatch& watch) {
 
 std::optional<Evaluation> Run::evaluate() {
   auto result = sluice::evaluate(evaluation_parts(), data_,
-                                 evaluation_options(recipe_, sizes_, communicator_), progress());
+                                 evaluation_options(recipe_, sizes_, communicator_), schedule());
   if (!result) return result;
+  result->choices.step = state_.step;
   if (result->loss.per_token() < state_.best_eval_loss) {
     state_.best_eval_loss = result->loss.per_token();
     state_.best_eval_step = state_.step;
@@ -147,13 +212,13 @@ void Run::check_forward() {
   constexpr int64_t kBatches = 2;
   const auto result =
       sluice::evaluate(evaluation_parts(), data_,
-                       evaluation_options(recipe_, sizes_, communicator_), progress(), kBatches);
+                       evaluation_options(recipe_, sizes_, communicator_), schedule(), kBatches);
   SLUICE_CHECK(NumericError, !result || std::isfinite(result->loss.nats),
                "the validation pass before step {} gave the loss {}", state_.step + 1,
                result->loss.per_token());
 }
 
-void Run::visit_state(StateVisitor& visitor) {
+void Run::visit_learned(StateVisitor& visitor) {
   {
     const StateScope scope(visitor, "model");
     visit_parameters(*model_, visitor);
@@ -162,10 +227,13 @@ void Run::visit_state(StateVisitor& visitor) {
     const StateScope scope(visitor, "optim");
     optimizer_->visit_state(visitor);
   }
-  {
-    const StateScope scope(visitor, "balance");
-    routing_->visit_state(visitor);
-  }
+  const StateScope scope(visitor, "balance");
+  routing_->visit_state(visitor);
+}
+
+void Run::visit_state(StateVisitor& visitor) {
+  visit_learned(visitor);
+  if (recipe_.train.pruning != nullptr) visitor.integer(kPrunedStages, pruned_stages_);
   {
     const StateScope scope(visitor, "data");
     const std::vector<int64_t> before = loader_.state().to_words();
@@ -181,6 +249,7 @@ void Run::visit_state(StateVisitor& visitor) {
 CheckpointMeta Run::checkpoint_meta(std::optional<double> eval_loss) const {
   return {.step = state_.step,
           .tokens = state_.tokens,
+          .schedule = schedule_offset_,
           .train_tokens = sizes_.train_tokens,
           .eval_loss = eval_loss,
           .recipe = resolved_text(recipe_),

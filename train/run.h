@@ -21,6 +21,8 @@
 
 namespace sluice {
 
+struct TransformReceipt;  // train/transforms/transform.h
+
 class Run {
  public:
   /// A new run, from initial values, from the weights of train.init_from, or from what `upcycle` makes of
@@ -33,8 +35,14 @@ class Run {
       const std::string& source);
 
   [[nodiscard]] bool finished() const { return state_.step >= sizes_.steps; }
-  /// One optimizer step on the next global batch. Context of errors: the step's number, from 1.
+  /// One optimizer step on the next global batch, after the stages of train.pruning that are due.
+  /// Context of errors: the step's number, from 1.
   [[nodiscard]] StepResult step(const StepWatch& watch = {});
+  /// A stage of train.pruning comes before the next step.
+  [[nodiscard]] bool pruning_is_due() const;
+  /// Does it: model(), routing() and what else holds experts are other objects then. Takes memory of
+  /// several times the model meanwhile. What changed, with the loss before and after on held-out text.
+  TransformReceipt prune();
   /// The held-out loss now; nullopt when nothing is held out. Remembers the best, and the choices
   /// that the next evaluation compares with.
   [[nodiscard]] std::optional<Evaluation> evaluate();
@@ -42,7 +50,8 @@ class Run {
   /// here. Throws NumericError when their loss is not finite.
   void check_forward();
 
-  /// Everything that must survive: "model/...", "optim/...", "balance/...", "data/...", "run/...".
+  /// Everything that must survive: "model/...", "optim/...", "balance/...", "data/...", "run/...", and
+  /// with train.pruning "pruning/...".
   void visit_state(StateVisitor& visitor);
   /// What a checkpoint says beside the state. `eval_loss` is the held-out loss at this step, if
   /// known.
@@ -51,6 +60,10 @@ class Run {
   [[nodiscard]] Checkpoint checkpoint(std::optional<double> eval_loss);
 
   [[nodiscard]] Progress progress() const { return sizes_.progress(state_.step, state_.tokens); }
+  /// The same as schedules count it, which the model, the optimizer and the balancers go by.
+  [[nodiscard]] Progress schedule() const {
+    return sizes_.progress(state_.step, state_.tokens, schedule_offset_);
+  }
   /// Where it will stand after the next step, of a full global batch.
   [[nodiscard]] Progress next_progress() const {
     return sizes_.progress(state_.step + 1, state_.tokens + sizes_.tokens_per_step);
@@ -58,6 +71,8 @@ class Run {
   /// How a new run was upcycled and compares with the dense model; nullopt for any other run.
   [[nodiscard]] const std::optional<UpcyclingReceipt>& upcycling() const { return upcycling_; }
   [[nodiscard]] const Recipe& recipe() const { return recipe_; }
+  /// The recipe of the model as it is by now: see pruned_recipe.
+  [[nodiscard]] const Recipe& current_recipe() const { return current_; }
   [[nodiscard]] const RunSizes& sizes() const { return sizes_; }
   [[nodiscard]] const Dataset& data() const { return data_; }
   [[nodiscard]] const Model& model() const { return *model_; }
@@ -66,19 +81,27 @@ class Run {
   [[nodiscard]] RoutingSession& routing() { return *routing_; }
   [[nodiscard]] RunState& state() { return state_; }
   [[nodiscard]] const RunState& state() const { return state_; }
-  [[nodiscard]] CostMeter& meter() { return step_.meter(); }
+  [[nodiscard]] CostMeter& meter() { return step_->meter(); }
   [[nodiscard]] const Pool& pool() const { return *pool_; }
 
  private:
-  Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokenizer> tokenizer);
+  Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokenizer> tokenizer,
+      int64_t stages);
   Run(Recipe recipe, Communicator& communicator, const std::optional<Checkpoint>& initial);
+  void visit_learned(StateVisitor& visitor);
+  void rebuild();
   void check_replay() const;
   void upcycle(const Checkpoint& from);
   [[nodiscard]] EvaluationParts evaluation_parts() {
     return {*pool_, *model_, *routing_, communicator_};
   }
+  [[nodiscard]] StepParts step_parts() {
+    return {*pool_, *model_, *routing_, *optimizer_, communicator_};
+  }
 
   Recipe recipe_;
+  int64_t pruned_stages_;
+  Recipe current_;
   Communicator& communicator_;
   Dataset data_;
   RunSizes sizes_;
@@ -88,7 +111,9 @@ class Run {
   std::unique_ptr<Optimizer> optimizer_;
   Loader loader_;
   RunState state_;
-  TrainingStep step_;
+  ScheduleOffset schedule_offset_;
+  StepOptions step_options_;
+  std::optional<TrainingStep> step_;
   std::optional<StepReplay> replay_;  // train.replay
   std::optional<UpcyclingReceipt> upcycling_;
 };

@@ -93,6 +93,15 @@ void RunFolder::write_profile(const std::string& text) const {
   write_file_atomically(*files_, profile(), bytes_of(text), kRaise);
 }
 
+std::filesystem::path RunFolder::pruning(int64_t step) const {
+  return folder_ / "pruning" / fmt::format("step_{:08}.json", step);
+}
+
+void RunFolder::write_pruning(int64_t step, const std::string& text) const {
+  create_folders(*files_, pruning(step).parent_path(), kRaise);
+  write_file_atomically(*files_, pruning(step), bytes_of(text), kRaise);
+}
+
 void RunFolder::write_upcycling(const std::string& text) const {
   write_file_atomically(*files_, upcycling(), bytes_of(text), kRaise);
 }

@@ -2,11 +2,12 @@
 // The folder of one run, and the lock that keeps a second process out of it.
 //
 //   runs/<name>/  recipe.yaml  overview.json  metrics.jsonl  routing.jsonl  checkpoints/  traces/
-//                 tensorboard/  report.html  profile.json  upcycling.json  lock
+//                 tensorboard/  report.html  profile.json  upcycling.json  pruning/  lock
 //
 //   RunFolder run = RunFolder::open_for_writing("runs/quickstart");   // creates, locks
 //   run.write_recipe(resolved);
 
+#include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -44,6 +45,8 @@ class RunFolder {
 
   /// What upcycling changed (train/transforms/receipt.h).
   [[nodiscard]] std::filesystem::path upcycling() const { return folder_ / "upcycling.json"; }
+  /// What the last stage of train.pruning after a step changed (train/transforms/transform.h).
+  [[nodiscard]] std::filesystem::path pruning(int64_t step) const;
 
   /// The resolved recipe of the run, or nothing when none was started here.
   [[nodiscard]] std::optional<std::string> read_recipe() const;
@@ -53,6 +56,7 @@ class RunFolder {
   void write_report(const std::string& text) const;
   void write_profile(const std::string& text) const;
   void write_upcycling(const std::string& text) const;
+  void write_pruning(int64_t step, const std::string& text) const;
 
  private:
   RunFolder(std::filesystem::path folder, FileSystem* files, int lock);

@@ -2,9 +2,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 #include "autograd/support/parallel.h"
+#include "train/format.h"
+#include "train/transforms/transform.h"
 
 namespace sluice {
 namespace {
@@ -59,6 +62,20 @@ ProbeRecord probe_record(const Evaluation& evaluation, int64_t step, bool with_c
   return record;
 }
 
+/// "step 200: prune reap: 1,234,567 parameters before, ..."
+std::string pruning_sentence(int64_t step, const TransformReceipt& receipt) {
+  std::string sentence = fmt::format(
+      "step {}: {}: {} parameters before, {} after, active {} before, {} after", step,
+      receipt.method, with_commas(receipt.before.total), with_commas(receipt.after.total),
+      with_commas(receipt.before.active), with_commas(receipt.after.active));
+  if (receipt.parity) {
+    sentence += fmt::format("; held-out loss {:.4f} before, {:.4f} after",
+                            receipt.parity->loss_before, receipt.parity->loss_after);
+  }
+  for (const std::string& note : receipt.notes) sentence += "; " + note;
+  return sentence;
+}
+
 ExpertsRecord experts_record(const StepResult& result, int64_t step) {
   ExpertsRecord record{.step = step};
   for (const ExpertUpdates& stack : result.experts) {
@@ -106,12 +123,43 @@ void RunLog::add_step(Run& run, const StepResult& result, const Progress& before
   }
   if (run.routing().layers() == 0) return;
   const bool is_last = after.step >= total_steps_ && loads_every_.count > 0.0;
-  if (is_due(loads_every_, before, after) || is_last) {
-    sinks_.routing(
-        LoadRecord{.step = state.step, .tokens = state.tokens, .load = state.unrecorded_load});
-    state.forget_unrecorded_load();
-  }
+  if (is_due(loads_every_, before, after) || is_last) record_loads(state);
   if (!result.experts.empty()) sinks_.routing(experts_record(result, state.step));
+}
+
+void RunLog::end_loads(Run& run) {
+  RunState& state = run.state();
+  const auto is_recorded = [](const std::vector<int64_t>& layer) {
+    return std::ranges::all_of(layer, [](int64_t count) { return count == 0; });
+  };
+  if (!std::ranges::all_of(state.unrecorded_load, is_recorded)) record_loads(state);
+}
+
+void RunLog::record_loads(RunState& state) {
+  sinks_.routing(
+      LoadRecord{.step = state.step, .tokens = state.tokens, .load = state.unrecorded_load});
+  state.forget_unrecorded_load();
+}
+
+void RunLog::add_pruning(Run& run, const TransformReceipt& receipt) {
+  const RunState& state = run.state();
+  const std::vector<int64_t> experts = run.model().experts_per_layer();
+  Record record{.step = state.step, .tokens = state.tokens, .seconds = state.seconds};
+  const auto add = [&](const Metric& metric, auto value) {
+    record.add(metric, static_cast<double>(value));
+  };
+  add(metrics::pruning_experts, std::accumulate(experts.begin(), experts.end(), int64_t{0}));
+  add(metrics::pruning_parameters_before, receipt.before.total);
+  add(metrics::pruning_parameters, receipt.after.total);
+  add(metrics::pruning_active_before, receipt.before.active);
+  add(metrics::pruning_active, receipt.after.active);
+  if (receipt.parity) {
+    add(metrics::pruning_loss_before, receipt.parity->loss_before);
+    add(metrics::pruning_loss, receipt.parity->loss_after);
+    add(metrics::pruning_divergence, receipt.parity->mean_divergence);
+  }
+  sinks_.record(record);
+  sinks_.event(pruning_sentence(state.step, receipt));
 }
 
 void RunLog::add_evaluation(Run& run, const Evaluation& evaluation, int64_t earlier) {

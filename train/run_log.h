@@ -36,6 +36,10 @@ class RunLog {
   /// and is called when there is a record.
   void add_step(Run& run, const StepResult& result, const Progress& before,
                 FunctionRef<SpeedSample()> measure);
+  /// Before the experts change: their loads since the last record.
+  void end_loads(Run& run);
+  /// After a stage of train.pruning: its numbers, and a sentence.
+  void add_pruning(Run& run, const TransformReceipt& receipt);
   /// After an evaluation at the run's step; `earlier` is the step of the one before, -1 for none.
   void add_evaluation(Run& run, const Evaluation& evaluation, int64_t earlier);
 
@@ -47,6 +51,7 @@ class RunLog {
  private:
   [[nodiscard]] bool records_step(const Progress& before, const Progress& after) const;
   void record(Record& record, Run& run);
+  void record_loads(RunState& state);
 
   LogConfig config_;
   MetricLog sinks_;

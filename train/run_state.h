@@ -52,6 +52,14 @@ struct RunState {
     }
   }
 
+  /// The layers have other experts from here on: what is remembered of single ones starts anew.
+  void change_experts(std::span<const int64_t> experts_per_layer, int64_t dead_after) {
+    RunState anew(experts_per_layer, dead_after);
+    loads = std::move(anew.loads);
+    unrecorded_load = std::move(anew.unrecorded_load);
+    choices = {};
+  }
+
   void forget_unrecorded_load() {
     for (auto& layer : unrecorded_load) layer.assign(layer.size(), 0);
   }

@@ -8,6 +8,7 @@
 #include "train/profile/trace_events.h"
 #include "train/report/run_report.h"
 #include "train/resume.h"
+#include "train/transforms/transform.h"
 
 namespace sluice {
 
@@ -108,7 +109,7 @@ void Trainer::report_start() {
       .sizes = run_->sizes(),
       .machine = describe_machine(),
       .gemm_peak = gemm_peak_,
-      .parameters = count_parameters(recipe_, run_->model()),
+      .parameters = count_parameters(run_->current_recipe(), run_->model()),
       .plan = make_plan(recipe_, run_->data().tokenizer->vocab_size(), run_->sizes().train_tokens),
       .first_step = run_->state().step,
       .resumed_from = resumed_from_,
@@ -142,6 +143,7 @@ std::optional<ProfileSummary> Trainer::write_profile() {
 
 StopReason Trainer::train(const SignalWatch& signals) {
   const std::optional<double> max_seconds = recipe_.train.max_seconds();
+  prune();
   while (!run_->finished()) {
     advance();
     signal_ = signals.received();
@@ -178,6 +180,7 @@ void Trainer::advance() {
   }
   const auto& evaluate_every = recipe_.train.evaluate.every;
   if (evaluate_every && (is_due(*evaluate_every, before, after) || run_->finished())) evaluate();
+  prune();
   // While updates are skipped nothing is saved: what is there already is where one would go on from.
   const bool is_sound = state.skipped_in_row == 0;
   if (is_sound && (is_due(recipe_.checkpoint.every, before, after) || run_->finished())) save();
@@ -218,6 +221,20 @@ void Trainer::evaluate() {
   update_seconds();
   evaluated_step_ = run_->state().step;
   log_.add_evaluation(*run_, *last_evaluation_, earlier);
+}
+
+/// The stages of train.pruning that are due.
+void Trainer::prune() {
+  while (run_->pruning_is_due()) {
+    const Profile::Span timed(profile_.get(), "pruning");
+    log_.end_loads(*run_);
+    const TransformReceipt receipt = run_->prune();
+    update_seconds();
+    // The loss at this step was that of the model before.
+    evaluated_step_ = -1;
+    folder_.write_pruning(run_->state().step, receipt.to_json());
+    log_.add_pruning(*run_, receipt);
+  }
 }
 
 /// So that the first checkpoint holds training up no longer than the others.

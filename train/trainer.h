@@ -57,6 +57,7 @@ class Trainer {
   void report_skipped(const StepResult& result);
   void report_warnings();
   void evaluate();
+  void prune();
   void reserve_checkpoint();
   void save();
   [[nodiscard]] RunSummary summarise(StopReason reason);

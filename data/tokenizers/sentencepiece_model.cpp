@@ -31,6 +31,7 @@ constexpr uint32_t kRules = 2;
 constexpr uint32_t kAddDummyPrefix = 3;
 constexpr uint32_t kRemoveExtraWhitespaces = 4;
 constexpr uint32_t kEscapeWhitespaces = 5;
+constexpr uint64_t kUnigram = 1;
 constexpr uint64_t kBytePairEncoding = 2;
 
 class Message {
@@ -195,7 +196,7 @@ std::optional<int32_t> control_piece(const SentencePieceVocabulary& vocabulary,
 bool parse_trainer(std::string_view bytes, SentencePieceVocabulary& vocabulary) {
   std::string_view bos = "<s>";
   std::string_view eos = "</s>";
-  uint64_t type = 1;  // unigram is the default
+  uint64_t type = kUnigram;  // the default
   FieldReader reader(bytes);
   while (const auto field = reader.next()) {
     if (field->number == kModelType) type = field->integer;
@@ -203,6 +204,7 @@ bool parse_trainer(std::string_view bytes, SentencePieceVocabulary& vocabulary) 
     if (field->number == kEosPiece) eos = field->bytes;
   }
   vocabulary.is_bpe = type == kBytePairEncoding;
+  vocabulary.is_unigram = type == kUnigram;
   vocabulary.bos = control_piece(vocabulary, bos);
   vocabulary.eos = control_piece(vocabulary, eos);
   return reader.is_whole();
@@ -210,9 +212,13 @@ bool parse_trainer(std::string_view bytes, SentencePieceVocabulary& vocabulary) 
 
 bool parse_normalizer(std::string_view bytes, SentencePieceVocabulary& vocabulary) {
   vocabulary.adds_space_before = true;
+  vocabulary.removes_extra_spaces = true;
   FieldReader reader(bytes);
   while (const auto field = reader.next()) {
-    if (field->number == kRules && !field->bytes.empty()) vocabulary.normalises = true;
+    if (field->number == kRules) vocabulary.rules = field->bytes;
+    if (field->number == kRemoveExtraWhitespaces) {
+      vocabulary.removes_extra_spaces = field->integer != 0;
+    }
     if (field->number == kAddDummyPrefix) vocabulary.adds_space_before = field->integer != 0;
   }
   return reader.is_whole();

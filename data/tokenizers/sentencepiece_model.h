@@ -22,9 +22,14 @@ struct SentencePieceVocabulary {
   /// The control piece before, and behind, a document.
   std::optional<int32_t> bos;
   std::optional<int32_t> eos;
-  bool is_bpe = true;  // merges by score; false: a unigram model, or another
+  bool is_bpe = true;       // merges by score
+  bool is_unigram = false;  // neither: a model of words or of characters
   bool adds_space_before = true;
-  bool normalises = false;  // other than by the rule "identity"; only read
+  // Only read:
+  std::string rules;                  // the map of characters that texts go through; empty: identity
+  bool removes_extra_spaces = false;  // at both ends of a text, and all but one of a run
+
+  [[nodiscard]] bool normalises() const { return !rules.empty() || removes_extra_spaces; }
 };
 
 /// The serialized model; pieces go by their scores as merges do, and characters without one become

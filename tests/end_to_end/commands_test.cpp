@@ -327,7 +327,9 @@ TEST_F(Commands, EndTheirHelpInAnExample) {
       {"generate"},         {"eval"},
       {"inspect"},          {"verify"},
       {"verify", "resume"}, {"verify", "isolation"},
-      {"import"},           {"export"}};
+      {"import"},           {"export"},
+      {"upcycle"},          {"transform"},
+      {"merge-adapters"},   {"extract-adapters"}};
   for (std::vector<std::string> verb : verbs) {
     verb.emplace_back("--help");
     const Outcome outcome = sluice(verb);

@@ -22,15 +22,16 @@ struct Outcome {
   std::string errors;
 };
 
-/// One run of `sluice <arguments>`. Killed when it is still running at the end of its scope.
+/// One run of `sluice <arguments>`, or of another program, found by its path or among the commands.
+/// Killed when it is still running at the end of its scope.
 class Process {
  public:
   /// Output and errors go to files in `folder`, which must exist; the output to `console` instead
   /// when it is given.
   Process(const std::filesystem::path& folder, const std::vector<std::string>& arguments,
-          const std::filesystem::path& console = {})
+          const std::filesystem::path& console = {}, const std::string& program = SLUICE_PROGRAM)
       : output_(folder / "output.txt"), errors_(folder / "errors.txt") {
-    std::vector<std::string> all{SLUICE_PROGRAM};
+    std::vector<std::string> all{program};
     all.insert(all.end(), arguments.begin(), arguments.end());
     std::vector<char*> argv;
     for (std::string& argument : all) argv.push_back(argument.data());
@@ -40,7 +41,7 @@ class Process {
     if (pid_ == 0) {
       redirect(console.empty() ? output_ : console, STDOUT_FILENO);
       redirect(errors_, STDERR_FILENO);
-      ::execv(SLUICE_PROGRAM, argv.data());
+      ::execvp(program.c_str(), argv.data());
       ::_exit(127);
     }
   }

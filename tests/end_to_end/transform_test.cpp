@@ -83,6 +83,28 @@ TEST_F(TransformProgram, ComparesMethodsInOneTable) {
   EXPECT_THAT(one.errors, HasSubstr("found 2 methods and 2 seeds"));
 }
 
+TEST_F(TransformProgram, ComparesOverModels) {
+  const Outcome trained = sluice({"train", at("tiny.yaml"), "--set", "train.steps=4", "--set",
+                                  "seed=7", "--out", at("other")});
+  ASSERT_EQ(trained.status, 0) << trained.errors;
+  write("table.yaml",
+        "from: nowhere\nmethod: {type: merge, num_experts: 2}\ncalibration: {tokens: 256}\n");
+  const std::vector<std::string> over = {"transform", at("table.yaml"), "--from", at("model"),
+                                         "--from",    at("other"),      "--out",  at("table")};
+  const Outcome one = sluice(over);
+  EXPECT_EQ(one.status, 2);
+  EXPECT_THAT(one.errors, HasSubstr("--from: found 2 models, a run takes one"));
+
+  std::vector<std::string> arguments = over;
+  arguments.emplace_back("--compare");
+  const Outcome compared = sluice(arguments);
+  ASSERT_EQ(compared.status, 0) << compared.errors;
+  EXPECT_THAT(compared.output, AllOf(HasSubstr("| none | 2 |"), HasSubstr("| merge | 2 |")));
+  std::ifstream table(folder_ / "table" / "table.csv");
+  const std::string csv{std::istreambuf_iterator<char>(table), {}};
+  EXPECT_THAT(csv, AllOf(HasSubstr(at("model")), HasSubstr(at("other")), HasSubstr("num_experts: 2")));
+}
+
 TEST_F(TransformProgram, SaysWhatItNeeds) {
   write("few.yaml", "from: model\nmethod: {type: prune, num_experts: 1}\n");
   const Outcome few = sluice({"transform", at("few.yaml"), "--out", at("few")});

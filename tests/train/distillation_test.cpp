@@ -87,6 +87,14 @@ TEST_F(Distillation, IsWeighed) {
   EXPECT_LT(*warm.distillation, 3.0 * *one.distillation);
 }
 
+TEST_F(Distillation, CountsTheLanguageModelAsToldWhileItsOwnWeightIsZero) {
+  sluice::Run run(recipe("weight: {type: linear, from: 0, to: 1, over: 2 steps}, language_model: 0",
+                         "", "balance: {type: none}"),
+                  communicator_);
+  EXPECT_EQ(run.step().grad_norm, 0.0);
+  EXPECT_GT(run.step().grad_norm, 0.0);
+}
+
 TEST_F(Distillation, DoesNotDependOnTheMicroBatch) {
   const auto first_step = [&](const char* train) {
     sluice::Run run(recipe("weight: 1", train, "model: {dtype: f64}"), communicator_);

@@ -34,9 +34,17 @@ namespace sluice {
 /// Raised when the layout changes so that older programs cannot read it.
 inline constexpr int64_t kCheckpointFormatVersion = 1;
 
+/// How far schedules are ahead of the run's own count, below 0 behind it: not 0 for a run that kept the
+/// schedules of the model it comes from and not its steps, or the other way round.
+struct ScheduleOffset {
+  int64_t steps = 0;
+  int64_t tokens = 0;
+};
+
 struct CheckpointMeta {
   int64_t step = 0;    // optimizer steps done
   int64_t tokens = 0;  // training tokens consumed
+  ScheduleOffset schedule = {};
   /// Tokens of one pass over the training data, so that schedules in epochs need no data; 0 when
   /// unknown.
   int64_t train_tokens = 0;

@@ -24,6 +24,10 @@ CheckpointMeta read_meta(const hdf5::File& file) {
   if (file.has_attribute("/", "train_tokens")) {
     meta.train_tokens = file.integer_attribute("/", "train_tokens");
   }
+  if (file.has_attribute("/", "schedule_steps")) {
+    meta.schedule = {file.integer_attribute("/", "schedule_steps"),
+                     file.integer_attribute("/", "schedule_tokens")};
+  }
   if (file.has_attribute("/", "eval_loss")) {
     meta.eval_loss = file.number_attribute("/", "eval_loss");
   }
@@ -55,6 +59,10 @@ void write_meta(hdf5::File& file, const CheckpointMeta& meta) {
   file.set_attribute("/", "step", meta.step);
   file.set_attribute("/", "tokens", meta.tokens);
   if (meta.train_tokens > 0) file.set_attribute("/", "train_tokens", meta.train_tokens);
+  if (meta.schedule.steps != 0 || meta.schedule.tokens != 0) {
+    file.set_attribute("/", "schedule_steps", meta.schedule.steps);
+    file.set_attribute("/", "schedule_tokens", meta.schedule.tokens);
+  }
   if (meta.eval_loss) file.set_attribute("/", "eval_loss", *meta.eval_loss);
   file.set_attribute("/", "build", meta.build);
   file.write_text(kRecipe, meta.recipe);

@@ -20,6 +20,18 @@ void print_parameters(const ParameterCount& count) {
   fmt::print("  {:<22}{:>16}\n", "trainable", with_commas(count.trainable));
 }
 
+void print_stages(const Plan& plan) {
+  fmt::print("parameters over the run (train.pruning)\n");
+  fmt::print("  {:<22}{:>16}{:>20}\n", "", "total", "active per token");
+  const auto row = [](const std::string& when, const ParameterCount& count) {
+    fmt::print("  {:<22}{:>16}{:>20}\n", when, with_commas(count.total), with_commas(count.active));
+  };
+  row("at the start", plan.parameters);
+  for (const PlannedStage& stage : plan.stages) {
+    row(fmt::format("after step {}", with_commas(stage.step)), stage.parameters);
+  }
+}
+
 void print_flops(const Plan& plan) {
   fmt::print(
       "FLOPs per token, forward and backward (matrix products and attention, full-length "
@@ -57,7 +69,7 @@ std::string_view basis(const ActiveExperts& experts) {
   return "";
 }
 
-void print_activity(const PlannedActivities& activity) {
+void print_activity(const PlannedActivities& activity, bool is_pruned) {
   fmt::print("experts per token in training, and what follows for a token\n");
   fmt::print("  {:<22}{:>16}{:>20}{:>16}\n", "", "routed experts", "active parameters", "FLOPs");
   const auto row = [](const std::string& when, const PlannedActivity& at) {
@@ -74,7 +86,7 @@ void print_activity(const PlannedActivities& activity) {
   const auto at_step = [](std::string_view name, const PlannedActivity& at) {
     return fmt::format("{}, step {}", name, with_commas(at.step + 1));
   };
-  if (activity.start.experts == activity.mean.experts) {
+  if (activity.start.experts == activity.mean.experts && !is_pruned) {
     row("every step", activity.mean);
     return;
   }
@@ -125,8 +137,9 @@ int print_plan(const Recipe& recipe) {
   // The data is not read: a length in epochs needs a number of steps instead.
   const Plan plan = make_plan(recipe, planned_vocab_size(recipe), 0);
   print_parameters(plan.parameters);
+  if (!plan.stages.empty()) print_stages(plan);
   print_flops(plan);
-  if (plan.activity) print_activity(*plan.activity);
+  if (plan.activity) print_activity(*plan.activity, !plan.stages.empty());
   if (plan.teacher) print_teacher(*plan.teacher);
   print_saved(plan.saved);
   print_memory(plan);

@@ -23,6 +23,7 @@ constexpr RaiseError kRaise = raise_as<CheckpointError>;
 
 struct TransformFlags {
   RecipeFlags recipe;
+  std::vector<std::string> from;
   std::optional<std::string> out;
   bool compare = false;
 };
@@ -53,14 +54,19 @@ void print_receipt(const TransformReceipt& receipt) {
              parity.largest_difference, parity.relative_difference());
 }
 
-int make_one(const TransformConfig& config, Transformation& transformation,
-             const fs::path& folder) {
+void print_notes(const Transformation& transformation) {
+  for (const std::string& note : transformation.notes()) print_note(note);
+}
+
+int make_one(const TransformConfig& config, const fs::path& folder) {
   SLUICE_CHECK(ConfigError, config.method.size() == 1 && config.seeds.size() == 1,
                "found {} and {}, a run takes one of each; --compare makes a table of all",
                counted(std::ssize(config.method), "method"),
                counted(std::ssize(config.seeds), "seed"));
   SLUICE_CHECK(ConfigError, !fs::exists(folder / "checkpoints"),
                "{}: holds a run already; give another folder with --out", folder.string());
+  Transformation transformation(config);
+  print_notes(transformation);
   const Transformed made = transformation.run(config.method.front(), config.seeds.front());
   write_transformed(made, folder);
   print_receipt(made.receipt);
@@ -71,20 +77,29 @@ int make_one(const TransformConfig& config, Transformation& transformation,
   return 0;
 }
 
-int make_table(const TransformConfig& config, Transformation& transformation,
-               const fs::path& folder) {
-  TransformTable table;
+void try_all(const TransformConfig& config, TransformTable& table) {
+  Transformation transformation(config);
+  print_notes(transformation);
   for (const Tagged& method : config.method) {
     for (const int64_t seed : config.seeds) {
       const TransformReceipt receipt = transformation.run(method, seed).receipt;
       SLUICE_CHECK(ConfigError, receipt.parity.has_value(),
                    "--compare: the recipe of {} holds nothing out, so there is no loss to compare",
                    receipt.from);
-      fmt::print("{}, seed {}: loss {:.4f} before, {:.4f} after\n", receipt.method, seed,
-                 receipt.parity->loss_before, receipt.parity->loss_after);
+      fmt::print("{}, {}, seed {}: loss {:.4f} before, {:.4f} after\n", config.from,
+                 receipt.method, seed, receipt.parity->loss_before, receipt.parity->loss_after);
       std::fflush(stdout);
       table.add(receipt);
     }
+  }
+}
+
+int make_table(TransformConfig& config, const std::vector<std::string>& models,
+               const fs::path& folder) {
+  TransformTable table;
+  for (const std::string& model : models) {
+    config.from = model;
+    try_all(config, table);
   }
   create_folders(real_file_system(), folder, kRaise);
   const auto write = [&](const char* name, const std::string& text) {
@@ -109,12 +124,16 @@ int transform(const TransformFlags& flags) {
   SLUICE_CHECK(ConfigError, !flags.out || !flags.out->empty(),
                "--out: found \"\", a folder is needed");
   set_num_threads(static_cast<int>(config.threads.value_or(num_processors())));
-  Transformation transformation(config);
-  for (const std::string& note : transformation.notes()) print_note(note);
+  const std::vector<std::string> models =
+      flags.from.empty() ? std::vector{config.from} : flags.from;
   const fs::path folder =
       flags.out ? fs::path(*flags.out) : fs::path("runs") / flags.recipe.run_name();
-  return flags.compare ? make_table(config, transformation, folder)
-                       : make_one(config, transformation, folder);
+  if (flags.compare) return make_table(config, models, folder);
+  SLUICE_CHECK(ConfigError, models.size() == 1,
+               "--from: found {}, a run takes one; --compare makes a table of all",
+               counted(std::ssize(models), "model"));
+  config.from = models.front();
+  return make_one(config, folder);
 }
 
 }  // namespace
@@ -127,6 +146,11 @@ const Command transform_command = {
     .declare = [](CLI::App& app) -> std::function<int()> {
       auto flags = std::make_shared<TransformFlags>();
       flags->recipe.declare(app);
+      app.add_option("--from", flags->from,
+                     "the model instead of the file's; again and again, with --compare, for a "
+                     "table over models")
+          ->type_name("RUN")
+          ->allow_extra_args(false);
       app.add_option("--out", flags->out,
                      "folder of the new run, or of the table (runs/<name of the file>)")
           ->type_name("DIR");

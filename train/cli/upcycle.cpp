@@ -41,8 +41,8 @@ const Command upcycle_command = {
     .name = "upcycle",
     .summary = "Turn a dense checkpoint into a Mixture-of-Experts run, and say what that changed",
     .example =
-        "sluice upcycle recipes/upcycle_copy.yaml --set "
-        "upcycle.from=runs/dense_small/checkpoints/step_00000600.h5 --out runs/upcycled",
+        "sluice upcycle recipes/upcycle_copy.yaml --set upcycle.from=runs/upcycle_dense --out "
+        "runs/upcycled   (runs/upcycle_dense: sluice train recipes/upcycle_dense.yaml)",
     .declare = [](CLI::App& app) -> std::function<int()> {
       auto flags = std::make_shared<UpcycleFlags>();
       flags->recipe.declare(app);

@@ -16,17 +16,6 @@ void require(bool is_so, fmt::format_string<Args...> text, Args&&... args) {
   SLUICE_CHECK(ConfigError, is_so, "{}", fmt::format(text, std::forward<Args>(args)...));
 }
 
-/// rope_scaling of either generation of config.json; nullopt for none.
-std::optional<ConfigReader> scaling_of(const ConfigReader& config) {
-  auto scaling = config.object("rope_scaling");
-  if (!scaling) scaling = config.object("rope_parameters");
-  if (!scaling) return std::nullopt;
-  if (scaling->text_or("rope_type", scaling->text_or("type", "default")) == "default") {
-    return std::nullopt;
-  }
-  return scaling;
-}
-
 ModelJson read_scaling(const ConfigReader& scaling, int64_t max_positions) {
   const std::string type = scaling.text_or("rope_type", scaling.text_or("type", ""));
   const auto original = scaling.integer_or("original_max_position_embeddings", max_positions);
@@ -37,6 +26,7 @@ ModelJson read_scaling(const ConfigReader& scaling, int64_t max_positions) {
     result["high_freq_factor"] = scaling.number_or("high_freq_factor", 4.0);
   } else if (type == "yarn") {
     scaling.require("attention_factor", nullptr, "0.1 ln(factor) + 1 is computed");
+    scaling.require("truncate", true, "the range of turning pairs is rounded outwards");
     result["original_max_position_embeddings"] = original;
     result["beta_fast"] = scaling.number_or("beta_fast", 32.0);
     result["beta_slow"] = scaling.number_or("beta_slow", 1.0);
@@ -68,25 +58,38 @@ std::string pattern_of(char mixer, const std::vector<bool>& is_routed) {
   return pattern;
 }
 
-void read_widths(const ConfigReader& config, ModelJson& model) {
+void read_widths(const ConfigReader& config, ModelJson& model, double eps) {
   model["hidden_size"] = config.integer("hidden_size");
   model["vocab_size"] = config.integer("vocab_size", 2);
   model["tie_embeddings"] = config.boolean_or("tie_word_embeddings", false);
-  model["norm"] = {{"type", "rms_norm"}, {"eps", config.number_or("rms_norm_eps", 1e-6)}};
+  model["norm"] = {{"type", "rms_norm"}, {"eps", config.number_or("rms_norm_eps", eps)}};
   model["init"] = {{"std", config.number_or("initializer_range", 0.02)}};
 }
 
-void read_rotation(const ConfigReader& config, ModelJson& section) {
+std::optional<ConfigReader> rope_scaling_of(const ConfigReader& config) {
+  auto scaling = config.object("rope_scaling");
+  if (!scaling) scaling = config.object("rope_parameters");
+  if (!scaling) return std::nullopt;
+  if (scaling->text_or("rope_type", scaling->text_or("type", "default")) == "default") {
+    return std::nullopt;
+  }
+  return scaling;
+}
+
+void read_rotation(const ConfigReader& config, ModelJson& section, double theta) {
   const int64_t max_positions = config.integer_or("max_position_embeddings", 2048);
-  double theta = config.number_or("rope_theta", 10000.0);
+  theta = config.number_or("rope_theta", theta);
   if (const auto parameters = config.object("rope_parameters")) {
     theta = parameters->number_or("rope_theta", theta);
     parameters->require("partial_rotary_factor", 1.0, "whole heads rotate");
+    for (const char* kind : {"full_attention", "sliding_attention"}) {
+      if (parameters->has(kind)) parameters->refuse(kind, "allowed one rotation for all layers");
+    }
   }
   config.require("partial_rotary_factor", 1.0, "whole heads rotate");
   section["rope_theta"] = theta;
   section["max_position_embeddings"] = max_positions;
-  if (const auto scaling = scaling_of(config)) {
+  if (const auto scaling = rope_scaling_of(config)) {
     section["rope_scaling"] = read_scaling(*scaling, max_positions);
   }
 }
@@ -98,7 +101,12 @@ void read_attention(const ConfigReader& config, const AttentionForm& form, Model
                          {"bias", form.bias},
                          {"qk_norm", form.qk_norm}};
   if (const auto head_dim = config.optional_integer("head_dim")) attention["head_dim"] = *head_dim;
-  read_rotation(config, attention);
+  read_rotation(config, attention, form.rope_theta);
+  const auto scaling = rope_scaling_of(config);
+  if (scaling && scaling->number_or("mscale", 0.0) != 0.0 &&
+      scaling->number_or("mscale_all_dim", 0.0) != 0.0) {
+    scaling->refuse("mscale", "allowed none (0.1 ln(factor) + 1 is computed)");
+  }
   if (form.allows_window) {
     if (const auto window = config.optional_integer("sliding_window")) {
       attention["window"] = *window;
@@ -251,6 +259,12 @@ void write_dense_decoder(const Recipe& recipe, const AttentionForm& form, ModelJ
   write_attention(recipe.model, dynamic_cast<const AttentionConfig&>(*decoder.mixer), form, config);
 }
 
+void require_width_of_heads(const ModelConfig& model, int64_t num_heads) {
+  require(model.hidden_size % num_heads == 0,
+          "model.hidden_size is {}, allowed a multiple of the {} heads", model.hidden_size,
+          num_heads);
+}
+
 void require_swiglu(const DenseConfig& dense, bool allows_bias) {
   require(dense.activation == "swiglu", "model.feed_forward.activation is {}, allowed swiglu",
           dense.activation);
@@ -267,6 +281,9 @@ RouterFacts router_of(const ExpertsConfig& experts) {
   require(type == "top_k" || type == "node_limited",
           "model.experts.router is {}, allowed top_k (node_limited for DeepSeek)", type);
   const auto& config = dynamic_cast<const TopKRouterConfig&>(*experts.router.config);
+  require(config.weights != "straight_through",
+          "model.experts.router.weights is straight_through, allowed renormalise, softmax_after or "
+          "as_is");
   return {.top_k = experts.largest_top_k(),
           .renormalises = config.weights != "as_is",
           .config = &config,

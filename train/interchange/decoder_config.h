@@ -22,18 +22,22 @@ using ModelJson = nlohmann::ordered_json;
 [[nodiscard]] int64_t read_num_layers(const ConfigReader& config);
 /// "(AF)x2(AE)x4": `mixer` before F or, where is_routed says so, E.
 [[nodiscard]] std::string pattern_of(char mixer, const std::vector<bool>& is_routed);
-/// hidden_size, vocab_size, tie_embeddings, norm and init.
-void read_widths(const ConfigReader& config, ModelJson& model);
+/// hidden_size, vocab_size, tie_embeddings, norm and init; `eps` where the config gives none.
+void read_widths(const ConfigReader& config, ModelJson& model, double eps = 1e-6);
 /// The attention of a family, in the words of AttentionHeadsConfig.
 struct AttentionForm {
   std::string_view bias = "none";
   std::string_view qk_norm = "none";
   bool allows_window = false;
+  double rope_theta = 10000.0;  // where the config gives none
 };
 /// The section `attention`: heads, rotation and, where the family has it, window.
 void read_attention(const ConfigReader& config, const AttentionForm& form, ModelJson& model);
-/// rope_theta, rope_scaling and max_position_embeddings into a section of attention.
-void read_rotation(const ConfigReader& config, ModelJson& section);
+/// rope_theta, rope_scaling and max_position_embeddings into a section of attention; `theta` where
+/// the config gives none.
+void read_rotation(const ConfigReader& config, ModelJson& section, double theta = 10000.0);
+/// rope_scaling of either generation of config.json; nullopt for none.
+[[nodiscard]] std::optional<ConfigReader> rope_scaling_of(const ConfigReader& config);
 /// The section `feed_forward` of intermediate_size.
 void read_feed_forward(const ConfigReader& config, bool bias, ModelJson& model);
 /// The section `model` of a family without experts: attention and a feed-forward in every layer.
@@ -73,6 +77,9 @@ void write_rotation(double theta, const Configurable* scaling, int64_t max_posit
                     ModelJson& config);
 /// What read_dense_decoder reads, of a feed-forward without biases.
 void write_dense_decoder(const Recipe& recipe, const AttentionForm& form, ModelJson& config);
+/// Throws ConfigError unless hidden_size is a multiple of the heads, which other programs may want
+/// even where the width of a head is given.
+void require_width_of_heads(const ModelConfig& model, int64_t num_heads);
 /// SwiGLU without biases unless the family has them.
 void require_swiglu(const DenseConfig& dense, bool allows_bias = false);
 

@@ -20,6 +20,7 @@ std::vector<bool> read_routed_layers(const ConfigReader& config) {
 
 ModelJson read_latent_attention(const ConfigReader& config) {
   config.require("attention_bias", false, "attention has no biases");
+  config.require("mlp_bias", false, "feed-forwards have no biases");
   config.require("rope_interleave", true, "the rotated part is interleaved");
   ModelJson latent = {{"num_heads", config.integer("num_attention_heads")},
                       {"kv_lora_rank", config.integer_or("kv_lora_rank", 512)},
@@ -28,14 +29,19 @@ ModelJson read_latent_attention(const ConfigReader& config) {
                       {"v_head_dim", config.integer_or("v_head_dim", 128)}};
   if (const auto rank = config.optional_integer("q_lora_rank")) latent["q_lora_rank"] = *rank;
   read_rotation(config, latent);
-  auto scaling = config.object("rope_scaling");
-  if (!scaling) scaling = config.object("rope_parameters");
-  if (scaling && latent.contains("rope_scaling")) {
-    const double all = scaling->number_or("mscale_all_dim", 0.0);
-    const double mscale = scaling->number_or("mscale", all);
-    if (mscale != all) scaling->refuse("mscale", "allowed what mscale_all_dim is");
-    latent["mscale_all_dim"] = all;
+  const auto scaling = rope_scaling_of(config);
+  if (!scaling) return latent;
+  const double all = scaling->number_or("mscale_all_dim", 0.0);
+  if (latent["rope_scaling"]["type"] != "yarn") {
+    if (all != 0.0) scaling->refuse("mscale_all_dim", "allowed none but with yarn");
+    return latent;
   }
+  // Both give the scores a factor and leave the angles' cosines as they are.
+  if (!(all > 0.0)) scaling->refuse("mscale_all_dim", "allowed a number above 0");
+  if (scaling->number_or("mscale", 0.0) != all) {
+    scaling->refuse("mscale", fmt::format("allowed what mscale_all_dim is ({})", all));
+  }
+  latent["mscale_all_dim"] = all;
   return latent;
 }
 
@@ -71,6 +77,8 @@ RouterFacts write_deepseek(const Recipe& recipe, ModelJson& config) {
                "a layer with experts stands before a dense one, allowed dense layers first");
   SLUICE_CHECK(ConfigError, latent.norm_eps == 1e-6,
                "model.latent_attention.norm_eps is {}, allowed 1e-6", latent.norm_eps);
+  SLUICE_CHECK(ConfigError, latent.qk_rope_head_dim > 0,
+               "model.latent_attention.qk_rope_head_dim is 0, allowed 2 or more");
   if (decoder.dense != nullptr) require_swiglu(*decoder.dense);
   const ExpertsConfig& experts = *decoder.experts;
   write_widths(model, decoder, config);
@@ -86,6 +94,8 @@ RouterFacts write_deepseek(const Recipe& recipe, ModelJson& config) {
   write_rotation(latent.rope_theta, latent.rope_scaling.get(), latent.max_position_embeddings,
                  config);
   if (config["rope_scaling"].is_object() && config["rope_scaling"]["rope_type"] == "yarn") {
+    SLUICE_CHECK(ConfigError, latent.mscale_all_dim > 0.0,
+                 "model.latent_attention.mscale_all_dim is 0, allowed a number above 0 with yarn");
     config["rope_scaling"]["type"] = "yarn";
     config["rope_scaling"]["mscale"] = latent.mscale_all_dim;
     config["rope_scaling"]["mscale_all_dim"] = latent.mscale_all_dim;
@@ -96,16 +106,15 @@ RouterFacts write_deepseek(const Recipe& recipe, ModelJson& config) {
   config["moe_layer_freq"] = 1;
   config["n_routed_experts"] = experts.num_experts;
   config["moe_intermediate_size"] = experts.intermediate_size;
-  if (const SharedExpertsConfig* shared = shared_of(experts)) {
-    SLUICE_CHECK(ConfigError, shared->combine == SharedExpertsConfig::Combine::sum,
-                 "model.experts.shared.combine is not sum, which is allowed alone");
-    SLUICE_CHECK(ConfigError, shared->intermediate_size == experts.intermediate_size,
-                 "model.experts.shared.intermediate_size is {}, allowed {} (that of the routed)",
-                 shared->intermediate_size, experts.intermediate_size);
-    config["n_shared_experts"] = shared->num_experts;
-  } else {
-    config["n_shared_experts"] = nullptr;
-  }
+  const SharedExpertsConfig* shared = shared_of(experts);
+  SLUICE_CHECK(ConfigError,
+               shared != nullptr && shared->combine == SharedExpertsConfig::Combine::sum,
+               "model.experts.shared is none or combined otherwise than by sum, allowed "
+               "combine: sum");
+  SLUICE_CHECK(ConfigError, shared->intermediate_size == experts.intermediate_size,
+               "model.experts.shared.intermediate_size is {}, allowed {} (that of the routed)",
+               shared->intermediate_size, experts.intermediate_size);
+  config["n_shared_experts"] = shared->num_experts;
   const RouterFacts router = router_of(experts);
   config["num_experts_per_tok"] = router.top_k;
   config["aux_loss_alpha"] = auxiliary_coefficient(recipe);

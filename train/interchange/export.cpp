@@ -18,6 +18,7 @@
 #include "train/interchange/safetensors.h"
 #include "train/interchange/tokenizer_files.h"
 #include "train/output_file.h"
+#include "train/pruning_schedule.h"
 #include "train/transforms/merge_adapters.h"
 
 namespace sluice {
@@ -108,6 +109,7 @@ ordered_json config_json(const Family& family, const Recipe& recipe, int64_t voc
   };
   config["bos_token_id"] = id(tokenizer.bos_id());
   config["eos_token_id"] = id(tokenizer.eos_id());
+  config["pad_token_id"] = id(tokenizer.pad_id());
   config["torch_dtype"] = type == StoredType::f32   ? "float32"
                           : type == StoredType::f16 ? "float16"
                                                     : "bfloat16";
@@ -282,8 +284,7 @@ ExportedModel export_merged(const Checkpoint& checkpoint, const std::string& sou
 ExportedModel export_model(const Checkpoint& checkpoint, const std::string& source,
                            const ExportOptions& options, FileSystem& files) {
   check_new_file("--out", options.output);
-  const Recipe recipe = with_context(
-      [&] { return source; }, [&] { return parse_recipe(checkpoint.meta.recipe, "its recipe"); });
+  const Recipe recipe = checkpoint_recipe(checkpoint, source);
   if (!recipe.model.adapters.empty()) return export_merged(checkpoint, source, options, files);
   const auto tokenizer =
       deserialize_tokenizer(checkpoint.meta.tokenizer_kind, checkpoint.meta.tokenizer);
@@ -305,11 +306,16 @@ ExportedModel export_model(const Checkpoint& checkpoint, const std::string& sour
                     selecting_method(recipe)->type));
   }
   if (options.format == ExportFormat::gguf) {
-    write_gguf(files, options.output, gguf_keys(config, checkpoint.meta), tensors);
+    write_gguf(files, options.output, gguf_keys(config, checkpoint.meta, options.type), tensors);
   } else {
     PendingFolder folder(files, options.output);
     write_safetensors(files, folder.path(), std::move(tensors), options.max_file_bytes);
     write_tokenizer(files, folder.path(), checkpoint.meta);
+    if (family.name == "qwen2" && !cuts_as_qwen2(checkpoint.meta)) {
+      result.notes.emplace_back(
+          "AutoTokenizer of transformers 5 cuts text as Qwen2 does for every qwen2 model; load "
+          "this one's tokenizer by PreTrainedTokenizerFast");
+    }
     const auto write_json = [&](const char* name, const ordered_json& content) {
       write_file_atomically(files, folder.path() / name, bytes_of(content.dump(2) + "\n"),
                             raise_as<CheckpointError>);

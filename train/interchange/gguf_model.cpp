@@ -46,6 +46,8 @@ constexpr auto kRows = std::to_array<NameRow>({
 constexpr const char* kTokens = "tokenizer.ggml.tokens";
 constexpr const char* kScores = "tokenizer.ggml.scores";
 constexpr const char* kKinds = "tokenizer.ggml.token_type";
+constexpr float kScoreOfPadding = -1000.0f;
+constexpr uint32_t kQuantizationVersion = 2;
 
 /// The shortest decimal that is this f32: keys hold 1e-5f where a config says 1e-5.
 double shortest(double value) {
@@ -147,10 +149,28 @@ std::shared_ptr<const Tokenizer> tokenizer_of(const std::string& name, const jso
                       [&] { return load_sentencepiece(serialize_sentencepiece(vocabulary)); });
 }
 
-void add_tokenizer(const CheckpointMeta& meta, GgufKeys& keys) {
+/// `general.file_type` of llama.cpp: what most tensors of a file are.
+uint32_t file_type(StoredType type) {
+  switch (type) {
+    case StoredType::f32:
+      return 0;
+    case StoredType::f16:
+      return 1;
+    case StoredType::q8_0:
+      return 7;
+    case StoredType::bf16:
+      return 32;
+    default:
+      break;
+  }
+  SLUICE_INTERNAL_CHECK(false, "no GGUF file of {} is written", name_of(type));
+  return 0;
+}
+
+void add_tokenizer(const CheckpointMeta& meta, int64_t vocab_size, GgufKeys& keys) {
   const auto vocabulary =
       meta.tokenizer_kind == "sentencepiece" ? parse_sentencepiece(meta.tokenizer) : std::nullopt;
-  SLUICE_CHECK(ConfigError, vocabulary && vocabulary->is_bpe && !vocabulary->normalises,
+  SLUICE_CHECK(ConfigError, vocabulary && vocabulary->is_bpe && !vocabulary->normalises(),
                "--format gguf: its tokenizer is of kind {}, allowed a SentencePiece model of "
                "byte-pair merges without normalisation",
                meta.tokenizer_kind);
@@ -164,7 +184,14 @@ void add_tokenizer(const CheckpointMeta& meta, GgufKeys& keys) {
     scores.push_back(piece.score);
     kinds.push_back(static_cast<int32_t>(piece.kind));
   }
+  // There are as many tokens as rows of the embedding, or llama.cpp refuses the file.
+  for (int64_t id = std::ssize(tokens); id < vocab_size; ++id) {
+    tokens.push_back(fmt::format("[PAD{}]", id));
+    scores.push_back(kScoreOfPadding);
+    kinds.push_back(static_cast<int32_t>(SentencePieceVocabulary::Kind::unused));
+  }
   keys.emplace_back("tokenizer.ggml.model", "llama");
+  keys.emplace_back("tokenizer.ggml.pre", "default");
   keys.emplace_back(kTokens, std::move(tokens));
   keys.emplace_back(kScores, std::move(scores));
   keys.emplace_back(kKinds, std::move(kinds));
@@ -199,8 +226,11 @@ GgufModel read_gguf_model(const std::filesystem::path& path) {
           tokenizer_of(path.string(), file.keys)};
 }
 
-GgufKeys gguf_keys(const ordered_json& config, const CheckpointMeta& meta) {
-  GgufKeys keys = {{"general.architecture", "llama"}, {"general.name", "sluice"}};
+GgufKeys gguf_keys(const ordered_json& config, const CheckpointMeta& meta, StoredType type) {
+  GgufKeys keys = {{"general.architecture", "llama"},
+                   {"general.name", "sluice"},
+                   {"general.file_type", file_type(type)},
+                   {"general.quantization_version", kQuantizationVersion}};
   const auto add = [&](const char* key, const char* of_config) {
     keys.emplace_back(key, json(config[of_config]));
   };
@@ -223,7 +253,7 @@ GgufKeys gguf_keys(const ordered_json& config, const CheckpointMeta& meta) {
     add("llama.expert_count", "num_local_experts");
     add("llama.expert_used_count", "num_experts_per_tok");
   }
-  add_tokenizer(meta, keys);
+  add_tokenizer(meta, config["vocab_size"].get<int64_t>(), keys);
   return keys;
 }
 

@@ -27,9 +27,10 @@ struct GgufModel {
 /// Throws CheckpointError for what no model of these families is.
 [[nodiscard]] GgufModel read_gguf_model(const std::filesystem::path& path);
 
-/// The keys of a file, from a config.json of llama or mixtral and the checkpoint's tokenizer. Throws
-/// ConfigError for what the file cannot say.
-[[nodiscard]] GgufKeys gguf_keys(const nlohmann::ordered_json& config, const CheckpointMeta& meta);
+/// The keys of a file of type `type`, from a config.json of llama or mixtral and the checkpoint's
+/// tokenizer. Throws ConfigError for what the file cannot say.
+[[nodiscard]] GgufKeys gguf_keys(const nlohmann::ordered_json& config, const CheckpointMeta& meta,
+                                 StoredType type);
 
 /// How a tensor is stored in a file of type `type`: vectors and routers stay f32, rows that are no
 /// whole blocks become f16.

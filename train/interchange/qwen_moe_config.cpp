@@ -26,6 +26,8 @@ ModelJson read_qwen_moe(const ConfigReader& config, int64_t num_experts, int64_t
     read_feed_forward(config, false, model);
   }
   if (std::ranges::find(is_routed, true) != is_routed.end()) {
+    // transformers 5 writes qwen3_moe's under another name.
+    num_experts = config.integer_or("num_local_experts", num_experts);
     model["experts"] = {{"num_experts", config.integer_or("num_experts", num_experts)},
                         {"top_k", config.integer_or("num_experts_per_tok", top_k)},
                         {"intermediate_size", config.integer_or("moe_intermediate_size", width)},

@@ -7,7 +7,9 @@
 #include "data/json_text.h"
 #include "data/tokenizers/byte_characters.h"
 #include "data/tokenizers/file.h"
+#include "data/tokenizers/sentencepiece_model.h"
 #include "data/tokenizers/tokenizer_json.h"
+#include "train/interchange/sentencepiece_json.h"
 
 namespace sluice {
 namespace {
@@ -19,6 +21,9 @@ using nlohmann::ordered_json;
 constexpr std::string_view kBytesKind = "bytes";
 constexpr std::string_view kJsonKind = "tokenizer_json";
 constexpr std::string_view kEndOfText = "<|endoftext|>";
+constexpr std::string_view kQwen2Pieces =
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N})"
+    R"(| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 /// tokenizer.json of one token per byte and one that ends documents.
 ordered_json bytes_json() {
@@ -109,6 +114,31 @@ void write_tokenizer_json(FileSystem& files, const fs::path& folder,
   write_json(files, folder / "tokenizer_config.json", config);
 }
 
+/// The model that was read, byte for byte, the same for the tokenizers library, and the names of its
+/// control tokens.
+void write_sentencepiece(FileSystem& files, const fs::path& folder, const CheckpointMeta& meta) {
+  const auto tokenizer = deserialize_tokenizer(meta.tokenizer_kind, meta.tokenizer);
+  const auto vocabulary = parse_sentencepiece(meta.tokenizer);
+  SLUICE_CHECK(CheckpointError, vocabulary.has_value(), "its SentencePiece model is damaged");
+  write_file_atomically(files, folder / "tokenizer.model", bytes_of(meta.tokenizer),
+                        raise_as<CheckpointError>);
+  write_json(files, folder / "tokenizer.json",
+             sentencepiece_json(*vocabulary, tokenizer->is_lossless()));
+  ordered_json config = {{"tokenizer_class", "PreTrainedTokenizerFast"}};
+  const auto add = [&](const char* key, std::optional<int32_t> id) {
+    if (id) config[key] = vocabulary->pieces[static_cast<size_t>(*id)].text;
+  };
+  add("bos_token", tokenizer->bos_id());
+  add("eos_token", tokenizer->eos_id());
+  add("pad_token", tokenizer->pad_id());
+  const auto unknown =
+      std::ranges::find(vocabulary->pieces, SentencePieceVocabulary::Kind::unknown,
+                        &SentencePieceVocabulary::Piece::kind);
+  if (unknown != vocabulary->pieces.end()) config["unk_token"] = unknown->text;
+  config["clean_up_tokenization_spaces"] = false;
+  write_json(files, folder / "tokenizer_config.json", config);
+}
+
 }  // namespace
 
 FoundTokenizer find_tokenizer(const fs::path& folder, const std::string& named) {
@@ -143,14 +173,18 @@ void write_tokenizer(FileSystem& files, const fs::path& folder, const Checkpoint
   SLUICE_CHECK(CheckpointError, meta.tokenizer_kind == "sentencepiece",
                "its tokenizer is of kind {}, which has no file of other programs",
                meta.tokenizer_kind);
-  write_file_atomically(files, folder / "tokenizer.model", bytes_of(meta.tokenizer),
-                        raise_as<CheckpointError>);
-  write_json(files, folder / "tokenizer_config.json",
-             {{"tokenizer_class", "LlamaTokenizer"},
-              {"add_bos_token", false},
-              {"add_eos_token", false},
-              {"legacy", true},
-              {"clean_up_tokenization_spaces", false}});
+  write_sentencepiece(files, folder, meta);
+}
+
+bool cuts_as_qwen2(const CheckpointMeta& meta) {
+  if (meta.tokenizer_kind != kJsonKind) return false;
+  const json file = json::parse(stored_tokenizer_json(meta.tokenizer).file, nullptr, false);
+  const auto is = [&](const char* pointer, std::string_view value) {
+    const json::json_pointer place(pointer);
+    return file.contains(place) && file[place] == json(value);
+  };
+  return is("/normalizer/type", "NFC") &&
+         is("/pre_tokenizer/pretokenizers/0/pattern/Regex", kQwen2Pieces);
 }
 
 }  // namespace sluice

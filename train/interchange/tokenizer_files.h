@@ -22,9 +22,13 @@ struct FoundTokenizer {
 [[nodiscard]] FoundTokenizer find_tokenizer(const std::filesystem::path& folder,
                                             const std::string& named);
 
-/// Writes the files by which other programs find the tokenizer of a checkpoint. Throws
-/// CheckpointError.
+/// Writes the files by which other programs find the tokenizer of a checkpoint: tokenizer.json with
+/// tokenizer_config.json, and of a SentencePiece model tokenizer.model too. Throws CheckpointError.
 void write_tokenizer(FileSystem& files, const std::filesystem::path& folder,
                      const CheckpointMeta& meta);
+
+/// Whether the tokenizer of a checkpoint normalises and cuts text as Qwen2's own, which transformers 5
+/// takes a qwen2 folder's tokenizer to do whatever its tokenizer.json says.
+[[nodiscard]] bool cuts_as_qwen2(const CheckpointMeta& meta);
 
 }  // namespace sluice

@@ -79,7 +79,8 @@ std::vector<LoadFrame> frames_to_show(const LoadFrames& loads) {
   constexpr size_t kMostCells = 80'000;
   size_t cells = 1;
   for (const auto& layer : loads.frames().back().load) cells += layer.size();
-  LoadFrames fewer(std::clamp<size_t>(kMostCells / cells, 8, 100));
+  LoadFrames fewer(std::clamp<size_t>(kMostCells / cells, 8, 100),
+                   loads.frames().front().first_step);
   for (const LoadFrame& frame : loads.frames()) fewer.add(frame.step, frame.load);
   return fewer.frames();
 }

@@ -133,6 +133,7 @@ int64_t number_or_last(std::string_view text) {
 
 void LoadFrames::add(int64_t step, PerExpert load) {
   if (!frames_.empty() && !same_shape(frames_.back().load, load)) {
+    begin_ = frames_.back().step + 1;
     frames_.clear();
     per_frame_ = 1;
     in_last_ = 0;
@@ -155,7 +156,7 @@ void LoadFrames::add(int64_t step, PerExpert load) {
     frames_.resize((frames_.size() + 1) / 2);
     per_frame_ *= 2;
   }
-  const int64_t first = frames_.empty() ? 0 : frames_.back().step + 1;
+  const int64_t first = frames_.empty() ? begin_ : frames_.back().step + 1;
   frames_.push_back({first, step, std::move(load)});
   in_last_ = 1;
 }

@@ -35,7 +35,8 @@ struct LoadFrame {
 /// Loads over time. When there are more than `most` frames, neighbours are joined, by their sum.
 class LoadFrames {
  public:
-  explicit LoadFrames(size_t most = 128) : most_(most) {}
+  /// `begin`: the first step that the first record is of.
+  explicit LoadFrames(size_t most = 128, int64_t begin = 0) : most_(most), begin_(begin) {}
   /// A record whose shape differs from the one before starts anew.
   void add(int64_t step, PerExpert load);
 
@@ -48,6 +49,7 @@ class LoadFrames {
   size_t most_;
   int64_t per_frame_ = 1;
   int64_t in_last_ = 0;  // records in the last frame
+  int64_t begin_;        // of the first frame
   std::vector<LoadFrame> frames_;
 };
 

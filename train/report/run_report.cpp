@@ -64,6 +64,12 @@ std::vector<Tile> tiles_of(const RunMaterial& run) {
     tiles.push_back({"Parameters", in_millions(static_cast<double>(count.total)),
                      in_millions(static_cast<double>(count.active)) + " active per token"});
   }
+  const Series* pruned = run.records.find("pruning/parameters");
+  const Series* active = run.records.find("pruning/active_parameters");
+  if (pruned != nullptr && active != nullptr) {
+    tiles.push_back({"After pruning", in_millions(pruned->last()),
+                     in_millions(active->last()) + " active per token"});
+  }
   tiles.push_back({"Tokens", in_millions(static_cast<double>(run.records.tokens)),
                    with_commas(run.records.step) + " steps"});
   tiles.push_back({"Time", in_time(run.records.seconds), "evaluation and checkpoints included"});

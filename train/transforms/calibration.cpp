@@ -48,12 +48,6 @@ class ExpertOutputs {
  public:
   ExpertOutputs(const TrainedModel& trained, const ExpertLayer& layer) : pool_(*trained.pool) {
     const ModelConfig& model = trained.recipe.model;
-    SLUICE_CHECK(ConfigError,
-                 layer.config->form.type != gru_form.name &&
-                     layer.config->form.type != heterogeneous_form.name,
-                 "from: the experts of {} are of form {}, whose outputs depend on earlier tokens; "
-                 "allowed is a method that needs no outputs",
-                 layer.path, layer.config->form.type);
     const Builder b(pool_, trained.model->dtype(), 0, model.init, 1);
     experts_ = make_experts(
         b.child(layer.path).child("experts"),
@@ -252,9 +246,22 @@ std::vector<double> LayerStatistics::logits_of(int64_t e) const {
   return column;
 }
 
+void check_outputs(std::span<const ExpertLayer> layers, const CalibrationNeeds& needs) {
+  if (!needs.outputs) return;
+  for (const ExpertLayer& layer : layers) {
+    const std::string& form = layer.config->form.type;
+    SLUICE_CHECK(
+        ConfigError, form != gru_form.name && form != heterogeneous_form.name,
+        "the experts of {} are of form {}, whose outputs depend on earlier tokens; allowed "
+        "is a method that needs no outputs",
+        layer.path, form);
+  }
+}
+
 std::vector<LayerStatistics> calibrate(TrainedModel& trained, std::span<const ExpertLayer> layers,
                                        std::span<const Batch> text, const Progress& progress,
                                        const CalibrationNeeds& needs) {
+  check_outputs(layers, needs);
   Calibration calibration(trained, layers, needs);
   const RoutingWatch watch(*trained.routing, calibration);
   SingleRank communicator;

@@ -59,8 +59,11 @@ struct CalibrationNeeds {
   bool outputs = false;  // the experts' outputs, at the cost of computing them twice
 };
 
+/// Throws ConfigError when outputs are needed of experts whose outputs depend on earlier tokens.
+void check_outputs(std::span<const ExpertLayer> layers, const CalibrationNeeds& needs);
+
 /// The statistics of every layer, in evaluation. Changes nothing of the model or its balancers.
-/// Throws ConfigError for experts whose outputs depend on earlier tokens when outputs are needed.
+/// Throws ConfigError as check_outputs.
 [[nodiscard]] std::vector<LayerStatistics> calibrate(TrainedModel& trained,
                                                      std::span<const ExpertLayer> layers,
                                                      std::span<const Batch> text,

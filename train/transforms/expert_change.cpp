@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <functional>
 #include <numeric>
+#include <set>
 
 #include "autograd/support/error.h"
+#include "train/build.h"
 
 namespace sluice {
 namespace {
@@ -33,19 +35,31 @@ StateArray take_along(const StateArray& array, size_t axis, std::span<const int3
   return result;
 }
 
+/// How an array of one shape becomes one of another.
+struct Cut {
+  bool is_possible = false;    // the shapes are equal but for one axis of experts at most
+  std::optional<size_t> axis;  // that one
+};
+
+Cut cut_between(std::span<const int64_t> from, std::span<const int64_t> to, int64_t experts,
+                int64_t kept) {
+  if (from.size() != to.size()) return {};
+  Cut cut{.is_possible = true};
+  for (size_t i = 0; i < to.size(); ++i) {
+    if (from[i] == to[i]) continue;
+    if (cut.axis || from[i] != experts || to[i] != kept) return {};
+    cut.axis = i;
+  }
+  return cut;
+}
+
 /// The array cut to the kept experts along the one axis in which both shapes differ; nullopt when there
 /// is no such axis of `experts`.
 std::optional<StateArray> cut(const StateArray& array, std::span<const int64_t> dims,
                               int64_t experts, std::span<const int32_t> kept) {
-  if (std::ranges::equal(array.dims, dims)) return array;
-  if (array.dims.size() != dims.size()) return std::nullopt;
-  std::optional<size_t> axis;
-  for (size_t i = 0; i < dims.size(); ++i) {
-    if (array.dims[i] == dims[i]) continue;
-    if (axis || array.dims[i] != experts || dims[i] != std::ssize(kept)) return std::nullopt;
-    axis = i;
-  }
-  return take_along(array, *axis, kept);
+  const Cut how = cut_between(array.dims, dims, experts, std::ssize(kept));
+  if (!how.is_possible) return std::nullopt;
+  return how.axis ? take_along(array, *how.axis, kept) : array;
 }
 
 /// Of SwiGLU experts: w_gate and w_up are [E, F, D], w_down is [E, D, F].
@@ -71,6 +85,29 @@ StateArray take_neurons(const StateArray& array, size_t axis,
     result.bytes.insert(result.bytes.end(), taken.bytes.begin(), taken.bytes.end());
   }
   return result;
+}
+
+/// The layer whose parameters the name is one of.
+std::optional<size_t> layer_of(std::span<const ExpertLayer> layers, std::string_view parameter) {
+  for (size_t i = 0; i < layers.size(); ++i) {
+    if (parameter.starts_with(layers[i].path + ".")) return i;
+  }
+  return std::nullopt;
+}
+
+std::optional<size_t> layer_of_balancer(std::span<const ExpertLayer> layers,
+                                        std::string_view path) {
+  for (size_t i = 0; i < layers.size(); ++i) {
+    if (path.starts_with(fmt::format("balance/{}/", layers[i].routed))) return i;
+  }
+  return std::nullopt;
+}
+
+/// "balance/<layer>/<method>" of the path of an array: what is carried over whole or not at all.
+std::string_view balancer_of(std::string_view path) {
+  size_t end = 0;
+  for (int part = 0; part < 3 && end != path.npos; ++part) end = path.find('/', end + 1);
+  return path.substr(0, std::min(end, path.rfind('/')));
 }
 
 class StateChange {
@@ -101,34 +138,32 @@ class StateChange {
   }
 
   void change_balancers() {
-    for (auto& [path, array] : after_) {
-      if (!path.starts_with("balance/")) continue;
-      const auto found = before_.find(path);
-      if (found == before_.end()) continue;
-      std::optional<StateArray> changed;
-      const auto layer = layer_of_balancer(path);
-      if (layer) {
-        changed = cut(found->second, array.dims, layers_[*layer].config->num_experts,
-                      changes_[*layer].kept);
-      } else if (found->second.dims == array.dims) {
-        changed = found->second;
-      }
-      if (changed) {
-        array = std::move(*changed);
-      } else {
+    std::set<std::string, std::less<>> lost;
+    for (const auto& [path, array] : after_) {
+      if (path.starts_with("balance/") && !changed_balance(path, array)) {
+        lost.emplace(balancer_of(path));
         note("balance: what does not run over the experts alone starts anew");
       }
+    }
+    for (auto& [path, array] : after_) {
+      if (!path.starts_with("balance/") || lost.contains(balancer_of(path))) continue;
+      array = *changed_balance(path, array);
     }
   }
 
   void change_moments() {
+    bool any = false;
     for (auto& [path, array] : after_) {
       if (!path.starts_with("optim/")) continue;
       const auto found = before_.find(path);
-      if (found == before_.end()) continue;
+      if (found == before_.end()) {
+        note("optimizer: moments that the checkpoint does not hold start at 0");
+        continue;
+      }
+      any = true;
       const size_t slash = std::max<size_t>(path.rfind('/'), 6);
       const std::string_view parameter = std::string_view(path).substr(6, slash - 6);
-      const auto layer = layer_of(parameter);
+      const auto layer = layer_of(layers_, parameter);
       size_t axis = 0;
       if (layer && changes_[*layer].weights && is_expert_matrix(parameter, axis)) {
         note("optimizer: moments of merged experts start at zero");
@@ -141,6 +176,9 @@ class StateChange {
         note("optimizer: moments that do not have their parameter's shape start anew");
       }
     }
+    SLUICE_CHECK(ConfigError, any,
+                 "optimizer: found keep, but the checkpoint holds no moments of its recipe's "
+                 "optimizer; allowed reset");
   }
 
   void copy(std::initializer_list<std::string_view> paths) {
@@ -156,25 +194,24 @@ class StateChange {
     if (std::ranges::find(notes_, sentence) == notes_.end()) notes_.emplace_back(sentence);
   }
 
-  [[nodiscard]] std::optional<size_t> layer_of(std::string_view parameter) const {
-    for (size_t i = 0; i < layers_.size(); ++i) {
-      if (parameter.starts_with(layers_[i].path + ".")) return i;
+  /// What an array of a balancer becomes; what there was none of before stays as it is.
+  [[nodiscard]] std::optional<StateArray> changed_balance(const std::string& path,
+                                                          const StateArray& anew) const {
+    const auto found = before_.find(path);
+    if (found == before_.end()) return anew;
+    const auto layer = layer_of_balancer(layers_, path);
+    if (layer) {
+      return cut(found->second, anew.dims, layers_[*layer].config->num_experts,
+                 changes_[*layer].kept);
     }
-    return std::nullopt;
-  }
-
-  [[nodiscard]] std::optional<size_t> layer_of_balancer(std::string_view path) const {
-    for (size_t i = 0; i < layers_.size(); ++i) {
-      if (path.starts_with(fmt::format("balance/{}/", layers_[i].routed))) return i;
-    }
-    return std::nullopt;
+    return found->second.dims == anew.dims ? std::optional(found->second) : std::nullopt;
   }
 
   /// An array that has the shape of `parameter`, or goes with it.
   [[nodiscard]] std::optional<StateArray> changed_array(const StateArray& array,
                                                         std::span<const int64_t> dims,
                                                         std::string_view parameter) const {
-    const auto layer = layer_of(parameter);
+    const auto layer = layer_of(layers_, parameter);
     if (!layer) {
       return std::ranges::equal(array.dims, dims) ? std::optional(array) : std::nullopt;
     }
@@ -216,14 +253,18 @@ int64_t width_after(const ExpertChange& change, const ExpertsConfig& config) {
   return change.neurons.empty() ? config.intermediate_size : std::ssize(change.neurons.front());
 }
 
-/// Of a recipe just read, whose sections are nobody else's.
-ExpertsConfig& section_of(ModelConfig& model, const std::string& key) {
-  constexpr std::string_view kVariants = "variants.";
-  if (!key.starts_with(kVariants)) return dynamic_cast<ExpertsConfig&>(model.section(key));
-  const auto variant = std::ranges::find(model.variants, key.substr(kVariants.size()),
-                                         &TaggedMap::value_type::first);
-  return dynamic_cast<ExpertsConfig&>(*variant->second.config);
-}
+class ShapeVisitor final : public StateVisitor {
+ public:
+  [[nodiscard]] StateShapes take() { return std::move(shapes_); }
+
+ protected:
+  void visit(const StateField& field) override {
+    if (field.resize == nullptr) shapes_[field.path].assign(field.dims.begin(), field.dims.end());
+  }
+
+ private:
+  StateShapes shapes_;
+};
 
 }  // namespace
 
@@ -232,7 +273,7 @@ Recipe changed_recipe(const std::string& recipe, std::span<const ExpertLayer> la
   Recipe after = parse_recipe(recipe, "the recipe of the model");
   std::vector<const Configurable*> done;
   for (size_t i = 0; i < layers.size(); ++i) {
-    ExpertsConfig& experts = section_of(after.model, layers[i].section);
+    ExpertsConfig& experts = experts_section(after.model, layers[i].section);
     const int64_t count = std::ssize(changes[i].kept);
     const int64_t width = width_after(changes[i], *layers[i].config);
     const bool is_again = std::ranges::find(done, &experts) != done.end();
@@ -251,6 +292,7 @@ Recipe changed_recipe(const std::string& recipe, std::span<const ExpertLayer> la
   after.upcycle = nullptr;
   after.train.init_from = std::nullopt;
   after.train.distillation = nullptr;
+  after.train.pruning = nullptr;
   after.train.trace = nullptr;
   after.train.replay = nullptr;
   // Reading it back applies every rule of a recipe to the new numbers.
@@ -266,6 +308,41 @@ void change_state(const StateDict& before, std::span<const ExpertLayer> layers,
   if (kept.optimizer) change.change_moments();
   if (kept.step) change.copy({"run/step", "run/tokens"});
   if (kept.data) change.copy({"data/loader"});
+}
+
+StateShapes shapes_of(const Recipe& recipe) {
+  constexpr int64_t kAnySize = 256;
+  Pool pool(Pool::Mode::shapes_only);
+  const auto model = build_model(recipe, pool, recipe.model.vocab_size.value_or(kAnySize));
+  const auto routing = build_routing(recipe);
+  ShapeVisitor shapes;
+  {
+    const StateScope scope(shapes, "model");
+    visit_parameters(*model, shapes);
+  }
+  const StateScope scope(shapes, "balance");
+  routing->visit_state(shapes);
+  return shapes.take();
+}
+
+void check_shapes(const StateShapes& before, const StateShapes& after,
+                  std::span<const ExpertLayer> layers, std::span<const ExpertSizes> sizes) {
+  for (const auto& [path, dims] : after) {
+    const auto found = before.find(path);
+    SLUICE_INTERNAL_CHECK(found != before.end(), "/{} is not there before", path);
+    const bool is_model = path.starts_with("model/");
+    const std::string_view parameter = std::string_view(path).substr(is_model ? 6 : 0);
+    const auto layer = is_model ? layer_of(layers, parameter) : layer_of_balancer(layers, path);
+    size_t neuron_axis = 0;
+    const bool is_matrix = layer && is_expert_matrix(parameter, neuron_axis) && dims.size() == 3;
+    const Cut how = cut_between(found->second, dims, layer ? layers[*layer].config->num_experts : 0,
+                                layer ? sizes[*layer].experts : 0);
+    SLUICE_CHECK(ConfigError, how.is_possible || is_matrix,
+                 "/{} is [{}] and would be [{}]: it does not run over the experts alone, so this "
+                 "{} cannot be cut",
+                 path, fmt::join(found->second, ", "), fmt::join(dims, ", "),
+                 is_model ? "router" : "balancing method");
+  }
 }
 
 }  // namespace sluice

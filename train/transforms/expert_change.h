@@ -6,6 +6,7 @@
 //   change_state(before.state, layers, changes, state, notes);
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -31,9 +32,16 @@ struct ExpertChange {
   std::string note;                           // a sentence for the receipt, or none
 };
 
+/// Of one layer.
+struct ExpertSizes {
+  int64_t experts = 0;
+  int64_t width = 0;  // neurons of a routed expert
+  friend bool operator==(const ExpertSizes&, const ExpertSizes&) = default;
+};
+
 /// The recipe that the model has after the changes: the same but for the numbers and widths of its
-/// experts; what made the model before (upcycle, train.init_from, diversify) is left out, a scheduled
-/// top_k stays where it is. Throws ConfigError when layers that share a section of the recipe are
+/// experts; what made the model before (upcycle, train.init_from, diversify) or was to change it
+/// (train.pruning) is left out, a scheduled top_k stays where it is. Throws ConfigError when layers that share a section of the recipe are
 /// changed differently, or the recipe's own rules refuse the new numbers.
 [[nodiscard]] Recipe changed_recipe(const std::string& recipe, std::span<const ExpertLayer> layers,
                                     std::span<const ExpertChange> changes);
@@ -47,11 +55,21 @@ struct KeptState {
 
 /// Overwrites `after`, the state of a new run of the changed recipe, by that of `before`: arrays that run
 /// over experts are cut to those that are kept, all others copied. A moment of weights that were merged
-/// starts anew, as does a balancer's array that does not run over experts alone; `notes` get a sentence
-/// for each kind of loss. Throws CheckpointError when an array of the model is missing, ConfigError when
+/// starts anew, as does a balancer of which an array does not run over experts alone; `notes` get a
+/// sentence for each kind of loss. Throws CheckpointError when an array of the model is missing, ConfigError when
 /// one cannot be cut.
 void change_state(const StateDict& before, std::span<const ExpertLayer> layers,
                   std::span<const ExpertChange> changes, const KeptState& kept, StateDict& after,
                   std::vector<std::string>& notes);
+
+/// The shapes of a state, without lists of varying length.
+using StateShapes = std::map<std::string, std::vector<int64_t>, std::less<>>;
+/// "model/..." and "balance/..." of a recipe's run; with a vocabulary of some size where the recipe gives
+/// none.
+[[nodiscard]] StateShapes shapes_of(const Recipe& recipe);
+/// Throws ConfigError when change_state could not carry the model or a balancer over to a run in which
+/// every layer has the sizes of `after`.
+void check_shapes(const StateShapes& before, const StateShapes& after,
+                  std::span<const ExpertLayer> layers, std::span<const ExpertSizes> sizes);
 
 }  // namespace sluice

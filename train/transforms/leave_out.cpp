@@ -8,6 +8,7 @@
 #include "layers/ffns/moe.h"
 #include "layers/routers/top_k.h"
 #include "train/build.h"
+#include "train/pruning_schedule.h"
 #include "train/transforms/gather_slices.h"
 
 namespace sluice {
@@ -99,12 +100,8 @@ std::vector<int64_t> parse_expert_list(const std::string& text) {
 
 Checkpoint leave_out_experts(const Checkpoint& checkpoint, const std::string& name,
                              const std::vector<int64_t>& experts) {
-  const auto read = [&] {
-    return with_context([&] { return name; },
-                        [&] { return parse_recipe(checkpoint.meta.recipe, "its recipe"); });
-  };
-  const Recipe before = read();
-  Recipe after = read();
+  const Recipe before = checkpoint_recipe(checkpoint, name);
+  Recipe after = checkpoint_recipe(checkpoint, name);
   for (const ExpertLayer& layer : expert_layers(before.model, name)) {
     SLUICE_CHECK(ConfigError, layer.config->pool_layers == 1,
                  "{}: experts of a pool that layers share cannot be left out", name);

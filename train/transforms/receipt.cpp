@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "autograd/ops/reshape.h"
+#include "data/fingerprint.h"
 #include "train/model_input.h"
 #include "train/transforms/parity_json.h"
 
@@ -17,29 +18,37 @@ constexpr int64_t kRowsAtATime = 256;
 /// The hidden states of a batch, and their logits row by row.
 class Reading {
  public:
-  Reading(const EvaluationParts& parts, const Batch& batch, const Progress& progress)
-      : parts_(parts),
-        tape_(parts.pool),
+  /// `which` names the model in messages.
+  Reading(const ComparedModel& compared, const Batch& batch, std::string_view which)
+      : parts_(compared.parts),
+        which_(which),
+        tape_(parts_.pool),
         no_grad_(tape_),
-        input_(make_model_input(parts.pool, batch)),
+        input_(make_model_input(parts_.pool, batch)),
         context_{.tape = tape_,
                  .layout = input_.layout,
-                 .routing = &parts.routing,
-                 .progress = progress},
-        hidden_(parts.model.forward(context_, input_.tokens).hidden) {}
+                 .routing = &parts_.routing,
+                 .progress = compared.progress},
+        hidden_(parts_.model.forward(context_, input_.tokens).hidden) {}
 
   /// [end - begin, V]
   [[nodiscard]] std::vector<double> logits(int64_t begin, int64_t end) {
     const Tensor logits = parts_.model.logits(context_, slice_rows(tape_, hidden_, begin, end));
-    return dispatch_float(logits.dtype(), [&]<class T>() {
+    std::vector<double> result;
+    dispatch_float(logits.dtype(), [&]<class T>() {
       const auto values = logits.span<T>();
-      return std::vector<double>(values.begin(), values.end());
+      result.assign(values.begin(), values.end());
     });
+    const auto is_finite = [](double value) { return std::isfinite(value); };
+    SLUICE_CHECK(NumericError, std::ranges::all_of(result, is_finite),
+                 "the model {} gives a logit that is no finite number on held-out text", which_);
+    return result;
   }
   [[nodiscard]] std::span<const int32_t> targets() const { return input_.targets.span<int32_t>(); }
 
  private:
   const EvaluationParts& parts_;
+  std::string_view which_;
   Tape tape_;
   NoGrad no_grad_;
   ModelInput input_;
@@ -93,23 +102,26 @@ double Parity::relative_difference() const {
   return largest_logit > 0.0 ? largest_difference / largest_logit : largest_difference;
 }
 
-std::optional<Parity> compare_models(const EvaluationParts& before, const EvaluationParts& after,
+std::optional<Parity> compare_models(const ComparedModel& before, const ComparedModel& after,
                                      const Dataset& data, const EvaluationOptions& options,
-                                     const Progress& progress, int64_t probe_tokens) {
+                                     int64_t probe_tokens) {
   Parity parity;
+  Fingerprint probe;
   EvaluationPass pass(data, options);
-  before.routing.begin_evaluation();
-  after.routing.begin_evaluation();
+  before.parts.routing.begin_evaluation();
+  after.parts.routing.begin_evaluation();
   while (parity.tokens < probe_tokens) {
     const auto item = pass.next();
     if (!item) break;
-    Reading a(before, item->batch, progress);
-    Reading b(after, item->batch, progress);
+    Reading a(before, item->batch, "before");
+    Reading b(after, item->batch, "after");
     add_batch(a, b, parity);
+    probe.add(item->batch.tokens);
   }
-  before.routing.end_evaluation();
-  after.routing.end_evaluation();
+  before.parts.routing.end_evaluation();
+  after.parts.routing.end_evaluation();
   if (parity.tokens == 0) return std::nullopt;
+  parity.probe = probe.hex();
   const auto tokens = static_cast<double>(parity.tokens);
   parity.mean_divergence /= tokens;
   parity.loss_before /= tokens;
@@ -119,6 +131,7 @@ std::optional<Parity> compare_models(const EvaluationParts& before, const Evalua
 
 nlohmann::ordered_json json_of(const Parity& parity) {
   return {{"tokens", parity.tokens},
+          {"probe", parity.probe},
           {"largest_difference", parity.largest_difference},
           {"largest_logit", parity.largest_logit},
           {"relative_difference", parity.relative_difference()},

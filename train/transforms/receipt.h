@@ -10,9 +10,16 @@
 
 namespace sluice {
 
+/// A model where its schedules stand.
+struct ComparedModel {
+  EvaluationParts parts;
+  Progress progress;
+};
+
 /// Two models on the same tokens, in evaluation.
 struct Parity {
   int64_t tokens = 0;             // predicted
+  std::string probe;              // fingerprint of the token ids that were read
   double largest_difference = 0;  // max |a - b| over all logits
   double largest_logit = 0;       // max |a|
   double mean_divergence = 0;     // KL(a || b), mean over tokens, nats
@@ -25,11 +32,11 @@ struct Parity {
 
 /// `before` and `after` on the first held-out tokens of the data, whole batches until there are
 /// `probe_tokens`; nullopt when nothing is held out. Both models read tokens of one tokenizer.
-[[nodiscard]] std::optional<Parity> compare_models(const EvaluationParts& before,
-                                                   const EvaluationParts& after,
-                                                   const Dataset& data,
+/// Throws NumericError, naming the model, when a logit is not finite.
+[[nodiscard]] std::optional<Parity> compare_models(const ComparedModel& before,
+                                                   const ComparedModel& after, const Dataset& data,
                                                    const EvaluationOptions& options,
-                                                   const Progress& progress, int64_t probe_tokens);
+                                                   int64_t probe_tokens);
 
 struct UpcyclingReceipt {
   std::string from;  // the dense checkpoint

@@ -79,9 +79,19 @@ Transformation::Transformation(const TransformConfig& config)
       found_(find_source(config.from, notes_)),
       model_(build_trained_model(found_.checkpoint, found_.path.string())),
       progress_(progress_of(model_.recipe, model_.meta)),
+      layers_(expert_layers(model_.recipe, progress_, "from: " + found_.path.string())),
+      own_data_(load_dataset(model_.recipe.data, static_cast<uint64_t>(model_.recipe.seed),
+                             model_.tokenizer)),
+      data_(*own_data_) {}
+
+Transformation::Transformation(const TransformConfig& config, CheckpointStore::Found source,
+                               const Dataset& data)
+    : config_(config),
+      found_(std::move(source)),
+      model_(build_trained_model(found_.checkpoint, found_.path.string())),
+      progress_(progress_of(model_.recipe, model_.meta)),
       layers_(expert_layers(model_.recipe, progress_, found_.path.string())),
-      data_(load_dataset(model_.recipe.data, static_cast<uint64_t>(model_.recipe.seed),
-                         model_.tokenizer)) {}
+      data_(data) {}
 
 const Transformation::Calibrated& Transformation::calibrated(int64_t seed,
                                                              const CalibrationNeeds& needs) {
@@ -127,18 +137,21 @@ ModelSize Transformation::size_of(const TrainedModel& model) const {
   return size;
 }
 
-std::optional<Parity> Transformation::compare(TrainedModel& after) {
+std::optional<Parity> Transformation::compare(const TrainedModel& after) const {
   SingleRank communicator;
   return compare_models(
-      {*model_.pool, *model_.model, *model_.routing, communicator},
-      {*after.pool, *after.model, *after.routing, communicator}, data_,
+      {{*model_.pool, *model_.model, *model_.routing, communicator}, progress_},
+      {{*after.pool, *after.model, *after.routing, communicator},
+       progress_of(after.recipe, after.meta)},
+      data_,
       evaluation_options(model_.recipe, derive_sizes(model_.recipe, data_.num_train_tokens()),
                          communicator),
-      progress_, config_.probe_tokens.value_or(std::numeric_limits<int64_t>::max()));
+      config_.probe_tokens.value_or(std::numeric_limits<int64_t>::max()));
 }
 
 Transformed Transformation::run(const Tagged& method, int64_t seed) {
   const auto transform = transform_registry().at(method.type).make(*method.config);
+  transform->check(layers_);
   const Calibrated& watched = calibrated(seed, transform->needs());
   const StateDict& before = found_.checkpoint.state;
   const std::vector<ExpertChange> changes =
@@ -174,10 +187,11 @@ Transformed Transformation::run(const Tagged& method, int64_t seed) {
   meta = model_.meta;
   meta.step = keeps(config_.step) ? model_.meta.step : 0;
   meta.tokens = keeps(config_.step) ? model_.meta.tokens : 0;
+  if (!keeps(config_.step)) meta.schedule = {};
   meta.eval_loss = std::nullopt;
   meta.recipe = resolved_text(made.recipe);
   meta.build = build_fingerprint();
-  TrainedModel smaller = build_trained_model(made.checkpoint, "the transformed model");
+  const TrainedModel smaller = build_trained_model(made.checkpoint, "the transformed model");
   receipt.before = size_of(model_);
   receipt.after = size_of(smaller);
   receipt.parity = compare(smaller);

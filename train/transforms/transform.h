@@ -87,6 +87,11 @@ class Transformation {
   /// Reads checkpoint and data. Throws ConfigError for a checkpoint that is not there or a model that
   /// cannot be transformed, CheckpointError, DataError.
   explicit Transformation(const TransformConfig& config);
+  /// Of a checkpoint that was read already, or never written, whose path stands in messages, and its
+  /// recipe's data, which outlive this; config.from is not looked at.
+  Transformation(const TransformConfig& config, CheckpointStore::Found source, const Dataset& data);
+  Transformation(const Transformation&) = delete;
+  Transformation& operator=(const Transformation&) = delete;
 
   [[nodiscard]] Transformed run(const Tagged& method, int64_t seed);
   [[nodiscard]] const CheckpointStore::Found& source() const { return found_; }
@@ -101,7 +106,7 @@ class Transformation {
   [[nodiscard]] const Calibrated& calibrated(int64_t seed, const CalibrationNeeds& needs);
   [[nodiscard]] StateDict initial_state(const Recipe& recipe) const;
   [[nodiscard]] ModelSize size_of(const TrainedModel& model) const;
-  [[nodiscard]] std::optional<Parity> compare(TrainedModel& after);
+  [[nodiscard]] std::optional<Parity> compare(const TrainedModel& after) const;
 
   TransformConfig config_;
   std::vector<std::string> notes_;
@@ -109,7 +114,8 @@ class Transformation {
   TrainedModel model_;
   Progress progress_;
   std::vector<ExpertLayer> layers_;
-  Dataset data_;
+  std::optional<Dataset> own_data_;
+  const Dataset& data_;
   std::map<std::pair<int64_t, bool>, Calibrated> calibrated_;  // by seed, with outputs or not
 };
 

@@ -1,5 +1,5 @@
 #pragma once
-// What several ways of making one model smaller cost, in one table: a line per method, over its seeds.
+// What several ways of making models smaller cost, in one table: a line per method, over models and seeds.
 
 #include <string>
 #include <vector>
@@ -12,17 +12,20 @@ class TransformTable {
  public:
   /// Lines stand in the order in which their methods came. The receipt has a parity.
   void add(const TransformReceipt& receipt);
-  /// Mean and sample standard deviation over seeds of the held-out loss, its rise over the loss before,
-  /// and the mean divergence.
+  /// Mean and sample standard deviation over models and seeds of the held-out loss, its rise over the
+  /// loss before, and the mean divergence.
   [[nodiscard]] std::string markdown() const;
-  /// One line per method and seed, every number in full.
+  /// One line per method, model and seed, every number in full.
   [[nodiscard]] std::string csv() const;
 
  private:
   struct Line {
     std::string method;
+    std::string settings;
     std::vector<TransformReceipt> receipts;
   };
+  /// The method, with its settings when another line has the same.
+  [[nodiscard]] std::string name_of(const Line& line) const;
   std::vector<Line> lines_;
 };
 

@@ -48,6 +48,11 @@ void check_swiglu(std::span<const ExpertLayer> layers, std::string_view method) 
   }
 }
 
+void FewerExperts::check(std::span<const ExpertLayer> layers) const {
+  check_num_experts(layers, num_experts_);
+  if (!takes_apart_.empty()) check_swiglu(layers, takes_apart_);
+}
+
 ScoredLayer scored_layer(const TransformInput& input, size_t layer) {
   return {input.layers[layer].path, input.seed, input.statistics[layer]};
 }

@@ -31,7 +31,11 @@ class Transform {
  public:
   virtual ~Transform() = default;
   [[nodiscard]] virtual CalibrationNeeds needs() const { return {}; }
-  /// One change for each layer. Throws ConfigError when the settings do not fit a layer.
+  /// Throws ConfigError when the settings do not fit a layer.
+  virtual void check(std::span<const ExpertLayer> layers) const = 0;
+  /// What becomes of a layer of these sizes.
+  [[nodiscard]] virtual ExpertSizes sizes(const ExpertSizes& before) const = 0;
+  /// One change for each of input.layers, which were checked.
   [[nodiscard]] virtual std::vector<ExpertChange> change(const TransformInput& input) const = 0;
   /// For tables: the method and what tells it from others of its kind ("prune reap").
   [[nodiscard]] virtual std::string label() const = 0;
@@ -72,6 +76,21 @@ void num_experts_field(FieldVisitor& v, int64_t& value);
 void check_num_experts(std::span<const ExpertLayer> layers, int64_t count);
 /// Throws ConfigError unless the experts of every layer are SwiGLU, by whose neurons they are merged.
 void check_swiglu(std::span<const ExpertLayer> layers, std::string_view method);
+/// A method that leaves every layer `num_experts` of its experts.
+class FewerExperts : public Transform {
+ public:
+  /// `takes_apart`: the method's name where it goes by neurons, which SwiGLU experts alone have.
+  explicit FewerExperts(int64_t num_experts, std::string_view takes_apart = {})
+      : num_experts_(num_experts), takes_apart_(takes_apart) {}
+  void check(std::span<const ExpertLayer> layers) const final;
+  [[nodiscard]] ExpertSizes sizes(const ExpertSizes& before) const final {
+    return {num_experts_, before.width};
+  }
+
+ private:
+  int64_t num_experts_;
+  std::string_view takes_apart_;
+};
 [[nodiscard]] ScoredLayer scored_layer(const TransformInput& input, size_t layer);
 
 /// The first `leaders` of `experts` and, behind each, those of the others whose logits on the calibration

@@ -10,6 +10,7 @@
 #include "layers/mixers/attention_mixture.h"
 #include "layers/routers/top_k.h"
 #include "train/find_checkpoint.h"
+#include "train/pruning_schedule.h"
 #include "train/transforms/attention_experts.h"
 #include "train/transforms/averaging.h"
 #include "train/transforms/neuron_importance.h"
@@ -43,9 +44,30 @@ constexpr std::array<std::string_view, 12> kMayDifferBesideAttention = {
     "dropout", "dtype",   "multi_token_prediction", "attention.", "attention_mixture.",
     "adapters"};
 
+bool keeps_schedule(const UpcycleConfig& config) {
+  using Schedule = UpcycleConfig::Schedule;
+  return config.schedule == Schedule::as_step ? config.step == UpcycleConfig::Kept::keep
+                                              : config.schedule == Schedule::keep;
+}
+
 int64_t width_of_shared(const ExpertsConfig& experts) {
   const auto* shared = dynamic_cast<const SharedExpertsConfig*>(experts.shared.get());
   return shared == nullptr ? 0 : shared->num_experts * shared->intermediate_size;
+}
+
+/// Whether combine weights are scores that nothing normalises.
+bool weights_are_scores(const TopKRouterConfig& router, int64_t top_k) {
+  const bool sigmoid_alone =
+      router.scores == "sigmoid" && router.weights == "renormalise" && top_k == 1;
+  return router.weights == "as_is" || sigmoid_alone;
+}
+
+/// Of the combine weights of a token before the router's scale: at logits of zero where it is not known.
+double sum_of_weights(const TopKRouterConfig& router, int64_t num_experts, int64_t top_k) {
+  const auto k = static_cast<double>(top_k);
+  if (router.weights == "straight_through") return k;
+  if (!weights_are_scores(router, top_k)) return 1.0;
+  return router.scores == "softmax" ? k / static_cast<double>(num_experts) : k / 2.0;
 }
 
 class Upcycling {
@@ -85,12 +107,13 @@ class Upcycling {
     for (const AttentionPair& pair : attention) make_attention(pair);
     for (auto& [path, array] : state_) {
       if (!path.starts_with("model/") || made_.contains(path)) continue;
-      // What a new layer has beside a norm the old one has not: routers, shared experts, adapters.
+      // What a new layer has beside a norm the old one has not: routers, shared experts, adapters,
+      // predictions further ahead.
       const auto belongs_to = [&](const auto& pair) {
         return path.starts_with(fmt::format("model/{}.", pair.name));
       };
       const bool is_new = !job_.from.state.contains(path) &&
-                          (is_adapter(path) || std::ranges::any_of(pairs, belongs_to) ||
+                          (is_adapter(path) || path.starts_with("model/multi_token.") || std::ranges::any_of(pairs, belongs_to) ||
                            std::ranges::any_of(attention, belongs_to));
       if (!is_new) array = mean_over_models(path, array);
     }
@@ -214,10 +237,9 @@ class Upcycling {
     return 1.0;
   }
 
-  std::optional<std::string> weights_of(const LayerPair& pair) const {
+  static bool has_free_weights(const LayerPair& pair) {
     const auto* router = dynamic_cast<const TopKRouterConfig*>(pair.experts.router.config.get());
-    if (router == nullptr) return std::nullopt;
-    return router->weights;
+    return router != nullptr && weights_are_scores(*router, pair.experts.largest_top_k());
   }
 
   void report(const UpcycledLayer& layer, const LayerNeurons& plan, const LayerPair& pair,
@@ -241,7 +263,7 @@ class Upcycling {
     if (const std::string why = scheme_->departure(layer); !why.empty()) {
       note("not the dense function: " + why);
     }
-    if (weights_of(pair) == "as_is") {
+    if (has_free_weights(pair)) {
       note(
           "the dense function on average only: combine weights are the router's scores as they "
           "are");
@@ -283,8 +305,11 @@ class Upcycling {
 
   void keep_optimizer() {
     if (config_.optimizer == Kept::reset) return note("optimizer: reset");
+    int64_t arrays = 0;
+    int64_t kept = 0;
     for (auto& [path, array] : state_) {
       if (!path.starts_with("optim/")) continue;
+      ++arrays;
       const size_t slash = path.rfind('/');
       const std::string parameter = "model/" + path.substr(6, slash > 6 ? slash - 6 : 0);
       if (const auto made = made_.find(parameter); made != made_.end()) {
@@ -292,13 +317,15 @@ class Upcycling {
         if (found == job_.from.state.end() || array.numel() != state_.at(parameter).numel()) continue;
         fill_expert_moments(made->second.plan, made->second.shape, made->second.matrix,
                             found->second, array);
+        ++kept;
         continue;
       }
       const auto found = job_.from.state.find(path);
       if (found == job_.from.state.end() || found->second.dims != array.dims) continue;
       array = found->second;
+      ++kept;
     }
-    note("optimizer: moments kept");
+    note(kept_moments(config_, kept, arrays));
   }
 
   struct MadeMatrix {
@@ -323,6 +350,16 @@ class Upcycling {
 
 }  // namespace
 
+std::string kept_moments(const UpcycleConfig& config, int64_t kept, int64_t arrays) {
+  SLUICE_CHECK(ConfigError, kept > 0 || arrays == 0,
+               "upcycle.optimizer: found keep, but {} holds no moments of this optimizer; allowed "
+               "reset",
+               config.from);
+  if (kept == arrays) return "optimizer: moments kept";
+  return fmt::format("optimizer: {} of {} arrays of moments kept; what is new starts at 0", kept,
+                     arrays);
+}
+
 double upcycling_scale(const Tagged& router, int64_t num_experts, int64_t top_k, double parts) {
   const auto* config = dynamic_cast<const TopKRouterConfig*>(router.config.get());
   SLUICE_CHECK(
@@ -330,12 +367,7 @@ double upcycling_scale(const Tagged& router, int64_t num_experts, int64_t top_k,
       "upcycle.scale: found auto, but what combine weights of router {} sum to is not known "
       "beforehand; give a number",
       router.type);
-  double sum = 1.0;
-  if (config->weights == "as_is") {
-    sum = static_cast<double>(top_k) *
-          (config->scores == "softmax" ? 1.0 / static_cast<double>(num_experts) : 0.5);
-  }
-  return parts / (config->scale * sum);
+  return parts / (config->scale * sum_of_weights(*config, num_experts, top_k));
 }
 
 const UpcycleConfig& UpcycleJob::config() const {
@@ -387,9 +419,7 @@ std::vector<Recipe> branch_recipes(const UpcycleJob& job) {
   const std::vector<std::string> files = job.config().branch_files();
   std::vector<Recipe> recipes;
   for (size_t i = 0; i < files.size(); ++i) {
-    recipes.push_back(
-        with_context([&] { return files[i]; },
-                     [&] { return parse_recipe(job.branches[i].meta.recipe, "its recipe"); }));
+    recipes.push_back(checkpoint_recipe(job.branches[i], files[i]));
   }
   return recipes;
 }
@@ -458,6 +488,15 @@ const StateArray& array_of(const Checkpoint& checkpoint, const std::string& file
   return array;
 }
 
+ScheduleOffset schedule_offset(const UpcycleJob& job) {
+  const CheckpointMeta& from = job.from.meta;
+  const bool keeps_step = job.config().step == UpcycleConfig::Kept::keep;
+  const ScheduleOffset own = keeps_step ? ScheduleOffset{from.step, from.tokens} : ScheduleOffset{};
+  if (!keeps_schedule(job.config())) return {-own.steps, -own.tokens};
+  return {from.step + from.schedule.steps - own.steps,
+          from.tokens + from.schedule.tokens - own.tokens};
+}
+
 void keep_position(const UpcycleJob& job, StateDict& state, std::vector<std::string>& notes) {
   const UpcycleConfig& config = job.config();
   const auto keep = [&](UpcycleConfig::Kept kept, std::string_view what,
@@ -472,6 +511,12 @@ void keep_position(const UpcycleJob& job, StateDict& state, std::vector<std::str
     }
   };
   keep(config.step, "step", {"run/step", "run/tokens"});
+  const ScheduleOffset offset = schedule_offset(job);
+  const bool keeps_step = config.step == UpcycleConfig::Kept::keep;
+  notes.push_back(fmt::format(
+      "schedules: {} at step {}",
+      keeps_schedule(config) ? "kept, they go on" : "reset, they begin",
+      offset.steps + (keeps_step ? job.from.meta.step : 0)));
   keep(config.data, "data", {"data/loader"});
 }
 

@@ -87,7 +87,11 @@ struct LayerPair {
                                          const std::string& path, std::span<const int64_t> dims,
                                          ElementType type);
 
-/// upcycle.step and upcycle.data: copies what is kept of job.from, and says so.
+/// upcycle.optimizer: keep, of which `kept` of `arrays` arrays were found. Throws ConfigError for none.
+[[nodiscard]] std::string kept_moments(const UpcycleConfig& config, int64_t kept, int64_t arrays);
+/// upcycle.step and upcycle.schedule: how far the new run's schedules are ahead of its steps.
+[[nodiscard]] ScheduleOffset schedule_offset(const UpcycleJob& job);
+/// upcycle.step, upcycle.schedule and upcycle.data: copies what is kept of job.from, and says so.
 void keep_position(const UpcycleJob& job, StateDict& state, std::vector<std::string>& notes);
 
 }  // namespace sluice

@@ -72,7 +72,14 @@ void UpcycleConfig::fields(FieldVisitor& v) {
   };
   kept({"optimizer", "moments of the dense run: keep (mapped like the weights) or reset"},
        optimizer);
-  kept({"step", "steps and tokens done, by which schedules go: keep or reset"}, step);
+  kept({"step", "steps and tokens done: keep or reset"}, step);
+  v.enumeration({"schedule",
+                 "where schedules (learning rate and others) go on: as_step, like the step; keep, where "
+                 "the dense run's stopped; or reset, at their start"},
+                schedule,
+                {{"as_step", Schedule::as_step},
+                 {"keep", Schedule::keep},
+                 {"reset", Schedule::reset}});
   kept({"data", "position in the training data: keep or reset"}, data);
   v.integer({"probe_tokens", "held-out tokens on which both models are compared"}, probe_tokens,
             {.min = 1});

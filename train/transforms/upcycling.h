@@ -10,6 +10,7 @@
 //   s = (n / f) / g,   n: neurons of the dense layer that the routed experts hold, each counted once
 //   g = scale                    weights that sum to 1 (renormalise, softmax_after)
 //   g = scale k / E, scale k / 2 weights as they are, softmax and sigmoid, at logits of zero
+//   g = scale k                  weights of 1 (straight_through)
 //
 // which is G and E G / k for softmax ("Upcycling Large Language Models into Mixture of Experts",
 // arXiv 2410.07524). With weights that sum to 1 and a choice of whole sets of parts that is exact; with
@@ -94,6 +95,7 @@ struct UpcycleConfig final : Configurable {
   enum class ScaleTarget : uint8_t { down, up_down, all };
   enum class RoutedOutput : uint8_t { keep, zero };
   enum class Kept : uint8_t { keep, reset };
+  enum class Schedule : uint8_t { as_step, keep, reset };
   std::string from;
   std::vector<std::shared_ptr<Configurable>> branches;  // BranchConfig
   Tagged scheme;
@@ -104,6 +106,7 @@ struct UpcycleConfig final : Configurable {
   RoutedOutput routed_output = RoutedOutput::keep;
   Kept optimizer = Kept::reset;
   Kept step = Kept::reset;
+  Schedule schedule = Schedule::as_step;
   Kept data = Kept::reset;
   int64_t probe_tokens = 4096;
 

@@ -29,7 +29,7 @@ TEST(SentencePieceModel, OfTheLibraryIsTakenApart) {
   EXPECT_EQ(vocabulary->pieces[258].kind, Kind::normal);
   EXPECT_TRUE(vocabulary->is_bpe);
   EXPECT_FALSE(vocabulary->adds_space_before);
-  EXPECT_FALSE(vocabulary->normalises);
+  EXPECT_FALSE(vocabulary->normalises());
   EXPECT_EQ(vocabulary->bos, std::nullopt);
   EXPECT_EQ(vocabulary->eos, 1);
 }

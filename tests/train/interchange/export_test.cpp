@@ -59,6 +59,7 @@ TEST_F(Export, WritesAConfigThatOthersRead) {
   EXPECT_EQ(config["rope_theta"], 10000.0);
   EXPECT_EQ(config["eos_token_id"], 256);
   EXPECT_TRUE(config["bos_token_id"].is_null());
+  EXPECT_TRUE(config["pad_token_id"].is_null());
   EXPECT_EQ(config["torch_dtype"], "float32");
   const TensorFiles files = open_safetensors(output_);
   EXPECT_EQ(files.find("model.layers.1.block_sparse_moe.experts.3.w2.weight")->dims,
@@ -83,6 +84,72 @@ TEST_F(Export, SaysWhyAFamilyCannotHoldAModel) {
   EXPECT_EQ(error(experts, {.family = "qwen3_moe"}),
             "--family qwen3_moe: model.attention.qk_norm is none, allowed per_head");
   EXPECT_THAT(error(experts, {.family = "mixtrall"}), HasSubstr("did you mean \"mixtral\"?"));
+}
+
+/// What transformers computes of a config must be what was trained.
+TEST_F(Export, RefusesWhatWouldLoadAsAnotherModel) {
+  const auto with = [](std::string_view sections, std::string_view experts) {
+    return fmt::format("model: {{hidden_size: 16, {}, experts: {{num_experts: 4, top_k: 2, "
+                       "intermediate_size: 12, {}}}}}\nbalance: {{type: none}}",
+                       sections, experts);
+  };
+  const std::string attention = "pattern: (AE)x2, attention: {num_heads: 4}";
+  EXPECT_THAT(error(with(attention, "shared: none, router: {type: top_k, weights: "
+                                    "straight_through}"),
+                    {.family = "mixtral"}),
+              HasSubstr("model.experts.router.weights is straight_through, allowed renormalise"));
+  EXPECT_THAT(error(with("pattern: (AE)x2, attention: {num_heads: 4, head_dim: 6, qk_norm: full}",
+                         "shared: none"),
+                    {.family = "olmoe"}),
+              HasSubstr("heads of 24 elements together, allowed 16 (hidden_size)"));
+  const std::string latent = "pattern: (CE)x2, latent_attention: {num_heads: 4}";
+  EXPECT_THAT(error(with(latent, "shared: none, router: {type: top_k, weights: as_is}"),
+                    {.family = "deepseek_v2"}),
+              HasSubstr("model.experts.shared is none or combined otherwise than by sum"));
+  const std::string shared = "shared: {num_experts: 1, intermediate_size: 12}, ";
+  EXPECT_THAT(error(with(latent, shared + "router: {type: top_k}"), {.family = "deepseek_v2"}),
+              HasSubstr("model.experts.router.weights is renormalise, allowed as_is"));
+  EXPECT_THAT(error(with(latent, shared + "router: {type: node_limited, scores: sigmoid, n_group: "
+                                          "4, topk_group: 2}"),
+                    {.family = "deepseek_v3"}),
+              HasSubstr("model.experts.num_experts is 4, allowed two or more in each of the 4"));
+  const std::string mamba = "model: {pattern: Mx2, hidden_size: 16, mamba2: {head_dim: 8, ";
+  EXPECT_THAT(error(mamba + "D_per_channel: true}}", {.family = "mamba2"}),
+              HasSubstr("model.mamba2.D_per_channel is true, allowed false"));
+  EXPECT_THAT(error(mamba + "expand: 1.5}}", {.family = "mamba2"}),
+              HasSubstr("model.mamba2.expand is no whole number"));
+}
+
+TEST_F(Export, DividesTheWeightOfASingleExpertByNothing) {
+  (void)exported(R"(
+model: {pattern: "(CE)x2", hidden_size: 16, latent_attention: {num_heads: 4},
+        experts: {num_experts: 4, top_k: 1, intermediate_size: 12,
+                  shared: {num_experts: 1, intermediate_size: 12},
+                  router: {type: top_k, scores: sigmoid}}}
+balance: {type: loss_free_bias}
+)");
+  const auto config =
+      nlohmann::json::parse(read_file(output_ / "config.json", raise_as<DataError>));
+  EXPECT_EQ(config["model_type"], "deepseek_v3");
+  EXPECT_EQ(config["norm_topk_prob"], false);
+}
+
+TEST_F(Export, TakesMistralWhereLlamaWantsHeadsThatDivideTheWidth) {
+  EXPECT_EQ(exported(R"(
+model: {pattern: "(AF)x2", hidden_size: 16, attention: {num_heads: 3, head_dim: 6},
+        feed_forward: {intermediate_size: 24}}
+)")
+                .family,
+            "mistral");
+}
+
+TEST_F(Export, SaysThatQwen2sTokenizersAreReadInTheirOwnWay) {
+  const ExportedModel model = exported(R"(
+model: {pattern: "(AF)x2", hidden_size: 16, attention: {num_heads: 4, bias: qkv},
+        feed_forward: {intermediate_size: 24}}
+)");
+  EXPECT_EQ(model.family, "qwen2");
+  EXPECT_THAT(model.notes, ::testing::ElementsAre(HasSubstr("PreTrainedTokenizerFast")));
 }
 
 TEST_F(Export, RefusesToLoseAShiftOfTheChoiceUnlessAskedTo) {

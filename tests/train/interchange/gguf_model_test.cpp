@@ -108,6 +108,17 @@ TEST(GgufModel, PutsRotatingRowsInInterleavedOrder) {
   EXPECT_TRUE(std::equal(row.begin(), row.end(), ours.begin() + 8 * 32));
 }
 
+TEST(GgufModel, HasATokenForEveryRowOfTheEmbedding) {
+  const ScratchFolder folder;
+  export_model(with_pieces(kLlama), "a.h5",
+               {.output = folder / "a.gguf", .format = ExportFormat::gguf});
+  const auto keys = open_gguf(folder / "a.gguf").keys;
+  ASSERT_EQ(keys["tokenizer.ggml.tokens"].size(), 300u);
+  EXPECT_EQ(keys["tokenizer.ggml.tokens"][280], "[PAD280]");
+  EXPECT_EQ(keys["tokenizer.ggml.token_type"][280], 5);
+  EXPECT_EQ(keys["general.file_type"], 0);
+}
+
 TEST(GgufModel, SaysWhatAFileCannotHold) {
   const ScratchFolder folder;
   const auto error = [&](const Checkpoint& checkpoint) {

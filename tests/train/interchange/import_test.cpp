@@ -218,6 +218,67 @@ TEST_F(Import, RefusesConfigsThatItCannotBe) {
   EXPECT_THAT(error_with("hidden_size", 2'147'483'647), HasSubstr("2147483647"));
 }
 
+TEST_F(Import, RefusesRotationsThatItHasNot) {
+  make(kDense);
+  const auto error_with = [&](json parameters) {
+    change_config([&](json& config) { config["rope_parameters"] = std::move(parameters); });
+    const std::string message = error();
+    return message.substr(std::min(message.find("rope_parameters.") + 16, message.size()));
+  };
+  const json yarn = {{"rope_type", "yarn"}, {"factor", 4.0}};
+  EXPECT_THAT(error_with({{"rope_type", "dynamic"}, {"factor", 2.0}}),
+              HasSubstr("rope_type: found \"dynamic\""));
+  EXPECT_THAT(error_with({{"partial_rotary_factor", 0.5}}),
+              HasSubstr("partial_rotary_factor: found 0.5, allowed 1.0"));
+  EXPECT_THAT(error_with({{"full_attention", {{"rope_theta", 1e5}}}}),
+              HasSubstr("allowed one rotation for all layers"));
+  json other = yarn;
+  other["truncate"] = false;
+  EXPECT_THAT(error_with(other), HasSubstr("truncate: found false, allowed true"));
+  other = yarn;
+  other["mscale"] = other["mscale_all_dim"] = 0.7;
+  EXPECT_THAT(error_with(other), HasSubstr("mscale: found 0.7, allowed none"));
+}
+
+TEST_F(Import, RefusesWhatProgramsDoNotAgreeOn) {
+  constexpr const char* kLatent = R"(
+model: {{pattern: (CE)x2, hidden_size: 16, latent_attention: {{num_heads: 4{}}},
+        experts: {{num_experts: 4, top_k: 2, intermediate_size: 12,
+                  shared: {{num_experts: 1, intermediate_size: 12}},
+                  router: {{type: top_k, scores: {}, weights: as_is}}}}}}
+balance: {{type: none}}
+)";
+  make(fmt::format(kLatent, "", "softmax").c_str(), "deepseek_v2");
+  change_config([](json& config) { config["norm_topk_prob"] = true; });
+  EXPECT_THAT(error(), HasSubstr("norm_topk_prob: found true, allowed false"));
+  make(fmt::format(kLatent, "", "sigmoid").c_str(), "deepseek_v3");
+  change_config([](json& config) {
+    config["norm_topk_prob"] = true;
+    config["num_experts_per_tok"] = 1;
+  });
+  EXPECT_THAT(error(), HasSubstr("allowed false with one expert per token"));
+  make(fmt::format(kLatent, ", rope_scaling: {type: yarn, factor: 4}", "softmax").c_str(),
+       "deepseek_v2");
+  EXPECT_TRUE(is_as_made(imported()));
+  fs::remove(output_);
+  change_config([](json& config) { config["rope_scaling"].erase("mscale_all_dim"); });
+  EXPECT_THAT(error(), HasSubstr("mscale_all_dim: not given, allowed a number above 0"));
+}
+
+TEST_F(Import, TakesTheNumberOfExpertsByItsOtherName) {
+  make(R"(
+model: {pattern: "(AE)x2", hidden_size: 16, attention: {num_heads: 4, qk_norm: per_head},
+        experts: {num_experts: 4, top_k: 2, intermediate_size: 12, shared: none}}
+balance: {type: none}
+)");
+  change_config([](json& config) {
+    ASSERT_EQ(config["model_type"], "qwen3_moe");
+    config["num_local_experts"] = config["num_experts"];
+    config.erase("num_experts");
+  });
+  EXPECT_TRUE(is_as_made(imported()));
+}
+
 TEST_F(Import, SaysWhatIsMissing) {
   EXPECT_THAT(error<ConfigError>(), HasSubstr("no such folder"));
   fs::create_directories(source_);

@@ -155,6 +155,7 @@ TEST(LoadFrames, StartsAnewWhenTheExpertsChange) {
   frames.add(1, {{1.0, 2.0}});
   frames.add(2, {{1.0, 2.0, 3.0}});
   EXPECT_THAT(frames.total(), ElementsAre(ElementsAre(1, 2, 3)));
+  EXPECT_EQ(frames.frames().front().first_step, 2);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <numeric>
 #include <set>
 
@@ -144,6 +145,40 @@ TEST(Bam, OfIdenticalModelsIsTheSeedWhateverTheRouters) {
       EXPECT_LE(receipt_of(dense, plan).parity->relative_difference(), tolerance) << shared;
     }
   }
+}
+
+/// The same function by other weights: heads change places, values are twice as large and w_o makes up for it.
+Checkpoint twin_of(const Checkpoint& checkpoint) {
+  Checkpoint twin = checkpoint;
+  for (auto& [path, array] : twin.state) {
+    if (!path.starts_with("model/") || path.find(".attention.") == path.npos) continue;
+    const auto is = [&](std::string_view name) { return path.ends_with(name); };
+    auto* values = reinterpret_cast<double*>(array.bytes.data());
+    const size_t rows = static_cast<size_t>(array.dims[0]);
+    const size_t columns = static_cast<size_t>(array.dims[1]);
+    if (is("w_q")) std::rotate(values, values + rows / 2 * columns, values + rows * columns);
+    if (is("w_v")) std::transform(values, values + rows * columns, values, [](double v) { return 2 * v; });
+    if (!is("w_o")) continue;
+    for (size_t r = 0; r < rows; ++r) {
+      double* row = values + r * columns;
+      std::rotate(row, row + columns / 2, row + columns);
+      std::transform(row, row + columns, row, [](double v) { return v / 2; });
+    }
+  }
+  return twin;
+}
+
+TEST(Bam, KeepsWhatBelongsToAnExpertTogether) {
+  const Dense dense("f64");
+  const Checkpoint twin = twin_of(dense.checkpoint());
+  ASSERT_NE(twin.state, dense.checkpoint().state);
+  const std::string path = (dense.folder() / "twin.h5").string();
+  write_checkpoint(real_file_system(), path, twin);
+  const Setting plan{"num_experts: 2, top_k: 2, intermediate_size: 24",
+                     branches_of({path}) + ", scheme: {type: branches}", "f64", "",
+                     "pattern: (UE)x2, attention: ~, attention_mixture: {num_experts: 2, num_heads: 2, "
+                     "num_kv_heads: 1, share_keys: false}"};
+  EXPECT_LE(receipt_of(dense, plan).parity->relative_difference(), 1e-12);
 }
 
 TEST(Bam, KeepsOrSharesKeys) {

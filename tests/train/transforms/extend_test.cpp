@@ -95,6 +95,25 @@ TEST(MoExtend, MaskedUntilItIsTrainedKeepsTheFunction) {
   }
 }
 
+TEST(MoExtend, MaskedKeepsScoresAsTheyAreToo) {
+  const Sparse sparse("f64", "top_k: 2, router: {weights: as_is}");
+  const UpcyclingReceipt receipt = testing::receipt_of(
+      sparse.path(),
+      {"num_experts: 5, top_k: 2, router: {type: extended, num_new: 1, masked: 1 steps, weights: as_is}",
+       kExtend, "f64"});
+  EXPECT_LE(receipt.parity->relative_difference(), 1e-12);
+}
+
+TEST(MoExtend, ComparesWithTheModelWhereItsSchedulesStopped) {
+  // All experts at first, two at the end.
+  const Sparse sparse("f64", "top_k: {type: linear, from: 4, to: 2, over: 2 steps}");
+  const UpcyclingReceipt receipt = testing::receipt_of(
+      sparse.path(),
+      {"num_experts: 5, top_k: 2, router: {type: extended, num_new: 1, masked: 1 steps}", kExtend,
+       "f64"});
+  EXPECT_LE(receipt.parity->relative_difference(), 1e-12);
+}
+
 TEST(MoExtend, TrainsWhatIsNewAlone) {
   const Sparse sparse("f64", "top_k: 2", "balance: {type: none}");
   sluice::Run run = make_run(recipe_of(

@@ -15,7 +15,6 @@
 #include "tests/support/transform_source.h"
 #include "train/run.h"
 #include "train/transforms/changed_model.h"
-#include "train/transforms/transform_table.h"
 
 namespace sluice {
 namespace {
@@ -195,6 +194,20 @@ TEST(Pruning, LeavesAModelThatTrainsOn) {
   }
 }
 
+TEST(Pruning, StartsABalancerAnewAsAWhole) {
+  // Its prices run over the experts, the offers that it remembers over experts and slots.
+  const TransformSource source("balance: {type: bip_online, window: 4096}", 2);
+  const Transformed made = source.made("method: {type: prune, num_experts: 2}\n");
+  EXPECT_THAT(made.receipt.notes, ::testing::Contains(HasSubstr("balance: ")));
+  SingleRank communicator;
+  sluice::Run fresh(made.recipe, communicator);
+  const StateDict anew = testing::state_of(fresh);
+  for (const auto& [path, array] : made.checkpoint.state) {
+    if (!path.starts_with("balance/")) continue;
+    EXPECT_EQ(array, anew.at(path)) << path;
+  }
+}
+
 TEST(Pruning, FollowsTheSeed) {
   const TransformSource source("model: {experts: {num_experts: 8}}");
   const auto made = [&](int seed) {
@@ -339,6 +352,44 @@ TEST(Merging, OfIdenticalExpertsKeepsTheFunction) {
   const Transformed unaligned =
       source.made("method: {type: merge, num_experts: 2, align: false}\n");
   EXPECT_GT(unaligned.receipt.parity->relative_difference(), 1e-4);
+}
+
+// Scores weigh the mean; those of logits may be below 0, and a mean is still between its parts.
+TEST(Merging, GivesMeansWhateverTheCriterion) {
+  const TransformSource source("", 2);
+  for (const Choice& criterion : criterion_choices()) {
+    const Transformed made = source.made(
+        fmt::format("method: {{type: partial_merge, num_experts: 2, align: false, criterion: {{type: "
+                    "{}}}}}\n",
+                    criterion.name));
+    for (const TransformReceipt::Layer& layer : made.receipt.layers) {
+      const ExpertNeurons before = read_neurons(source.checkpoint().state, layer.path);
+      const ExpertNeurons after = read_neurons(made.checkpoint.state, layer.path);
+      for (size_t g = 0; g < layer.members.size(); ++g) {
+        const auto merged = after.expert(static_cast<int64_t>(g));
+        for (size_t i = 0; i < merged.size(); ++i) {
+          double least = std::numeric_limits<double>::infinity();
+          double most = -least;
+          for (const int32_t e : layer.members[g]) {
+            least = std::min(least, before.expert(e)[i]);
+            most = std::max(most, before.expert(e)[i]);
+          }
+          ASSERT_GE(merged[i], least - 1e-12) << criterion.name;
+          ASSERT_LE(merged[i], most + 1e-12) << criterion.name;
+        }
+      }
+    }
+  }
+}
+
+TEST(Transforming, RefusesToKeepMomentsThatAreNotThere) {
+  Checkpoint bare = tiny_checkpoint("", 2);
+  std::erase_if(bare.state, [](const auto& entry) { return entry.first.starts_with("optim/"); });
+  const TransformSource source(std::move(bare));
+  EXPECT_THAT(error_of<ConfigError>([&] {
+                (void)source.made("method: {type: prune, num_experts: 3}\noptimizer: keep\n");
+              }),
+              HasSubstr("optimizer: found keep, but the checkpoint holds no moments"));
 }
 
 TEST(Merging, PutsEveryExpertIntoOneGroup) {
@@ -527,38 +578,6 @@ TEST(Transformations, WriteARunWithAReceipt) {
   EXPECT_EQ(back.meta.recipe, read_file(folder / "recipe.yaml", raise_as<DataError>));
   EXPECT_THAT(error_of<ConfigError>([&] { write_transformed(made, folder); }),
               HasSubstr("holds a run already"));
-}
-
-TransformReceipt receipt_with(const std::string& method, double loss) {
-  TransformReceipt receipt;
-  receipt.method = method;
-  receipt.before = {1000, 500, 4000};
-  receipt.after = {600, 500, 2400};
-  receipt.parity =
-      Parity{.tokens = 10, .mean_divergence = 0.25, .loss_before = 2.0, .loss_after = loss};
-  return receipt;
-}
-
-TEST(TransformTable, HasMeanAndDeviationOverSeeds) {
-  TransformTable table;
-  table.add(receipt_with("prune random", 2.5));
-  table.add(receipt_with("prune reap", 2.2));
-  table.add(receipt_with("prune random", 2.7));
-  EXPECT_THAT(
-      table.markdown(),
-      AllOf(HasSubstr("| none | | 1,000 | 500 | 2.0000 | | |"),
-            HasSubstr("| prune random | 2 | 600 | 500 | 2.6000 ± 0.1414 | 0.6000 ± 0.1414 | "
-                      "0.2500 ± 0.0000 |"),
-            HasSubstr("| prune reap | 1 | 600 | 500 | 2.2000 | 0.2000 | 0.2500 |")));
-  const std::string csv = table.csv();
-  EXPECT_EQ(std::ranges::count(csv, '\n'), 4);
-}
-
-TEST(KeptText, ShowsGroups) {
-  EXPECT_EQ(kept_text({.path = "layers.1", .kept = {0, 2}, .scores = {}, .members = {}}), "0 2");
-  EXPECT_EQ(
-      kept_text({.path = "layers.1", .kept = {0, 2}, .scores = {}, .members = {{0}, {2, 1, 3}}}),
-      "0 2+1+3");
 }
 
 }  // namespace

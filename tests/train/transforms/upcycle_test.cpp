@@ -5,16 +5,20 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <limits>
 
 #include "tests/support/error_of.h"
 #include "tests/support/tiny_run.h"
 #include "tests/train/transforms/upcycling_runs.h"
+#include "train/find_checkpoint.h"
 #include "train/trainer.h"
 #include "train/transforms/upcycling.h"
 
 namespace sluice {
 namespace {
 
+using ::testing::AllOf;
 using ::testing::Contains;
 using testing::Dense;
 using testing::error_of;
@@ -40,51 +44,72 @@ bool says_it_departs(const UpcyclingReceipt& receipt) {
 }
 
 struct Exact {
+  std::string name;
+  std::string experts;
+  std::string upcycle;
+};
+
+/// A scheme that keeps the function, whatever the order of softmax and choice.
+struct ExactFamily {
   const char* name;
+  int64_t num_experts;
+  int64_t top_k;
   const char* experts;
   const char* upcycle;
 };
 
-// Every scheme that keeps the function, under every order of softmax and choice. With scores as they are
-// it is kept where all experts are chosen, so that their weights sum to 1.
-const Exact kExact[] = {
-    {"copy_renormalised", "num_experts: 8, top_k: 2, intermediate_size: 24", ""},
-    {"copy_softmax_after",
-     "num_experts: 8, top_k: 2, intermediate_size: 24, router: {weights: softmax_after}", ""},
-    {"copy_as_is", "num_experts: 4, top_k: 4, intermediate_size: 24, router: {weights: as_is}", ""},
-    {"copy_scaled_weights", "num_experts: 4, top_k: 2, intermediate_size: 24, router: {scale: 2.5}",
-     ""},
-    {"groups_renormalised", "num_experts: 8, top_k: 2, intermediate_size: 12",
-     "scheme: {type: virtual_groups}"},
-    {"groups_up_down", "num_experts: 8, top_k: 4, intermediate_size: 6",
+const ExactFamily kExactFamilies[] = {
+    {"copy", 8, 2, "intermediate_size: 24", ""},
+    {"groups", 8, 2, "intermediate_size: 12", "scheme: {type: virtual_groups}"},
+    {"groups_of_four", 16, 8, "intermediate_size: 6", "scheme: {type: virtual_groups}"},
+    {"groups_up_down", 8, 4, "intermediate_size: 6",
      "scheme: {type: virtual_groups}, scale_target: up_down"},
-    {"groups_softmax_after",
-     "num_experts: 16, top_k: 8, intermediate_size: 6, router: {weights: softmax_after}",
-     "scheme: {type: virtual_groups}"},
-    {"groups_as_is", "num_experts: 4, top_k: 4, intermediate_size: 12, router: {weights: as_is}",
-     "scheme: {type: virtual_groups}"},
-    {"drop_nothing", "num_experts: 8, top_k: 2, intermediate_size: 24",
-     "scheme: {type: drop, ratio: 0}"},
-    {"mask_nothing", "num_experts: 8, top_k: 2, intermediate_size: 24",
-     "scheme: {type: mask, share: 0}"},
-    {"noise_nothing", "num_experts: 8, top_k: 2, intermediate_size: 24",
-     "scheme: {type: noise, std: 0}"},
-    {"split_one_part", "num_experts: 8, top_k: 2, intermediate_size: 24",
-     "scheme: {type: split, order: random}"},
-    {"split_beside_the_whole",
-     "num_experts: 8, top_k: 2, intermediate_size: 6, shared: {num_experts: 2, intermediate_size: "
-     "12}",
+    {"drop_nothing", 8, 2, "intermediate_size: 24", "scheme: {type: drop, ratio: 0}"},
+    {"mask_nothing", 8, 2, "intermediate_size: 24", "scheme: {type: mask, share: 0}"},
+    {"noise_nothing", 8, 2, "intermediate_size: 24", "scheme: {type: noise, std: 0}"},
+    {"split_one_part", 8, 2, "intermediate_size: 24", "scheme: {type: split, order: random}"},
+    {"split_beside_the_whole", 8, 2,
+     "intermediate_size: 6, shared: {num_experts: 2, intermediate_size: 12}",
      "scheme: {type: split, shared: whole, order: clusters}, routed_output: zero"},
-    {"ternary_beside_the_whole",
-     "num_experts: 4, top_k: 1, intermediate_size: 24, form: {type: ternary}, router: {weights: "
-     "as_is}, shared: {num_experts: 1, intermediate_size: 24}",
-     "scale: 1, routed_output: zero"},
-    {"dense_to_sparse_while_it_is_dense",
-     "num_experts: 4, top_k: 4, intermediate_size: 24, router: {type: dense_to_sparse, threshold: 0, "
-     "evaluation: threshold}",
-     "scheme: {type: mask, share: 0}, scale: 1"},
-    {"domain_informed",
-     "num_experts: 2, top_k: 2, intermediate_size: 24, router: {type: domain_informed}", ""}};
+    {"ternary_beside_the_whole", 4, 2,
+     "intermediate_size: 24, form: {type: ternary}, shared: {num_experts: 1, intermediate_size: 24}",
+     "scale: 1, routed_output: zero"}};
+
+std::vector<Exact> exact_schemes() {
+  std::vector<Exact> all;
+  for (const ExactFamily& f : kExactFamilies) {
+    for (const char* weights : {"renormalise", "softmax_after", "as_is", "straight_through"}) {
+      // Scores as they are sum to 1 where all experts are chosen.
+      const int64_t top_k = weights == std::string_view("as_is") ? f.num_experts : f.top_k;
+      all.push_back({fmt::format("{}_{}", f.name, weights),
+                     fmt::format("num_experts: {}, top_k: {}, {}, router: {{weights: {}}}",
+                                 f.num_experts, top_k, f.experts, weights),
+                     f.upcycle});
+    }
+  }
+  const std::string copy = "num_experts: 4, top_k: 2, intermediate_size: 24, ";
+  all.push_back({"copy_scaled_weights", copy + "router: {scale: 2.5}", ""});
+  all.push_back({"copy_sigmoid", copy + "router: {scores: sigmoid, weights: renormalise}", ""});
+  all.push_back({"split_all_parts",
+                 "num_experts: 4, top_k: 4, intermediate_size: 6, router: {weights: straight_through}",
+                 "scheme: {type: split, order: clusters}"});
+  all.push_back({"ternary_beside_the_whole_one_expert",
+                 "num_experts: 4, top_k: 1, intermediate_size: 24, form: {type: ternary}, router: "
+                 "{weights: as_is}, shared: {num_experts: 1, intermediate_size: 24}",
+                 "scale: 1, routed_output: zero"});
+  all.push_back({"dense_to_sparse_while_it_is_dense",
+                 "num_experts: 4, top_k: 4, intermediate_size: 24, router: {type: dense_to_sparse, "
+                 "threshold: 0, evaluation: threshold}",
+                 "scheme: {type: mask, share: 0}, scale: 1"});
+  for (const char* weights : {"renormalise", "softmax_after", "as_is"}) {
+    all.push_back({fmt::format("domain_informed_{}", weights),
+                   fmt::format("num_experts: 2, top_k: 2, intermediate_size: 24, router: {{type: "
+                               "domain_informed, weights: {}}}",
+                               weights),
+                   ""});
+  }
+  return all;
+}
 
 class ExactScheme : public ::testing::TestWithParam<Exact> {};
 
@@ -98,18 +123,30 @@ TEST_P(ExactScheme, KeepsEveryLogit) {
     EXPECT_GT(parity.largest_logit, 0.5);
     EXPECT_LE(parity.relative_difference(), tolerance) << dtype;
     EXPECT_NEAR(parity.loss_after, parity.loss_before, tolerance) << dtype;
-    if (std::string_view(GetParam().experts).find("as_is") == std::string_view::npos) {
+    const bool is_told_by_the_router = GetParam().experts.find("as_is") != std::string::npos ||
+                                       GetParam().name == "split_all_parts";
+    if (!is_told_by_the_router) {
       EXPECT_FALSE(says_it_departs(receipt)) << ::testing::PrintToString(receipt.notes);
     }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Upcycling, ExactScheme, ::testing::ValuesIn(kExact),
+INSTANTIATE_TEST_SUITE_P(Upcycling, ExactScheme, ::testing::ValuesIn(exact_schemes()),
                          [](const auto& test) { return test.param.name; });
 
 // What is no identity says so, and is none.
 const Exact kInexact[] = {
     {"copy_as_is", "num_experts: 8, top_k: 2, intermediate_size: 24, router: {weights: as_is}", ""},
+    {"copy_sigmoid_alone",
+     "num_experts: 8, top_k: 1, intermediate_size: 24, router: {scores: sigmoid, weights: "
+     "renormalise}",
+     ""},
+    {"groups_cube_root_softmax_after",
+     "num_experts: 8, top_k: 2, intermediate_size: 12, router: {weights: softmax_after}",
+     "scheme: {type: virtual_groups}, scale_target: all"},
+    {"groups_cube_root_as_is",
+     "num_experts: 4, top_k: 4, intermediate_size: 12, router: {weights: as_is}",
+     "scheme: {type: virtual_groups}, scale_target: all"},
     {"groups_in_part", "num_experts: 8, top_k: 3, intermediate_size: 12",
      "scheme: {type: virtual_groups}"},
     {"groups_cube_root", "num_experts: 8, top_k: 2, intermediate_size: 12",
@@ -162,6 +199,11 @@ TEST(UpcyclingScale, IsThatOfThePage) {
   EXPECT_DOUBLE_EQ(upcycling_scale(router_of("weights: renormalise"), 64, 8, 8), 8);
   EXPECT_DOUBLE_EQ(upcycling_scale(router_of("weights: softmax_after, scale: 2"), 64, 8, 8), 4);
   EXPECT_DOUBLE_EQ(upcycling_scale(router_of("scores: sigmoid, weights: as_is"), 64, 8, 1), 0.25);
+  EXPECT_DOUBLE_EQ(upcycling_scale(router_of("weights: straight_through, scale: 2"), 64, 4, 8), 1);
+  // One sigmoid score is not divided by itself.
+  const Tagged sigmoid = router_of("scores: sigmoid, weights: renormalise");
+  EXPECT_DOUBLE_EQ(upcycling_scale(sigmoid, 64, 1, 1), 2);
+  EXPECT_DOUBLE_EQ(upcycling_scale(sigmoid, 64, 2, 1), 1);
 }
 
 /// [rows, columns] of an array as double.
@@ -338,7 +380,10 @@ TEST(Upcycling, KeepsOrResetsWhatItIsAskedTo) {
       values_of(dense.checkpoint().state.at("optim/layers.1.feed_forward.w_up/v"));
   EXPECT_EQ(moments[3 * 12 * kHidden], dense_moments[12 * kHidden]);
   EXPECT_NE(moments[3 * 12 * kHidden], 0.0);
-  EXPECT_THAT(kept.upcycling()->notes, Contains("optimizer: moments kept"));
+  // Routers are new.
+  EXPECT_THAT(kept.upcycling()->notes, Contains(AllOf(HasSubstr("optimizer: "),
+                                                      HasSubstr("arrays of moments kept"))));
+  EXPECT_THAT(kept.upcycling()->notes, Contains("schedules: kept, they go on at step 3"));
 
   Setting reset = all_kept;
   reset.upcycle = "scheme: {type: virtual_groups}";
@@ -347,6 +392,69 @@ TEST(Upcycling, KeepsOrResetsWhatItIsAskedTo) {
   const auto zeros = values_of(state_of(fresh).at("optim/layers.1.experts.w_up/v"));
   EXPECT_EQ(std::ranges::count(zeros, 0.0), std::ssize(zeros));
   EXPECT_THAT(fresh.upcycling()->notes, Contains("step: reset"));
+  EXPECT_THAT(fresh.upcycling()->notes, Contains("schedules: reset, they begin at step 0"));
+}
+
+TEST(Upcycling, KeepsSchedulesAndStepsApart) {
+  const Dense dense;
+  const auto run_of = [&](const std::string& upcycle) {
+    return make_run(recipe_of(dense, {"num_experts: 4, top_k: 2, intermediate_size: 24", upcycle,
+                                      "f32", "train: {steps: 10}"}));
+  };
+  sluice::Run ahead = run_of("step: reset, schedule: keep");
+  EXPECT_EQ(ahead.progress().step, 0);
+  EXPECT_EQ(ahead.schedule().step, kDenseSteps);
+  EXPECT_EQ(ahead.schedule().tokens, dense.checkpoint().meta.tokens);
+  EXPECT_EQ(ahead.schedule().total_steps, 10 + kDenseSteps);
+  EXPECT_THAT(ahead.upcycling()->notes, Contains("schedules: kept, they go on at step 3"));
+
+  sluice::Run anew = run_of("step: keep, schedule: reset");
+  EXPECT_EQ(anew.progress().step, kDenseSteps);
+  EXPECT_EQ(anew.schedule().step, 0);
+  EXPECT_EQ(anew.schedule().total_steps, 10 - kDenseSteps);
+
+  // What a run of its own gets from the checkpoint.
+  (void)ahead.step();
+  const std::string path = (dense.folder() / "ahead.h5").string();
+  write_checkpoint(real_file_system(), path, ahead.checkpoint(std::nullopt));
+  const Checkpoint saved = read_checkpoint(path);
+  SingleRank communicator;
+  const sluice::Run resumed(ahead.recipe(), communicator, saved, path);
+  EXPECT_EQ(resumed.schedule().step, kDenseSteps + 1);
+  EXPECT_EQ(progress_of(ahead.recipe(), saved.meta).step, kDenseSteps + 1);
+}
+
+TEST(Upcycling, RefusesToKeepMomentsThatAreNotThere) {
+  const Dense dense;
+  Checkpoint bare = dense.checkpoint();
+  std::erase_if(bare.state, [](const auto& entry) { return entry.first.starts_with("optim/"); });
+  const std::string path = (dense.folder() / "bare.h5").string();
+  write_checkpoint(real_file_system(), path, bare);
+  const Setting keep{"num_experts: 4, top_k: 2, intermediate_size: 24", "optimizer: keep"};
+  EXPECT_THAT(error_of<ConfigError>([&] { (void)make_run(recipe_of(path, keep)); }),
+              AllOf(HasSubstr("upcycle.optimizer: found keep"), HasSubstr("allowed reset")));
+}
+
+TEST(Upcycling, BeginsPredictionsFurtherAheadAnew) {
+  const Dense dense;
+  const UpcyclingReceipt receipt = receipt_of(
+      dense, {"num_experts: 4, top_k: 2, intermediate_size: 24", "", "f32", "",
+              "multi_token_prediction: {num_depths: 1}"});
+  EXPECT_LE(receipt.parity->relative_difference(), 1e-5);
+}
+
+TEST(Parity, RefusesLogitsThatAreNoNumbers) {
+  const Dense dense;
+  Checkpoint broken = dense.checkpoint();
+  auto& norm = broken.state.at("model/final_norm.weight");
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  std::memcpy(norm.bytes.data(), &nan, sizeof nan);
+  const std::string path = (dense.folder() / "broken.h5").string();
+  write_checkpoint(real_file_system(), path, broken);
+  EXPECT_THAT(error_of<NumericError>([&] {
+                (void)make_run(recipe_of(path, {"num_experts: 4, top_k: 2, intermediate_size: 24"}));
+              }),
+              HasSubstr("the model before gives a logit that is no finite number"));
 }
 
 TEST(Upcycling, GoesOnFromItsFirstCheckpointAsIfItHadNeverStopped) {
@@ -401,6 +509,10 @@ TEST(Upcycling, RefusesWhatDoesNotFit) {
               HasSubstr("upcycle: given, but no symbol of model.pattern is an expert layer"));
   // The second trap: weights that sum to 1 over one expert are always 1.
   EXPECT_THAT(refusal("top_k: 1, intermediate_size: 24"), HasSubstr("as_is"));
+  EXPECT_THAT(refusal("top_k: 1, intermediate_size: 24, router: {weights: softmax_after}"),
+              HasSubstr("as_is"));
+  EXPECT_THAT(refusal("top_k: {type: linear, from: 2, to: 1, over: 2 steps}, intermediate_size: 24"),
+              HasSubstr("as_is"));
 }
 
 }  // namespace

@@ -16,6 +16,11 @@ ModelJson read(const ConfigReader& config) {
   config.require("scoring_func", "sigmoid", "the scores of this family");
   config.require("topk_method", "noaux_tc", "the choice of this family");
   const bool renormalises = config.boolean_or("norm_topk_prob", true);
+  if (renormalises && model["experts"]["top_k"] == 1) {
+    config.refuse("norm_topk_prob",
+                  "allowed false with one expert per token (other programs do not agree on what "
+                  "true means)");
+  }
   model["experts"]["router"] = {{"type", "node_limited"},
                                 {"scores", "sigmoid"},
                                 {"weights", renormalises ? "renormalise" : "as_is"},
@@ -34,10 +39,16 @@ void write(const Recipe& recipe, ModelJson& config) {
                "model.experts.router.group_score is max, allowed top2_sum");
   config["scoring_func"] = "sigmoid";
   config["topk_method"] = "noaux_tc";
-  config["norm_topk_prob"] = router.renormalises;
+  // The weight of a single expert is not divided by itself here.
+  config["norm_topk_prob"] = router.renormalises && router.top_k > 1;
   config["routed_scaling_factor"] = router.config->scale;
   // One group of all experts restricts nothing.
-  config["n_group"] = router.groups != nullptr ? router.groups->n_group : 1;
+  const int64_t groups = router.groups != nullptr ? router.groups->n_group : 1;
+  const auto experts = config["n_routed_experts"].get<int64_t>();
+  SLUICE_CHECK(ConfigError, experts >= 2 * groups,
+               "model.experts.num_experts is {}, allowed two or more in each of the {} groups",
+               experts, groups);
+  config["n_group"] = groups;
   config["topk_group"] = router.groups != nullptr ? router.groups->topk_group : 1;
   config["num_nextn_predict_layers"] = 0;
 }

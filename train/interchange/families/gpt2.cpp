@@ -98,6 +98,9 @@ void write(const Recipe& recipe, ModelJson& config) {
   config["n_inner"] = decoder.dense->intermediate_size;
   config["layer_norm_epsilon"] = model.norm.eps;
   config["initializer_range"] = model.init.std;
+  config["embd_pdrop"] = model.dropout;
+  config["resid_pdrop"] = model.dropout;
+  config["attn_pdrop"] = 0.0;
   config["tie_word_embeddings"] = model.tie_embeddings;
 }
 

@@ -20,6 +20,7 @@ void write(const Recipe& recipe, ModelJson& config) {
   require_dense(decoder);
   require_swiglu(*decoder.dense, true);
   const auto& attention = dynamic_cast<const AttentionConfig&>(*decoder.mixer);
+  require_width_of_heads(recipe.model, attention.num_heads);
   const bool bias = attention.bias == "all";
   write_widths(recipe.model, decoder, config);
   config["intermediate_size"] = decoder.dense->intermediate_size;

@@ -92,12 +92,13 @@ void write(const Recipe& recipe, ModelJson& config) {
   require(!mamba.norm_before_gate, "model.mamba2.norm_before_gate is true, allowed false");
   require(!mamba.norm_group_size, "model.mamba2.norm_group_size is given, allowed auto");
   require(!mamba.ssm_size, "model.mamba2.ssm_size is given, allowed auto");
+  require(!mamba.D_per_channel, "model.mamba2.D_per_channel is true, allowed false");
+  require(mamba.expand == std::floor(mamba.expand),
+          "model.mamba2.expand is no whole number, which is allowed alone");
   const auto inner = std::llround(mamba.expand * static_cast<double>(model.hidden_size));
   config["hidden_size"] = model.hidden_size;
   config["num_hidden_layers"] = sublayers.size();
-  config["expand"] = mamba.expand == std::floor(mamba.expand)
-                         ? ModelJson(static_cast<int64_t>(mamba.expand))
-                         : ModelJson(mamba.expand);
+  config["expand"] = static_cast<int64_t>(mamba.expand);
   config["num_heads"] = inner / mamba.head_dim;
   config["head_dim"] = mamba.head_dim;
   config["n_groups"] = mamba.num_groups;

@@ -18,13 +18,13 @@ constexpr auto kRows = joined(
     }),
     kExpertRows);  // the names that transformers 5 has in memory
 
-constexpr AttentionForm kAttention = {.allows_window = true};
+constexpr AttentionForm kAttention = {.allows_window = true, .rope_theta = 1e6};
 
 ModelJson read(const ConfigReader& config) {
   require_silu(config);
   const auto layers = static_cast<size_t>(read_num_layers(config));
   ModelJson model = {{"pattern", pattern_of('A', std::vector<bool>(layers, true))}};
-  read_widths(config, model);
+  read_widths(config, model, 1e-5);
   read_attention(config, kAttention, model);
   model["experts"] = {{"num_experts", config.integer_or("num_local_experts", 8)},
                       {"top_k", config.integer_or("num_experts_per_tok", 2)},

@@ -17,7 +17,7 @@ ModelJson read(const ConfigReader& config) {
   config.require("attention_bias", false, "attention has no biases");
   const auto layers = static_cast<size_t>(read_num_layers(config));
   ModelJson model = {{"pattern", pattern_of('A', std::vector<bool>(layers, true))}};
-  read_widths(config, model);
+  read_widths(config, model, 1e-5);
   read_attention(config, kAttention, model);
   model["experts"] = {{"num_experts", config.integer_or("num_experts", 64)},
                       {"top_k", config.integer_or("num_experts_per_tok", 8)},
@@ -39,8 +39,12 @@ void write(const Recipe& recipe, ModelJson& config) {
   config["router_aux_loss_coef"] = auxiliary_coefficient(recipe);
   config["attention_bias"] = false;
   config["clip_qkv"] = nullptr;
-  write_attention(recipe.model, dynamic_cast<const AttentionConfig&>(*decoder.mixer), kAttention,
-                  config);
+  const auto& attention = dynamic_cast<const AttentionConfig&>(*decoder.mixer);
+  write_attention(recipe.model, attention, kAttention, config);
+  const int64_t width = attention.num_heads * config["head_dim"].get<int64_t>();
+  SLUICE_CHECK(ConfigError, width == recipe.model.hidden_size,
+               "model.attention has heads of {} elements together, allowed {} (hidden_size)", width,
+               recipe.model.hidden_size);
 }
 
 }  // namespace

@@ -3,6 +3,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <iostream>
 #include <optional>
@@ -32,6 +33,9 @@ class ConsoleSink final : public Sink {
 
   void record(const Record& record) override {
     line_context_.eta_seconds = eta(record);
+    if (const double* experts = record.find(metrics::pruning_experts.name)) {
+      line_context_.num_experts = std::llround(*experts);
+    }
     const std::string evaluation = evaluation_line(record, line_context_);
     if (!evaluation.empty()) print(evaluation);
     const std::string training = training_line(record, line_context_);

@@ -1,8 +1,9 @@
 // metrics.h5: for each metric a group of its name with `step` [R] and `value` [R] (histograms: [R,
-// buckets]). Held in memory and rewritten whole at each flush, so the file is always one that HDF5
+// buckets], NaN where a row has fewer than the first: experts that are gone). Held in memory and rewritten whole at each flush, so the file is always one that HDF5
 // tools can open.
 #include "autograd/support/hdf5.h"
 
+#include <limits>
 #include <map>
 
 #include "autograd/support/error.h"
@@ -65,10 +66,12 @@ class Hdf5Sink final : public Sink {
   void add(const std::string& name, int64_t step, std::span<const double> row, int64_t width) {
     Series& series = series_[name];
     if (series.steps.empty()) series.width = width;
-    SLUICE_INTERNAL_CHECK(series.width == width, "{}: {} buckets, {} before", name, width,
-                          series.width);
+    SLUICE_INTERNAL_CHECK(row.size() <= series.row() && (series.width == 0) == (width == 0),
+                          "{}: {} buckets, {} before", name, width, series.width);
     series.steps.push_back(step);
     series.values.insert(series.values.end(), row.begin(), row.end());
+    series.values.resize(series.steps.size() * series.row(),
+                         std::numeric_limits<double>::quiet_NaN());
   }
 
   [[nodiscard]] std::map<std::string, Series> read_up_to(int64_t step) const {

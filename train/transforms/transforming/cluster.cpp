@@ -44,15 +44,14 @@ std::vector<double> affinity(const LayerStatistics& seen) {
   return result;
 }
 
-class Cluster final : public Transform {
+class Cluster final : public FewerExperts {
  public:
-  explicit Cluster(const ClusterConfig& config) : config_(config) {}
+  explicit Cluster(const ClusterConfig& config)
+      : FewerExperts(config.num_experts, cluster_transform.name), config_(config) {}
 
   [[nodiscard]] std::string label() const override { return "cluster"; }
 
   [[nodiscard]] std::vector<ExpertChange> change(const TransformInput& input) const override {
-    check_num_experts(input.layers, config_.num_experts);
-    check_swiglu(input.layers, cluster_transform.name);
     std::vector<ExpertChange> changes;
     for (size_t i = 0; i < input.layers.size(); ++i) {
       const LayerStatistics& seen = input.statistics[i];

@@ -31,17 +31,16 @@ struct MergeConfig final : Configurable {
   }
 };
 
-class Merge final : public Transform {
+class Merge final : public FewerExperts {
  public:
-  explicit Merge(const MergeConfig& config) : config_(config) {}
+  explicit Merge(const MergeConfig& config)
+      : FewerExperts(config.num_experts, merge_transform.name), config_(config) {}
 
   [[nodiscard]] std::string label() const override {
     return config_.align ? "merge" : "merge unaligned";
   }
 
   [[nodiscard]] std::vector<ExpertChange> change(const TransformInput& input) const override {
-    check_num_experts(input.layers, config_.num_experts);
-    check_swiglu(input.layers, merge_transform.name);
     std::vector<ExpertChange> changes;
     for (size_t i = 0; i < input.layers.size(); ++i) {
       const LayerStatistics& seen = input.statistics[i];

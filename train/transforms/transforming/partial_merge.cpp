@@ -4,10 +4,12 @@
 //   preserved   the floor(E' / 2) experts that a criterion scores best, bit for bit
 //   seeds       the next E' - floor(E' / 2)
 //   groups      every remaining expert joins the seed with the nearest router logits on the calibration
-//               text; the mean of a group is weighed by the scores
+//               text; the mean of a group is weighed by the scores, of which those below 0 count as 0
 //
 // Router rows are those of the preserved experts and of the seeds. Known from its abstract and a
 // digest; what "nearest" means and that neurons are aligned first are ours [R].
+
+#include <algorithm>
 
 #include "train/transforms/transforming.h"
 
@@ -25,9 +27,10 @@ struct PartialMergeConfig final : Configurable {
   }
 };
 
-class PartialMerge final : public Transform {
+class PartialMerge final : public FewerExperts {
  public:
-  explicit PartialMerge(const PartialMergeConfig& config) : config_(config) {}
+  explicit PartialMerge(const PartialMergeConfig& config)
+      : FewerExperts(config.num_experts, partial_merge_transform.name), config_(config) {}
 
   [[nodiscard]] CalibrationNeeds needs() const override {
     return {.outputs = criterion_registry().at(config_.criterion.type).needs_outputs};
@@ -37,8 +40,6 @@ class PartialMerge final : public Transform {
   }
 
   [[nodiscard]] std::vector<ExpertChange> change(const TransformInput& input) const override {
-    check_num_experts(input.layers, config_.num_experts);
-    check_swiglu(input.layers, partial_merge_transform.name);
     std::vector<ExpertChange> changes;
     for (size_t i = 0; i < input.layers.size(); ++i) {
       const std::vector<double> scores = score_experts(config_.criterion, scored_layer(input, i));
@@ -48,7 +49,10 @@ class PartialMerge final : public Transform {
       std::vector<std::vector<int32_t>> groups =
           join_nearest_logits(input.statistics[i], std::span(ranked).subspan(preserved), seeds);
       for (size_t p = 0; p < preserved; ++p) groups.push_back({ranked[p]});
-      ExpertChange change = merge_groups(input, i, std::move(groups), scores, config_.align);
+      // Criteria of logits give scores below 0, of which no mean can be weighed.
+      std::vector<double> shares = scores;
+      for (double& share : shares) share = std::max(share, 0.0);
+      ExpertChange change = merge_groups(input, i, std::move(groups), shares, config_.align);
       change.scores = scores;
       changes.push_back(std::move(change));
     }

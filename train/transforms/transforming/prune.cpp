@@ -16,9 +16,9 @@ struct PruneConfig final : Configurable {
   }
 };
 
-class Prune final : public Transform {
+class Prune final : public FewerExperts {
  public:
-  explicit Prune(const PruneConfig& config) : config_(config) {}
+  explicit Prune(const PruneConfig& config) : FewerExperts(config.num_experts), config_(config) {}
 
   [[nodiscard]] CalibrationNeeds needs() const override {
     return {.outputs = criterion_registry().at(config_.criterion.type).needs_outputs};
@@ -26,7 +26,6 @@ class Prune final : public Transform {
   [[nodiscard]] std::string label() const override { return "prune " + config_.criterion.type; }
 
   [[nodiscard]] std::vector<ExpertChange> change(const TransformInput& input) const override {
-    check_num_experts(input.layers, config_.num_experts);
     std::vector<ExpertChange> changes;
     for (size_t i = 0; i < input.layers.size(); ++i) {
       ExpertChange change;

@@ -29,9 +29,10 @@ struct RecombineConfig final : Configurable {
   }
 };
 
-class Recombine final : public Transform {
+class Recombine final : public FewerExperts {
  public:
-  explicit Recombine(const RecombineConfig& config) : config_(config) {}
+  explicit Recombine(const RecombineConfig& config)
+      : FewerExperts(config.num_experts, recombine_transform.name), config_(config) {}
 
   [[nodiscard]] CalibrationNeeds needs() const override {
     return {.outputs = criterion_registry().at(config_.criterion.type).needs_outputs};
@@ -39,8 +40,6 @@ class Recombine final : public Transform {
   [[nodiscard]] std::string label() const override { return "recombine " + config_.criterion.type; }
 
   [[nodiscard]] std::vector<ExpertChange> change(const TransformInput& input) const override {
-    check_num_experts(input.layers, config_.num_experts);
-    check_swiglu(input.layers, recombine_transform.name);
     std::vector<ExpertChange> changes;
     for (size_t i = 0; i < input.layers.size(); ++i) {
       ExpertChange change;

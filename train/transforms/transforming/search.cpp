@@ -289,17 +289,16 @@ class Search {
   std::vector<Candidate> candidates_;
 };
 
-class EvolutionarySearch final : public Transform {
+class EvolutionarySearch final : public FewerExperts {
  public:
-  explicit EvolutionarySearch(const SearchConfig& config) : config_(config) {}
+  explicit EvolutionarySearch(const SearchConfig& config)
+      : FewerExperts(config.num_experts, search_transform.name), config_(config) {}
 
   [[nodiscard]] std::string label() const override {
     return config_.continuous > 0 ? "search" : "search discrete";
   }
 
   [[nodiscard]] std::vector<ExpertChange> change(const TransformInput& input) const override {
-    check_num_experts(input.layers, config_.num_experts);
-    check_swiglu(input.layers, search_transform.name);
     return Search(config_, input).run();
   }
 

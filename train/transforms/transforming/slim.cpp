@@ -74,15 +74,21 @@ class Slim final : public Transform {
     return fmt::format("slim {}", config_.intermediate_size);
   }
 
-  [[nodiscard]] std::vector<ExpertChange> change(const TransformInput& input) const override {
-    check_swiglu(input.layers, slim_transform.name);
-    for (const ExpertLayer& layer : input.layers) {
+  void check(std::span<const ExpertLayer> layers) const override {
+    check_swiglu(layers, slim_transform.name);
+    for (const ExpertLayer& layer : layers) {
       SLUICE_CHECK(
           ConfigError, config_.intermediate_size <= layer.config->intermediate_size,
           "method.intermediate_size: found {}, allowed 1 to {} (model.{}.intermediate_size "
           "of the model)",
           config_.intermediate_size, layer.config->intermediate_size, layer.section);
     }
+  }
+  [[nodiscard]] ExpertSizes sizes(const ExpertSizes& before) const override {
+    return {before.experts, config_.intermediate_size};
+  }
+
+  [[nodiscard]] std::vector<ExpertChange> change(const TransformInput& input) const override {
     const std::vector<std::vector<double>> scores = neuron_scores(input);
     std::vector<ExpertChange> changes;
     for (size_t i = 0; i < input.layers.size(); ++i) {

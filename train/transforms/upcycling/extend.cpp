@@ -254,6 +254,8 @@ class Extension {
     const auto found = job_.from.state.find(path);
     const GrownLayer* layer = layer_of(path);
     const bool is_model = path.starts_with("model/");
+    const bool is_moment = path.starts_with("optim/");
+    if (is_moment) ++moments_;
     if (found == job_.from.state.end()) {
       // What a router has now and had not: a calibration, a bias.
       SLUICE_CHECK(CheckpointError, !is_model || layer != nullptr, "{}: /{} is missing",
@@ -270,6 +272,7 @@ class Extension {
                    job_.config().from, path);
       return;
     }
+    if (is_moment) ++kept_moments_;
     array = layer == nullptr ? from : resize_experts(from, array.dims, layer->before, layer->source);
     const bool coefficients = is_model && path.find(".experts.a_") != std::string::npos;
     if (coefficients && layer->after > layer->before) {
@@ -294,9 +297,9 @@ class Extension {
             ? fmt::format("new experts are masked for the first {} of the run", first->masked)
             : "a new expert that is chosen beside the one it was copied from takes another one's "
               "place, unless router extended masks it");
-    notes_.push_back(fmt::format(
-        "optimizer: {}",
-        job_.config().optimizer == UpcycleConfig::Kept::keep ? "moments kept" : "reset"));
+    notes_.push_back(job_.config().optimizer == UpcycleConfig::Kept::keep
+                         ? kept_moments(job_.config(), kept_moments_, moments_)
+                         : "optimizer: reset");
   }
 
   const ExtendConfig& config_;
@@ -304,6 +307,8 @@ class Extension {
   StateDict& state_;
   std::vector<GrownLayer> layers_;
   std::vector<std::string> notes_;
+  int64_t moments_ = 0;  // arrays of the optimizer, and those that were there
+  int64_t kept_moments_ = 0;
 };
 
 }  // namespace

@@ -87,6 +87,22 @@ TEST(ConsoleSink, CutsTheLineToTheWindow) {
   EXPECT_EQ(screen[3], "step 30/100 | loss ");
 }
 
+TEST(ConsoleSink, CountsTheExpertsThatPruningLeaves) {
+  const auto use = [](Sink& sink) {
+    Record step = training(10, 1.0);
+    step.add(metrics::load_dead_experts, 1.0);
+    sink.record(step);
+    Record pruned{.step = 10};
+    pruned.add(metrics::pruning_experts, 6.0);
+    sink.record(pruned);
+    step.step = 20;
+    sink.record(step);
+  };
+  const std::string output = output_of(false, 80, use);
+  EXPECT_THAT(output, HasSubstr("step 10/100 | loss 5.0000 | dead 1/8\n"));
+  EXPECT_THAT(output, HasSubstr("step 20/100 | loss 5.0000 | dead 1/6"));
+}
+
 TEST(ConsoleSink, UsesNoColourAndNoCarriageReturnInAPipe) {
   const std::string output = output_of(false, 80, use_everything);
   EXPECT_THAT(output, Not(HasSubstr("\r")));
