@@ -328,10 +328,13 @@ TEST_P(EveryMethodIsPruned, InARunThatIsResumedOrSaysWhyNot) {
                  ", pruning: {calibration_tokens: 128, stages: [{step: 2, method: {type: prune, "
                  "num_experts: 3, criterion: {type: frequency}}}]}");
   // Groups of experts of equal size, one expert for each domain, rows that stand for no expert.
-  const std::set<std::string> refused = {
-      "balance_device_aux_loss", "balance_null_expert_loss", "router_mixer",
-      "router_node_limited",     "router_grouped_top_k",     "router_null_experts",
-      "balance_loss_free_bias_multiplicative"};
+  const std::set<std::string> refused = {"balance_device_aux_loss",
+                                         "balance_null_expert_loss",
+                                         "router_mixer",
+                                         "router_node_limited",
+                                         "router_grouped_top_k",
+                                         "router_null_experts",
+                                         "balance_loss_free_bias_multiplicative"};
   std::optional<Recipe> recipe;
   const std::string problem = error_of<ConfigError>([&] { recipe = tiny_recipe(changes); });
   if (!recipe) {
