@@ -32,11 +32,13 @@ void for_each_block(StoredType type, std::span<Byte> stored, std::span<Float> va
   }
 }
 
-void decode_nibbles(const std::byte* packed, float scale, float offset, float* values) {
+/// value_of(nibble) of each.
+template <class ValueOf>
+void decode_nibbles(const std::byte* packed, float* values, ValueOf&& value_of) {
   for (int64_t i = 0; i < kBlock / 2; ++i) {
     const auto pair = static_cast<uint32_t>(packed[i]);
-    values[i] = scale * static_cast<float>(pair & 15U) + offset;
-    values[i + kBlock / 2] = scale * static_cast<float>(pair >> 4U) + offset;
+    values[i] = value_of(static_cast<float>(pair & 15U));
+    values[i + kBlock / 2] = value_of(static_cast<float>(pair >> 4U));
   }
 }
 
@@ -155,13 +157,14 @@ void decode(StoredType type, std::span<const std::byte> stored, std::span<float>
     case StoredType::q4_0:
       for_each_block(type, stored, values, [](const std::byte* block, float* out) {
         const float scale = widened_half(load<uint16_t>(block));
-        decode_nibbles(block + 2, scale, -8.0f * scale, out);
+        decode_nibbles(block + 2, out, [scale](float q) { return scale * (q - 8.0f); });
       });
       return;
     case StoredType::q4_1:
       for_each_block(type, stored, values, [](const std::byte* block, float* out) {
-        decode_nibbles(block + 4, widened_half(load<uint16_t>(block)),
-                       widened_half(load<uint16_t>(block + 2)), out);
+        const float scale = widened_half(load<uint16_t>(block));
+        const float offset = widened_half(load<uint16_t>(block + 2));
+        decode_nibbles(block + 4, out, [=](float q) { return scale * q + offset; });
       });
       return;
   }
