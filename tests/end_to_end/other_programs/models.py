@@ -1,5 +1,5 @@
 """Models that transformers makes and saves, imported: the same logits; and exported again: the same
-tensors, which transformers loads to the same logits to a bit."""
+tensors to a bit, which transformers loads."""
 
 import copy
 import json
@@ -7,9 +7,11 @@ import math
 import shutil
 
 from common import (expect, expect_close, expect_equal_arrays, load_in_transformers,
-                    logits_in_transformers)
+                    logits_in_transformers, passes_over)
 
 RELATIVE = 1e-4
+# Of one program and the same weights, which may lie elsewhere in memory.
+SAME = 1e-6
 IDS = [5, 99, 250, 7, 7, 31, 128, 0, 64, 200, 13, 13, 299, 90, 41, 6, 177, 178, 3, 2]
 
 SHAPE = {"vocab_size": 300, "hidden_size": 32, "num_hidden_layers": 3,
@@ -88,6 +90,13 @@ CASES = {
         ("Mamba2", {**MAMBA, "n_groups": 2, "use_conv_bias": False, "tie_word_embeddings": False}),
     "mamba2, bounded steps":
         ("Mamba2", {**MAMBA, "n_groups": 4, "time_step_limit": (0.01, 0.6)}),
+}
+
+BEFORE_5 = {
+    "deepseek_v2, groups, yarn": "leaves out how yarn scales the scores",
+    "mamba2": "does not save it",
+    "mamba2, groups, no bias of the convolution": "normalises the channels of all groups together",
+    "mamba2, bounded steps": "normalises the channels of all groups together",
 }
 
 # How some of them are saved, and what `export` is told to save them so.
@@ -172,7 +181,6 @@ def tensors_of(folder):
 
 def check(program, folder, kind, settings, saved):
     """There and back; what transformers saved stays in `folder`."""
-    import numpy
     import torch
 
     dtype, shard = saved
@@ -191,7 +199,7 @@ def check(program, folder, kind, settings, saved):
            f"a {types[0]} model goes out as {types[1]}")
     expect_equal_arrays(tensors_of(back), tensors_of(folder), "tensors after import and export")
     again = logits_in_transformers(load_in_transformers(back), IDS)
-    expect(numpy.array_equal(again, expected), "logits of the exported folder differ")
+    expect_close(again, expected, SAME, "logits of the exported folder")
     imported.unlink()
     shutil.rmtree(back)
     print(f"        {types[1]}, logits to {difference:.1e}")
@@ -199,10 +207,14 @@ def check(program, folder, kind, settings, saved):
 
 def main(program, report, _):
     for name, (kind, settings) in CASES.items():
+        if passes_over(name, BEFORE_5):
+            continue
         with report.check(f"{name}: has the same logits here, and comes back the same"):
             check(program, program.folder / name.replace(" ", "-"), kind, settings,
                   SAVED.get(name, ("float32", "10GB")))
     for number, (name, changes, sentence) in enumerate(REFUSED):
+        if passes_over(name, BEFORE_5):
+            continue
         with report.check(f"{name} with {', '.join(changes)}: is refused"):
             folder = program.folder / f"refused-{number}"
             shutil.copytree(program.folder / name, folder)

@@ -98,6 +98,8 @@ TEST_F(Export, RefusesWhatWouldLoadAsAnotherModel) {
                                     "straight_through}"),
                     {.family = "mixtral"}),
               HasSubstr("model.experts.router.weights is straight_through, allowed renormalise"));
+  EXPECT_THAT(error(with(attention, "shared: none, diversify: {steps: 1}")),
+              HasSubstr("is of step 0, when its experts are not made yet, allowed from step 1 on"));
   EXPECT_THAT(error(with("pattern: (AE)x2, attention: {num_heads: 4, head_dim: 6, qk_norm: full}",
                          "shared: none"),
                     {.family = "olmoe"}),
