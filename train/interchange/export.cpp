@@ -3,10 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cmath>
 #include <nlohmann/json.hpp>
-#include <system_error>
 
 #include "balance/make.h"
 #include "train/build.h"
@@ -28,38 +25,6 @@ namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
 constexpr std::string_view kMultiToken = "multi_token.";
-constexpr float kGreatestHalf = 65520.0f;  // rounds to infinity from here on
-
-/// A folder that appears under its name when it is complete.
-class PendingFolder {
- public:
-  PendingFolder(FileSystem& files, fs::path path)
-      : files_(files), path_(std::move(path)), temporary_(path_.string() + ".unfinished") {
-    SLUICE_CHECK(ConfigError, !fs::exists(temporary_),
-                 "--out: {} exists, left by an export that did not end; remove it",
-                 temporary_.string());
-    create_folders(files_, temporary_, raise_as<CheckpointError>);
-  }
-  ~PendingFolder() {
-    std::error_code ignored;
-    if (!is_published_) fs::remove_all(temporary_, ignored);
-  }
-  PendingFolder(const PendingFolder&) = delete;
-  PendingFolder& operator=(const PendingFolder&) = delete;
-
-  [[nodiscard]] const fs::path& path() const { return temporary_; }
-  void publish() {
-    SLUICE_CHECK(CheckpointError, files_.rename(temporary_.c_str(), path_.c_str()) == 0,
-                 "{}: cannot rename: {}", path_.string(), std::generic_category().message(errno));
-    is_published_ = true;
-  }
-
- private:
-  FileSystem& files_;
-  fs::path path_;
-  fs::path temporary_;
-  bool is_published_ = false;
-};
 
 std::string field_of(const Tagged& method, std::string_view key) {
   for (const FlatField& field : flatten(*method.config)) {

@@ -264,10 +264,13 @@ void write(FileSystem& files, const ImportOptions& options, const ImportedModel&
     write_checkpoint(files, model.checkpoint, image);
     return;
   }
-  create_folders(files, model.checkpoint.parent_path(), raise_as<CheckpointError>);
-  write_file_atomically(files, options.output / "recipe.yaml",
-                        bytes_of(resolved_text(model.recipe)), raise_as<CheckpointError>);
-  write_checkpoint(files, model.checkpoint, image);
+  PendingFolder folder(files, options.output);
+  const fs::path checkpoint = checkpoint_path(folder.path());
+  create_folders(files, checkpoint.parent_path(), raise_as<CheckpointError>);
+  write_file_atomically(files, folder.path() / "recipe.yaml", bytes_of(resolved_text(model.recipe)),
+                        raise_as<CheckpointError>);
+  write_checkpoint(files, checkpoint, image);
+  folder.publish();
 }
 
 ForeignModel open_folder(const fs::path& folder, const std::string& tokenizer) {
