@@ -16,6 +16,7 @@
 #include "train/interchange/tokenizer_files.h"
 #include "train/output_file.h"
 #include "train/pruning_schedule.h"
+#include "train/spawn_experts.h"
 #include "train/transforms/merge_adapters.h"
 
 namespace sluice {
@@ -241,6 +242,7 @@ ExportedModel export_model(const Checkpoint& checkpoint, const std::string& sour
                            const ExportOptions& options, FileSystem& files) {
   check_new_file("--out", options.output);
   const Recipe recipe = checkpoint_recipe(checkpoint, source);
+  check_experts_spawned(recipe, checkpoint.meta.step, source);
   if (!recipe.model.adapters.empty()) return export_merged(checkpoint, source, options, files);
   const auto tokenizer =
       deserialize_tokenizer(checkpoint.meta.tokenizer_kind, checkpoint.meta.tokenizer);
