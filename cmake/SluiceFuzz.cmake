@@ -24,5 +24,6 @@ sluice_fuzz_program(safetensors ROOM data SOURCES train/interchange/safetensors.
 sluice_fuzz_program(gguf ROOM data SOURCES train/interchange/gguf.cpp ${tensor_files})
 sluice_fuzz_program(tokenizer_json ROOM data)
 sluice_fuzz_program(checkpoint ROOM data SOURCES train/checkpoint/hdf5.cpp train/checkpoint/image.cpp
-                                                 train/checkpoint/user_block.cpp)
+                                                 train/checkpoint/user_block.cpp
+                                                 train/checkpoint/packed_ternary.cpp)
 sluice_fuzz_program(recipe ROOM train)

@@ -230,6 +230,15 @@ void visit_parameters(const Model& model, StateVisitor& visitor) {
   for (Parameter* parameter : model.parameters()) visitor.tensor(parameter->name, parameter->value);
 }
 
+void visit_model(const Model& model, RoutingSession& routing, StateVisitor& visitor) {
+  {
+    const StateScope scope(visitor, "model");
+    visit_parameters(model, visitor);
+  }
+  const StateScope scope(visitor, "balance");
+  routing.visit_state(visitor);
+}
+
 Checkpoint named_checkpoint(std::string_view key, const std::string& file, const Recipe& recipe) {
   SLUICE_CHECK(ConfigError, std::filesystem::exists(file), "{}: {}: no such file", key, file);
   std::vector<std::string> damaged;
@@ -279,14 +288,7 @@ TrainedModel build_trained_model_in(Pool& pool, const Checkpoint& checkpoint,
   LoadVisitor load(checkpoint.state, source, {.wanted = [](std::string_view path) {
                      return path.starts_with("model/") || path.starts_with("balance/");
                    }});
-  {
-    const StateScope scope(load, "model");
-    visit_parameters(*trained.model, load);
-  }
-  {
-    const StateScope scope(load, "balance");
-    trained.routing->visit_state(load);
-  }
+  visit_model(*trained.model, *trained.routing, load);
   load.finish();
   return trained;
 }

@@ -78,6 +78,8 @@ void use_threads(const Recipe& recipe);
 
 /// Parameters under their names.
 void visit_parameters(const Model& model, StateVisitor& visitor);
+/// The same in the scope "model", and the balancers' state in "balance".
+void visit_model(const Model& model, RoutingSession& routing, StateVisitor& visitor);
 
 /// The checkpoint that a new run starts from (train.init_from, upcycle.from); nullopt when the recipe
 /// names none. Throws ConfigError when there is no such file, CheckpointError.

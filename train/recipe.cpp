@@ -190,9 +190,8 @@ void TrainConfig::fields(FieldVisitor& v) {
       distillation, [] { return std::make_shared<DistillationConfig>(); }, "none");
   v.optional_object(
       {"pruning",
-       "experts become fewer or narrower while the run goes on, in stages, by the methods of "
-       "sluice "
-       "transform"},
+       "experts become fewer or narrower while the run goes on, in stages, by the methods of a "
+       "transformation"},
       pruning, [] { return std::make_shared<PruningConfig>(); }, "none");
   v.object({"evaluate", "held-out evaluation"}, evaluate);
   v.integer({"max_nonfinite",

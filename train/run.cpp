@@ -146,8 +146,7 @@ TransformReceipt Run::prune() {
                          .run(stage.method, recipe_.seed + stage.step);
                    });
   ++pruned_stages_;
-  current_ = pruned_recipe(recipe_, pruned_stages_);
-  rebuild();
+  rebuild(pruned_recipe(recipe_, pruned_stages_));
   LoadVisitor load(made.checkpoint.state, name, {.wanted = [](std::string_view path) {
                      return path.starts_with("model/") || path.starts_with("optim/") ||
                             path.starts_with("balance/");
@@ -157,8 +156,8 @@ TransformReceipt Run::prune() {
   return made.receipt;
 }
 
-/// Everything that holds experts, in the sizes of current_ and with its initial values.
-void Run::rebuild() {
+/// Everything that holds experts, in the sizes of `current` and with its initial values.
+void Run::rebuild(Recipe current) {
   const CostMeter meter = step_->meter();
   // Who refers to others goes first.
   step_.reset();
@@ -166,6 +165,7 @@ void Run::rebuild() {
   routing_.reset();
   model_.reset();
   pool_->trim();
+  current_ = std::move(current);
   model_ = build_model(current_, *pool_, data_.tokenizer->vocab_size());
   routing_ = build_routing(current_);
   optimizer_ = build_optimizer(current_, *model_, *pool_);
@@ -219,16 +219,9 @@ void Run::check_forward() {
 }
 
 void Run::visit_learned(StateVisitor& visitor) {
-  {
-    const StateScope scope(visitor, "model");
-    visit_parameters(*model_, visitor);
-  }
-  {
-    const StateScope scope(visitor, "optim");
-    optimizer_->visit_state(visitor);
-  }
-  const StateScope scope(visitor, "balance");
-  routing_->visit_state(visitor);
+  visit_model(*model_, *routing_, visitor);
+  const StateScope scope(visitor, "optim");
+  optimizer_->visit_state(visitor);
 }
 
 void Run::visit_state(StateVisitor& visitor) {

@@ -89,7 +89,7 @@ class Run {
       int64_t stages);
   Run(Recipe recipe, Communicator& communicator, const std::optional<Checkpoint>& initial);
   void visit_learned(StateVisitor& visitor);
-  void rebuild();
+  void rebuild(Recipe current);
   void check_replay() const;
   void upcycle(const Checkpoint& from);
   [[nodiscard]] EvaluationParts evaluation_parts() {

@@ -115,7 +115,7 @@ std::string scope_of(const std::string& path) { return path.substr(0, path.find(
 
 std::vector<ComparedState> compare_traces(const RunTrace& straight, const RunTrace& resumed) {
   std::vector<ComparedState> compared;
-  for (const char* name : {"model", "optim", "balance", "data", "run"}) {
+  for (const char* name : {"model", "optim", "balance", "pruning", "data", "run"}) {
     const auto count = std::ranges::count_if(
         straight.state, [&](const auto& item) { return scope_of(item.first) == name; });
     if (count > 0) compared.push_back({.name = name, .count = count});

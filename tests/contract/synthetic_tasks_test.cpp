@@ -144,10 +144,12 @@ constexpr Variant kVariants[] = {
     experts: {num_experts: 4, top_k: 2, intermediate_size: 24,
               router: {type: chunk_top_k, chunk_size: 4}},
     workspace: {num_heads: 2, num_slots: 8, chunk_size: 4,
-      output_gate_bias: {type: piecewise, mode: step, points: [{at: 0, value: -1000}, {at: 50, value: -4}]}},
+      output_gate_bias: {type: piecewise, mode: step,
+                         points: [{at: 0, value: -1000}, {at: 50, value: -4}]}},
     variants: {Y: {type: product_key_memory, num_keys: 16, num_heads: 2, key_size: 8, top_k: 4,
       output_gate: true,
-      output_gate_bias: {type: piecewise, mode: step, points: [{at: 0, value: -1000}, {at: 50, value: -4}]}}})",
+      output_gate_bias: {type: piecewise, mode: step,
+                         points: [{at: 0, value: -1000}, {at: 50, value: -4}]}}})",
      &kRecall, 1.20},
 };
 

@@ -305,6 +305,19 @@ TEST_F(Commands, VerifyResumeTakesChangesAndRefusesTooManySteps) {
   EXPECT_THAT(outcome.errors, HasSubstr("--steps: found 5, allowed 1 to 4"));
 }
 
+TEST_F(Commands, VerifyResumeHoldsWhereExpertsArePruned) {
+  const std::string pruning =
+      "train.pruning={stages: [{step: 3, method: {type: prune, num_experts: 3}}, {step: 5, method: "
+      "{type: slim, intermediate_size: 8}}]}";
+  const Outcome verified = sluice({"verify", "resume", recipe(), "--set", pruning});
+  EXPECT_EQ(verified.status, 0) << verified.output << verified.errors;
+  const Outcome planned = sluice({"plan", recipe(), "--set", pruning});
+  EXPECT_EQ(planned.status, 0) << planned.errors;
+  EXPECT_THAT(planned.output,
+              AllOf(HasSubstr("parameters over the run (train.pruning)"), HasSubstr("after step 3"),
+                    HasSubstr("after step 5")));
+}
+
 TEST_F(Commands, VerifyIsolationHoldsForRecipeCheckpointAndRun) {
   for (const std::string& model : {recipe(), checkpoint(4), run_folder()}) {
     const Outcome outcome = sluice({"verify", "isolation", model});

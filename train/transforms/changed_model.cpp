@@ -5,18 +5,6 @@
 #include "train/evaluate.h"
 
 namespace sluice {
-namespace {
-
-void visit(Model& model, RoutingSession& routing, StateVisitor& visitor) {
-  {
-    const StateScope parameters(visitor, "model");
-    visit_parameters(model, visitor);
-  }
-  const StateScope balancers(visitor, "balance");
-  routing.visit_state(visitor);
-}
-
-}  // namespace
 
 ChangedModel::ChangedModel(const TransformInput& input, std::span<const ExpertChange> shape)
     : input_(input),
@@ -24,7 +12,7 @@ ChangedModel::ChangedModel(const TransformInput& input, std::span<const ExpertCh
       model_(build_model(recipe_, pool_, input.model.tokenizer->vocab_size())),
       routing_(build_routing(recipe_)) {
   SaveVisitor save;
-  visit(*model_, *routing_, save);
+  visit_model(*model_, *routing_, save);
   state_ = save.take();
 }
 
@@ -32,7 +20,7 @@ double ChangedModel::loss(std::span<const ExpertChange> changes) {
   std::vector<std::string> notes;
   change_state(input_.state, input_.layers, changes, {}, state_, notes);
   LoadVisitor load(state_, "the changed model");
-  visit(*model_, *routing_, load);
+  visit_model(*model_, *routing_, load);
   load.finish();
   SingleRank communicator;
   double nats = 0.0;

@@ -316,12 +316,7 @@ StateShapes shapes_of(const Recipe& recipe) {
   const auto model = build_model(recipe, pool, recipe.model.vocab_size.value_or(kAnySize));
   const auto routing = build_routing(recipe);
   ShapeVisitor shapes;
-  {
-    const StateScope scope(shapes, "model");
-    visit_parameters(*model, shapes);
-  }
-  const StateScope scope(shapes, "balance");
-  routing->visit_state(shapes);
+  visit_model(*model, *routing, shapes);
   return shapes.take();
 }
 

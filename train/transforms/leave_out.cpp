@@ -124,14 +124,7 @@ Checkpoint leave_out_experts(const Checkpoint& checkpoint, const std::string& na
   const auto model = build_model(checked, pool, tokenizer->vocab_size());
   const auto routing = build_routing(checked);
   SaveVisitor save;
-  {
-    const StateScope scope(save, "model");
-    visit_parameters(*model, save);
-  }
-  {
-    const StateScope scope(save, "balance");
-    routing->visit_state(save);
-  }
+  visit_model(*model, *routing, save);
   result.state = save.take();
 
   std::vector<const RoutingConfig*> routed = before.model.routed_layers();

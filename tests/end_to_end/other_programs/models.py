@@ -90,6 +90,15 @@ CASES = {
         ("Mamba2", {**MAMBA, "n_groups": 4, "time_step_limit": (0.01, 0.6)}),
 }
 
+# How some of them are saved, and what `export` is told to save them so.
+SAVED = {
+    "llama, yarn scaling": ("bfloat16", "10GB"),
+    "qwen3": ("float32", "30KB"),
+    "mixtral": ("bfloat16", "40KB"),
+    "gpt2": ("float16", "10GB"),
+}
+TYPES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
+
 # Of a saved case, what of its config.json is changed, and what the refusal says.
 REFUSED = [
     ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor: found 0.5, allowed 1.0"),
@@ -131,7 +140,8 @@ def value_of(name, shape):
     return 1.5 * x / math.sqrt(shape[-1])
 
 
-def make(kind, settings):
+def make(kind, settings, dtype):
+    """In f32, its weights rounded to `dtype`."""
     import torch
     import transformers
 
@@ -144,31 +154,38 @@ def make(kind, settings):
         tensors = list(model.named_parameters())
         tensors += [(n, b) for n, b in model.named_buffers() if n.endswith("correction_bias")]
         for name, tensor in tensors:
-            tensor.copy_(value_of(name, tensor.shape))
+            tensor.copy_(value_of(name, tensor.shape).to(dtype))
     return model
 
 
 def tensors_of(folder):
-    from safetensors.numpy import load_file
+    """The bytes of each, since NumPy has no bfloat16."""
+    import torch
+    from safetensors.torch import load_file
 
     found = {}
     for file in sorted(folder.glob("*.safetensors")):
-        found.update(load_file(file))
+        for name, tensor in load_file(file).items():
+            found[f"{name} {tensor.dtype}"] = tensor.unsqueeze(-1).view(torch.uint8).numpy()
     return found
 
 
-def check(program, folder, kind, settings):
+def check(program, folder, kind, settings, saved):
     """There and back; what transformers saved stays in `folder`."""
     import numpy
+    import torch
 
-    model = make(kind, settings)
-    model.save_pretrained(folder, safe_serialization=True)
+    dtype, shard = saved
+    model = make(kind, settings, getattr(torch, dtype))
     expected = logits_in_transformers(model, IDS)
+    model.to(getattr(torch, dtype)).save_pretrained(folder, max_shard_size=shard)
+    is_cut = (folder / "model.safetensors.index.json").exists()
+    expect(is_cut == shard.endswith("KB"), "is cut otherwise than asked")
     imported = folder.with_suffix(".h5")
     program("import", folder, "--out", imported, "--tokenizer", "bytes")
     difference = expect_close(program.logits(imported, IDS), expected, RELATIVE, "logits")
     back = folder.with_name(folder.name + "-back")
-    program("export", imported, "--out", back)
+    program("export", imported, "--out", back, "--dtype", TYPES[dtype])
     types = [json.loads((f / "config.json").read_text())["model_type"] for f in (folder, back)]
     expect(types[0] == types[1] or types == ["llama", "mistral"] or types == ["mistral", "llama"],
            f"a {types[0]} model goes out as {types[1]}")
@@ -183,7 +200,8 @@ def check(program, folder, kind, settings):
 def main(program, report, _):
     for name, (kind, settings) in CASES.items():
         with report.check(f"{name}: has the same logits here, and comes back the same"):
-            check(program, program.folder / name.replace(" ", "-"), kind, settings)
+            check(program, program.folder / name.replace(" ", "-"), kind, settings,
+                  SAVED.get(name, ("float32", "10GB")))
     for number, (name, changes, sentence) in enumerate(REFUSED):
         with report.check(f"{name} with {', '.join(changes)}: is refused"):
             folder = program.folder / f"refused-{number}"
