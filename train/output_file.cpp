@@ -12,4 +12,17 @@ void check_new_file(std::string_view flag, const std::filesystem::path& path) {
                "{}: {}: no such folder", flag, folder.string());
 }
 
+PendingFolder::PendingFolder(FileSystem& files, std::filesystem::path path)
+    : name_(files, std::move(path), raise_as<CheckpointError>) {
+  std::error_code error;
+  const bool is_new = std::filesystem::create_directory(this->path(), error);
+  SLUICE_CHECK(CheckpointError, is_new, "{}: cannot create: {}", this->path().string(),
+               error ? error.message() : "it exists; remove it");
+}
+
+PendingFolder::~PendingFolder() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path(), ignored);
+}
+
 }  // namespace sluice

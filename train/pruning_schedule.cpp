@@ -14,7 +14,7 @@ std::unique_ptr<Transform> transform_of(const PruningStage& stage) {
 /// The same recipe with sections of its own.
 Recipe copy_of(Recipe recipe) {
   recipe.train.pruning = nullptr;
-  return parse_recipe(resolved_text(recipe), "the recipe");
+  return parse_recipe(resolved_text(recipe), "the pruned recipe");
 }
 
 /// A router that goes by no scores would send tokens elsewhere, and no row of it could be taken away.

@@ -6,8 +6,10 @@
 #include <string_view>
 #include <unordered_map>
 
+#include "autograd/support/error.h"
 #include "autograd/support/parallel.h"
 #include "autograd/support/rng.h"
+#include "train/build.h"
 
 namespace sluice {
 namespace {
@@ -100,6 +102,13 @@ void spawn_experts(std::span<Parameter* const> parameters, Optimizer& optimizer,
   if (stacks.empty()) return;
   SpawnMoments moments(stacks, config.moments);
   optimizer.visit_state(moments);
+}
+
+void check_experts_spawned(const Recipe& recipe, int64_t step, const std::string& where) {
+  const int64_t dense = steps_without_routes(recipe);
+  SLUICE_CHECK(ConfigError, step >= dense,
+               "{}: after step {} the experts are not made yet (model.experts.diversify.steps: {})",
+               where, step, dense);
 }
 
 }  // namespace sluice

@@ -10,6 +10,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "autograd/core/parameter.h"
 #include "layers/ffns/moe.h"
@@ -17,10 +18,16 @@
 
 namespace sluice {
 
+struct Recipe;
+
 /// Overwrites the routed experts among `parameters`, and the optimizer's moments of them: with those
 /// of expert 0, or with zeros. The numbers follow from the seed, the parameters' names and
 /// config.steps.
 void spawn_experts(std::span<Parameter* const> parameters, Optimizer& optimizer,
                    const DiversifyConfig& config, uint64_t seed);
+
+/// Throws ConfigError, `where` (a file) in front, for the model of `recipe` after so many steps while
+/// one expert stands for all of a layer.
+void check_experts_spawned(const Recipe& recipe, int64_t step, const std::string& where);
 
 }  // namespace sluice

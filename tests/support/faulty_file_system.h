@@ -10,6 +10,7 @@
 #include <map>
 #include <string>
 
+#include "autograd/support/error.h"
 #include "autograd/support/file.h"
 
 namespace sluice::testing {
@@ -126,6 +127,7 @@ class CutPower : public FileSystem {
     }
     if (!undo_renames) return;
     for (auto rename = renames_.rbegin(); rename != renames_.rend(); ++rename) {
+      if (!std::filesystem::exists(rename->to)) continue;  // gone with its folder
       std::filesystem::rename(rename->to, rename->from);
       if (rename->replaced) {
         write_file_atomically(real_file_system(), rename->to, bytes_of(rename->old_contents),

@@ -1,6 +1,10 @@
 #include "tests/support/made_up_checkpoint.h"
 
+#include <bit>
+#include <span>
+
 #include "autograd/support/rng.h"
+#include "data/tokenizers/sentencepiece.h"
 #include "train/build.h"
 
 namespace sluice::testing {
@@ -29,7 +33,66 @@ void fill(StateArray& array, uint64_t number) {
   }
 }
 
+constexpr uint32_t kSpecialF32[] = {0x7f800000, 0xff800000, 0x7fc12345, 0xff800001, 0x80000000,
+                                    0x00000001, 0x807fffff, 0x00800000, 0x7f7fffff, 0x3f800001};
+constexpr uint32_t kSpecialF16[] = {0x7c00, 0xfc00, 0x7e55, 0xfc01, 0x8000,
+                                    0x0001, 0x83ff, 0x0400, 0x7bff, 0x3c01};
+constexpr uint32_t kSpecialBf16[] = {0x7f80, 0xff80, 0x7fd5, 0xff81, 0x8000,
+                                     0x0001, 0x807f, 0x0080, 0x7f7f, 0x3f81};
+
+float number_with_bits(StoredType type, uint64_t array, size_t i) {
+  const std::span<const uint32_t> special = type == StoredType::f32   ? std::span(kSpecialF32)
+                                            : type == StoredType::f16 ? std::span(kSpecialF16)
+                                                                      : std::span(kSpecialBf16);
+  const auto random = static_cast<uint32_t>(random_u64({.seed = 12}, array, i));
+  const uint32_t bits = i < special.size() ? special[i] : random;
+  switch (type) {
+    case StoredType::f32:
+      return std::bit_cast<float>(bits);
+    case StoredType::f16:
+      return widened_half(static_cast<uint16_t>(bits));
+    default:
+      return std::bit_cast<float>(bits << 16U);
+  }
+}
+
 }  // namespace
+
+void fill_with_bits(Checkpoint& checkpoint, StoredType type) {
+  uint64_t number = 0;
+  for (auto& [path, array] : checkpoint.state) {
+    ++number;
+    const auto count = static_cast<size_t>(array.numel());
+    if (path.ends_with("loss_free_bias/bias")) {
+      auto* values = reinterpret_cast<double*>(array.bytes.data());
+      for (size_t i = 0; i < count; ++i) {
+        values[i] = static_cast<float>(uniform({.seed = 13}, number, i) - 0.5);
+      }
+    } else if (path.starts_with("model/")) {
+      auto* values = reinterpret_cast<float*>(array.bytes.data());
+      for (size_t i = 0; i < count; ++i) values[i] = number_with_bits(type, number, i);
+    }
+  }
+}
+
+void give_pieces(Checkpoint& checkpoint) {
+  const std::string text = "to be or not to be, that is the question\n";
+  const auto corpus = [&](FunctionRef<void(std::string_view)> visit) { visit(text); };
+  SentencePieceConfig config;
+  config.vocab_size = 280;
+  checkpoint.meta.tokenizer_kind = "sentencepiece";
+  checkpoint.meta.tokenizer = train_sentencepiece(config, corpus);
+}
+
+StateDict model_state(const Checkpoint& checkpoint) {
+  StateDict state;
+  for (const auto& [path, array] : checkpoint.state) {
+    if (path.starts_with("model/") || path.ends_with("loss_free_bias/bias")) {
+      state.emplace(path, array);
+    }
+  }
+  return state;
+}
 
 Checkpoint made_up_checkpoint(const std::string& model) {
   const Recipe recipe = parse_recipe(model + kData, "made-up.yaml");

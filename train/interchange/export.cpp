@@ -3,10 +3,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cmath>
 #include <nlohmann/json.hpp>
-#include <system_error>
 
 #include "balance/make.h"
 #include "train/build.h"
@@ -19,6 +16,7 @@
 #include "train/interchange/tokenizer_files.h"
 #include "train/output_file.h"
 #include "train/pruning_schedule.h"
+#include "train/spawn_experts.h"
 #include "train/transforms/merge_adapters.h"
 
 namespace sluice {
@@ -28,38 +26,6 @@ namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
 constexpr std::string_view kMultiToken = "multi_token.";
-constexpr float kGreatestHalf = 65520.0f;  // rounds to infinity from here on
-
-/// A folder that appears under its name when it is complete.
-class PendingFolder {
- public:
-  PendingFolder(FileSystem& files, fs::path path)
-      : files_(files), path_(std::move(path)), temporary_(path_.string() + ".unfinished") {
-    SLUICE_CHECK(ConfigError, !fs::exists(temporary_),
-                 "--out: {} exists, left by an export that did not end; remove it",
-                 temporary_.string());
-    create_folders(files_, temporary_, raise_as<CheckpointError>);
-  }
-  ~PendingFolder() {
-    std::error_code ignored;
-    if (!is_published_) fs::remove_all(temporary_, ignored);
-  }
-  PendingFolder(const PendingFolder&) = delete;
-  PendingFolder& operator=(const PendingFolder&) = delete;
-
-  [[nodiscard]] const fs::path& path() const { return temporary_; }
-  void publish() {
-    SLUICE_CHECK(CheckpointError, files_.rename(temporary_.c_str(), path_.c_str()) == 0,
-                 "{}: cannot rename: {}", path_.string(), std::generic_category().message(errno));
-    is_published_ = true;
-  }
-
- private:
-  FileSystem& files_;
-  fs::path path_;
-  fs::path temporary_;
-  bool is_published_ = false;
-};
 
 std::string field_of(const Tagged& method, std::string_view key) {
   for (const FlatField& field : flatten(*method.config)) {
@@ -166,14 +132,6 @@ Rotation rotation_of(const ModelConfig& model, ExportFormat format) {
           heads.head_dim};
 }
 
-void check_range(std::span<const float> values, StoredType type, const std::string& name) {
-  if (type != StoredType::f16) return;
-  const auto large = std::ranges::find_if(
-      values, [](float x) { return std::isfinite(x) && std::abs(x) >= kGreatestHalf; });
-  SLUICE_CHECK(CheckpointError, large == values.end(),
-               "{} holds {}, which f16 cannot (up to 65504); export as bf16 or f32", name, *large);
-}
-
 class Exporter {
  public:
   Exporter(const Checkpoint& checkpoint, const std::string& source, const Family& family,
@@ -203,11 +161,10 @@ class Exporter {
     for (const auto& [name, pieces] : pieces_of_tensor) {
       const std::vector<int64_t>& dims = pieces.front()->tensor_dims;
       const StoredType stored = format_ == ExportFormat::gguf ? gguf_type(name, dims, type) : type;
-      const auto fill = [this, stored, tensor = name, parts = pieces](std::span<float> values) {
+      const auto fill = [this, parts = pieces](std::span<float> values) {
         for (const Piece* piece : parts) {
           write_piece(*piece, rotation_, values_of(parameters_[piece->parameter]), values);
         }
-        check_range(values, stored, tensor);
       };
       result.push_back({name, stored, dims, fill});
     }
@@ -285,7 +242,13 @@ ExportedModel export_model(const Checkpoint& checkpoint, const std::string& sour
                            const ExportOptions& options, FileSystem& files) {
   check_new_file("--out", options.output);
   const Recipe recipe = checkpoint_recipe(checkpoint, source);
+  check_experts_spawned(recipe, checkpoint.meta.step, source);
   if (!recipe.model.adapters.empty()) return export_merged(checkpoint, source, options, files);
+  const int64_t dense_steps = steps_without_routes(recipe);
+  SLUICE_CHECK(ConfigError, checkpoint.meta.step >= dense_steps,
+               "{}: is of step {}, when its experts are not made yet, allowed from step {} on "
+               "(model.experts.diversify.steps)",
+               source, checkpoint.meta.step, dense_steps);
   const auto tokenizer =
       deserialize_tokenizer(checkpoint.meta.tokenizer_kind, checkpoint.meta.tokenizer);
   const Family& family = choose_family(recipe, options);

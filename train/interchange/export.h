@@ -32,10 +32,10 @@ struct ExportedModel {
 };
 
 /// Adapters are merged first (transforms/merge_adapters.h), as no family has them. `source` (a file
-/// name) stands in messages. Throws ConfigError when the family, or none, can hold the model, or no
-/// matrices can take its adapters in, saying why; CheckpointError when the checkpoint does not fit its
-/// recipe, a number is too large for f16, or files cannot be written. The folder appears whole or not at
-/// all.
+/// name) stands in messages. Throws ConfigError when the family, or none, can hold the model, no
+/// matrices can take its adapters in, or its experts are not made yet, saying why; CheckpointError when
+/// the checkpoint does not fit its recipe, the type cannot hold a number, or files cannot be written. The
+/// folder appears whole or not at all.
 ExportedModel export_model(const Checkpoint& checkpoint, const std::string& source,
                            const ExportOptions& options, FileSystem& files = real_file_system());
 

@@ -54,19 +54,51 @@ double shortest(double value) {
   return std::strtod(fmt::format("{}", static_cast<float>(value)).c_str(), nullptr);
 }
 
+/// As llama.cpp reads them: a factor without a type stretches linearly (in old files under the name
+/// scale_linear), none is 1, and the original context is that of the model.
 json scaling_of(const ConfigReader& keys) {
-  const std::string type = keys.text_or("llama.rope.scaling.type", "none");
+  const std::string type = keys.text_or("llama.rope.scaling.type", "linear");
   if (type == "none") return nullptr;
   if (type != "linear" && type != "yarn") {
     keys.refuse("llama.rope.scaling.type", "allowed none, linear or yarn");
   }
-  json scaling = {{"rope_type", type},
-                  {"factor", shortest(keys.number("llama.rope.scaling.factor"))}};
+  const double factor = shortest(
+      keys.number_or("llama.rope.scaling.factor", keys.number_or("llama.rope.scale_linear", 1.0)));
+  if (type == "linear" && (factor == 0.0 || factor == 1.0)) return nullptr;
+  json scaling = {{"rope_type", type}, {"factor", factor}};
   if (type == "yarn") {
-    scaling["original_max_position_embeddings"] =
-        keys.integer("llama.rope.scaling.original_context_length");
+    scaling["original_max_position_embeddings"] = keys.integer_or(
+        "llama.rope.scaling.original_context_length", keys.integer("llama.context_length"));
+    for (const char* beta : {"beta_fast", "beta_slow"}) {
+      const std::string key = fmt::format("llama.rope.scaling.yarn_{}", beta);
+      if (keys.has(key)) scaling[beta] = shortest(keys.number(key));
+    }
   }
   return scaling;
+}
+
+/// Throws for keys that would make the model another function than it is here.
+void check_keys(const ConfigReader& keys, int64_t head_dim) {
+  struct Rule {
+    const char* key;
+    json only;
+    const char* why;
+  };
+  const Rule rules[] = {
+      {"llama.rope.dimension_count", head_dim, "whole heads rotate"},
+      {"llama.rope.scaling.attn_factor", 1.0, "scores have no factor of their own"},
+      {"llama.rope.scaling.yarn_attn_factor", 1.0, "scores have no factor of their own"},
+      {"llama.rope.scaling.yarn_ext_factor", 1.0, "the stretch is mixed in whole"},
+      {"llama.attention.sliding_window", 0, "tokens see all before them"},
+      {"llama.attention.value_length", head_dim, "values are as wide as keys"},
+      {"llama.attention.scale", 0.0, "scores are divided by the root of a head's width"},
+      {"llama.attention.clamp_kqv", 0.0, "queries, keys and values are not clipped"},
+      {"llama.attention.causal", true, "tokens see none after them"},
+      {"llama.logit_scale", 1.0, "logits are not scaled"},
+      {"llama.embedding_scale", 1.0, "embeddings are not scaled"},
+      {"llama.residual_scale", 1.0, "residuals are not scaled"},
+  };
+  for (const Rule& rule : rules) keys.require(rule.key, rule.only, rule.why);
 }
 
 json config_of(const ConfigReader& keys, const TensorFiles& tensors) {
@@ -83,9 +115,7 @@ json config_of(const ConfigReader& keys, const TensorFiles& tensors) {
   const int64_t heads = keys.integer("llama.attention.head_count");
   const int64_t head_dim =
       keys.integer_or("llama.attention.key_length", std::max<int64_t>(1, width / heads));
-  if (keys.integer_or("llama.rope.dimension_count", head_dim) != head_dim) {
-    keys.refuse("llama.rope.dimension_count", fmt::format("allowed {} (whole heads)", head_dim));
-  }
+  check_keys(keys, head_dim);
   json config = {
       {"model_type", "llama"},
       {"hidden_size", width},

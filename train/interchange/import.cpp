@@ -34,7 +34,7 @@ std::string as_yaml(const ordered_json& value) {
     constexpr std::string_view kLetters = "abcdefghijklmnopqrstuvwxyz0123456789_";
     return !text.empty() && text.find_first_not_of(kLetters) == std::string_view::npos;
   };
-  const std::string json_text = value.dump(1);
+  const std::string json_text = value.dump(1, ' ', false, json::error_handler_t::replace);
   std::string result;
   for (size_t at = 0; at < json_text.size();) {
     size_t end = at + 1;
@@ -264,10 +264,13 @@ void write(FileSystem& files, const ImportOptions& options, const ImportedModel&
     write_checkpoint(files, model.checkpoint, image);
     return;
   }
-  create_folders(files, model.checkpoint.parent_path(), raise_as<CheckpointError>);
-  write_file_atomically(files, options.output / "recipe.yaml",
-                        bytes_of(resolved_text(model.recipe)), raise_as<CheckpointError>);
-  write_checkpoint(files, model.checkpoint, image);
+  PendingFolder folder(files, options.output);
+  const fs::path checkpoint = checkpoint_path(folder.path());
+  create_folders(files, checkpoint.parent_path(), raise_as<CheckpointError>);
+  write_file_atomically(files, folder.path() / "recipe.yaml", bytes_of(resolved_text(model.recipe)),
+                        raise_as<CheckpointError>);
+  write_checkpoint(files, checkpoint, image);
+  folder.publish();
 }
 
 ForeignModel open_folder(const fs::path& folder, const std::string& tokenizer) {
@@ -297,11 +300,8 @@ ForeignModel open_file(const fs::path& path, const std::string& tokenizer) {
                "--tokenizer bytes",
                path.string());
   // A recipe names the file; that is read again only by those who train with it.
-  model.tokenizer =
-      tokenizer.empty()
-          ? FoundTokenizer{file.tokenizer,
-                           json{{"type", "file"}, {"path", fs::absolute(path).string()}}.dump()}
-          : find_tokenizer(path.parent_path(), tokenizer);
+  model.tokenizer = tokenizer.empty() ? FoundTokenizer{file.tokenizer, tokenizer_choice(path)}
+                                      : find_tokenizer(path.parent_path(), tokenizer);
   return model;
 }
 

@@ -32,7 +32,7 @@ struct ImportedModel {
 };
 
 /// Throws ConfigError when a file is missing or `output` is there, CheckpointError when the model is
-/// damaged or one that we cannot be; nothing is written then.
+/// damaged or one that we cannot be, or when files cannot be written; nothing is left of `output` then.
 [[nodiscard]] ImportedModel import_model(const ImportOptions& options,
                                          FileSystem& files = real_file_system());
 

@@ -50,6 +50,10 @@ void write_tensor(OutputStream& file, const TensorToWrite& tensor) {
     file.write(std::as_bytes(std::span<const float>(values)));
     return;
   }
+  const auto beyond = first_beyond_range(tensor.type, values);
+  SLUICE_CHECK(CheckpointError, !beyond, "{} holds {}, which {} cannot ({}); export as bf16 or f32",
+               tensor.name, *beyond, name_of(tensor.type),
+               tensor.type == StoredType::f16 ? "up to 65504" : "finite numbers below 8321040");
   std::vector<std::byte> stored(static_cast<size_t>(stored_bytes(tensor.type, *numel)));
   encode(tensor.type, values, stored);
   file.write(stored);

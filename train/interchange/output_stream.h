@@ -41,7 +41,7 @@ class OutputStream {
   int descriptor_;
 };
 
-/// Its elements, in its type.
+/// Its elements, in its type. Throws CheckpointError for a number that the type cannot hold.
 void write_tensor(OutputStream& file, const TensorToWrite& tensor);
 
 }  // namespace sluice

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -73,35 +74,55 @@ ordered_json decoder(const SentencePieceVocabulary& vocabulary) {
   return {{"type", "Sequence"}, {"decoders", steps}};
 }
 
-ordered_json line_cutter() {
+/// Cuts out what the expression matches.
+ordered_json split(std::string_view expression) {
   return {{"type", "Split"},
-          {"pattern", {{"Regex", "[^\\n]*\\n+|[^\\n]+"}}},
+          {"pattern", {{"Regex", expression}}},
           {"behavior", "Isolated"},
           {"invert", false}};
 }
 
-/// A piece as it stands in texts.
-std::string with_spaces(std::string_view piece) {
-  std::string text;
-  while (!piece.empty()) {
-    const bool is_space = piece.starts_with(kSpaceSymbol);
-    text.push_back(is_space ? ' ' : piece.front());
-    piece.remove_prefix(is_space ? kSpaceSymbol.size() : 1);
+/// The user's own pieces, of which a text's first and then longest are found before it is merged.
+std::vector<std::string_view> user_pieces(const SentencePieceVocabulary& vocabulary) {
+  std::vector<std::string_view> pieces;
+  for (const Piece& piece : vocabulary.pieces) {
+    if (piece.kind == Kind::user_defined) pieces.emplace_back(piece.text);
   }
-  return text;
+  std::ranges::stable_sort(pieces, std::ranges::greater{}, &std::string_view::size);
+  return pieces;
 }
 
-/// Pieces that are found in a text before it is cut, and those that stand beside texts.
+std::string any_of(std::span<const std::string_view> texts) {
+  constexpr std::string_view kMeaning = R"(\^$.|?*+()[]{}-#&~/)";
+  std::string expression;
+  for (const std::string_view text : texts) {
+    if (!expression.empty()) expression += '|';
+    for (const char c : text) {
+      if (kMeaning.find(c) != std::string_view::npos) expression += '\\';
+      expression += c;
+    }
+  }
+  return expression;
+}
+
+ordered_json pre_tokenizer(const SentencePieceVocabulary& vocabulary, bool by_lines) {
+  ordered_json steps = ordered_json::array();
+  if (by_lines) steps.push_back(split("[^\\n]*\\n+|[^\\n]+"));
+  const auto pieces = user_pieces(vocabulary);
+  if (!pieces.empty()) steps.push_back(split(any_of(pieces)));
+  if (steps.empty()) return nullptr;
+  return {{"type", "Sequence"}, {"pretokenizers", steps}};
+}
+
+/// What stands beside texts.
 ordered_json added_tokens(const SentencePieceVocabulary& vocabulary) {
   ordered_json added = ordered_json::array();
   for (size_t id = 0; id < vocabulary.pieces.size(); ++id) {
     const Piece& piece = vocabulary.pieces[id];
-    const bool is_special = piece.kind == Kind::control || piece.kind == Kind::unknown;
-    if (!is_special && piece.kind != Kind::user_defined) continue;
-    const std::string content = is_special ? piece.text : with_spaces(piece.text);
-    ordered_json token = {{"id", id}, {"content", content}};
+    if (piece.kind != Kind::control && piece.kind != Kind::unknown) continue;
+    ordered_json token = {{"id", id}, {"content", piece.text}};
     for (const char* flag : {"single_word", "lstrip", "rstrip", "normalized"}) token[flag] = false;
-    token["special"] = is_special;
+    token["special"] = true;
     added.push_back(std::move(token));
   }
   return added;
@@ -159,7 +180,7 @@ ordered_json byte_pairs(const SentencePieceVocabulary& vocabulary) {
           {"end_of_word_suffix", nullptr},
           {"fuse_unk", true},
           {"byte_fallback", falls_back_to_bytes(vocabulary)},
-          {"ignore_merges", false},
+          {"ignore_merges", !user_pieces(vocabulary).empty()},  // they are words of their own
           {"vocab", std::move(ids)},
           {"merges", std::move(merges)}};
 }
@@ -197,7 +218,7 @@ ordered_json sentencepiece_json(const SentencePieceVocabulary& vocabulary, bool 
           {"padding", nullptr},
           {"added_tokens", added_tokens(vocabulary)},
           {"normalizer", normalizer(vocabulary)},
-          {"pre_tokenizer", by_lines ? line_cutter() : ordered_json()},
+          {"pre_tokenizer", pre_tokenizer(vocabulary, by_lines)},
           {"post_processor", nullptr},
           {"decoder", decoder(vocabulary)},
           {"model", vocabulary.is_bpe ? byte_pairs(vocabulary) : unigram(vocabulary)}};

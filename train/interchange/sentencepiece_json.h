@@ -5,7 +5,9 @@
 //   byte pairs   merges in the order of their results' scores. Of equal scores SentencePiece takes
 //                the leftmost in a text, the library the first of its list: merges of one piece stand
 //                with the longest left part first, in a run of equal characters the leftmost.
-//   unigram      pieces and scores; control and byte pieces, which no text may match, far below.
+//   unigram      pieces and scores; control and byte pieces, which no text may match, far below. The
+//                library still finds one where a text holds its name and a character of that is
+//                unknown, and of equally likely cuts it may take another (a run of one character).
 //
 // U+2581 stands for a space in a vocabulary of this kind. A text that holds that character itself
 // has a space there for the library; our own tokenizers take its bytes (Note [Lossless

@@ -1,5 +1,6 @@
 #include "train/interchange/stored_type.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -11,6 +12,8 @@ namespace sluice {
 namespace {
 
 constexpr int64_t kBlock = 32;
+constexpr float kSteps = 127.0f;           // of q8_0, on either side of 0
+constexpr float kGreatestHalf = 65520.0f;  // rounds to infinity from here on
 
 template <class T>
 T load(const std::byte* from) {
@@ -32,20 +35,30 @@ void for_each_block(StoredType type, std::span<Byte> stored, std::span<Float> va
   }
 }
 
-void decode_nibbles(const std::byte* packed, float scale, float offset, float* values) {
+/// value_of(nibble) of each.
+template <class ValueOf>
+void decode_nibbles(const std::byte* packed, float* values, ValueOf&& value_of) {
   for (int64_t i = 0; i < kBlock / 2; ++i) {
     const auto pair = static_cast<uint32_t>(packed[i]);
-    values[i] = scale * static_cast<float>(pair & 15U) + offset;
-    values[i + kBlock / 2] = scale * static_cast<float>(pair >> 4U) + offset;
+    values[i] = value_of(static_cast<float>(pair & 15U));
+    values[i + kBlock / 2] = value_of(static_cast<float>(pair >> 4U));
   }
+}
+
+/// bf16, of which a NaN keeps every bit that it has room for.
+uint16_t rounded_to_upper_half(float x) {
+  const auto upper = static_cast<uint16_t>(std::bit_cast<uint32_t>(x) >> 16U);
+  const bool is_nan = (upper & 0x7fffU) > 0x7f80U;
+  return is_nan ? upper : rounded_to_bf16(x).bits;
 }
 
 void encode_q8_0(const float* values, std::byte* block) {
   float greatest = 0.0f;
   for (int64_t i = 0; i < kBlock; ++i) greatest = std::max(greatest, std::abs(values[i]));
-  const float scale = greatest / 127.0f;
-  const float inverse = scale == 0.0f ? 0.0f : 1.0f / scale;
-  store(block, rounded_to_half(scale));
+  const float scale = greatest / kSteps;
+  const uint16_t stored_scale = rounded_to_half(scale);
+  const float inverse = stored_scale == 0 ? 0.0f : 1.0f / scale;
+  store(block, stored_scale);
   for (int64_t i = 0; i < kBlock; ++i) {
     store(block + 2 + i, static_cast<int8_t>(std::nearbyint(values[i] * inverse)));
   }
@@ -116,8 +129,9 @@ uint16_t rounded_to_half(float x) {
   const auto bits = std::bit_cast<uint32_t>(x);
   const auto sign = static_cast<uint16_t>((bits >> 16U) & 0x8000U);
   const uint32_t magnitude = bits & 0x7fffffffU;
-  if (magnitude > 0x7f800000U) {  // a NaN keeps what of its payload fits, and stays quiet
-    return static_cast<uint16_t>(sign | 0x7e00U | ((magnitude >> 13U) & 0x3ffU));
+  if (magnitude > 0x7f800000U) {
+    const uint32_t payload = (magnitude >> 13U) & 0x3ffU;
+    return static_cast<uint16_t>(sign | 0x7c00U | (payload == 0 ? 0x200U : payload));
   }
   if (magnitude < 0x38800000U) {  // below 2^-14: a multiple of 2^-24
     const float scaled = std::bit_cast<float>(magnitude) * 0x1p24f;
@@ -155,16 +169,27 @@ void decode(StoredType type, std::span<const std::byte> stored, std::span<float>
     case StoredType::q4_0:
       for_each_block(type, stored, values, [](const std::byte* block, float* out) {
         const float scale = widened_half(load<uint16_t>(block));
-        decode_nibbles(block + 2, scale, -8.0f * scale, out);
+        decode_nibbles(block + 2, out, [scale](float q) { return scale * (q - 8.0f); });
       });
       return;
     case StoredType::q4_1:
       for_each_block(type, stored, values, [](const std::byte* block, float* out) {
-        decode_nibbles(block + 4, widened_half(load<uint16_t>(block)),
-                       widened_half(load<uint16_t>(block + 2)), out);
+        const float scale = widened_half(load<uint16_t>(block));
+        const float offset = widened_half(load<uint16_t>(block + 2));
+        decode_nibbles(block + 4, out, [=](float q) { return scale * q + offset; });
       });
       return;
   }
+}
+
+std::optional<float> first_beyond_range(StoredType type, std::span<const float> values) {
+  const auto is_beyond = [&](float x) {
+    if (type == StoredType::f16) return std::isfinite(x) && std::abs(x) >= kGreatestHalf;
+    return type == StoredType::q8_0 &&
+           !(std::abs(x) / kSteps < kGreatestHalf);  // a NaN is no less than anything
+  };
+  const auto found = std::ranges::find_if(values, is_beyond);
+  return found == values.end() ? std::nullopt : std::optional(*found);
 }
 
 void encode(StoredType type, std::span<const float> values, std::span<std::byte> stored) {
@@ -179,7 +204,7 @@ void encode(StoredType type, std::span<const float> values, std::span<std::byte>
       return;
     case StoredType::bf16:
       for (size_t i = 0; i < values.size(); ++i) {
-        store(stored.data() + 2 * i, rounded_to_bf16(values[i]).bits);
+        store(stored.data() + 2 * i, rounded_to_upper_half(values[i]));
       }
       return;
     case StoredType::q8_0:

@@ -10,10 +10,11 @@
 // The low nibbles of a block are its elements 0 to 15, the high ones 16 to 31 (ggml's layout).
 // Numbers are widened exactly, or as these equations say in f32; they are rounded to nearest, ties to
 // even. q8_0 is written with d = max |x| / 127, rounded to f16, and q = round(127 x / max |x|), which
-// ggml's own writer does (q by the unrounded d).
+// ggml's own writer does (q by the unrounded d); where f16 has no such d but 0, all q are 0.
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -30,12 +31,16 @@ enum class StoredType : uint8_t { f32, f16, bf16, q8_0, q4_0, q4_1 };
 [[nodiscard]] int64_t stored_bytes(StoredType type, int64_t count);
 
 [[nodiscard]] float widened_half(uint16_t bits);
-/// The nearest half: too large a number becomes an infinity, a NaN stays one.
+/// The nearest half: too large a number becomes an infinity, a NaN keeps what of its payload fits.
 [[nodiscard]] uint16_t rounded_to_half(float x);
 
 /// `stored` holds stored_bytes(type, values.size()) bytes; whole blocks.
 void decode(StoredType type, std::span<const std::byte> stored, std::span<float> values);
-/// For f32, f16, bf16 and q8_0. The same number always gives the same bytes.
+/// The first of `values` that the type cannot hold: for f16 a finite one that would round to an infinity,
+/// for q8_0 one that is not finite or whose block's scale would; nullopt without.
+[[nodiscard]] std::optional<float> first_beyond_range(StoredType type,
+                                                      std::span<const float> values);
+/// For f32, f16, bf16 and q8_0, of values within its range. The same number always gives the same bytes.
 void encode(StoredType type, std::span<const float> values, std::span<std::byte> stored);
 
 }  // namespace sluice

@@ -63,8 +63,7 @@ FoundTokenizer bytes_tokenizer() {
 }
 
 FoundTokenizer from_file(const fs::path& path) {
-  return {load_tokenizer_file(path.string()),
-          json{{"type", "file"}, {"path", fs::absolute(path).string()}}.dump()};
+  return {load_tokenizer_file(path.string()), tokenizer_choice(path)};
 }
 
 /// Single bytes as write_tokenizer writes them, or byte pairs.
@@ -140,6 +139,11 @@ void write_sentencepiece(FileSystem& files, const fs::path& folder, const Checkp
 }
 
 }  // namespace
+
+std::string tokenizer_choice(const fs::path& path) {
+  return json{{"type", "file"}, {"path", fs::absolute(path).string()}}.dump(
+      -1, ' ', false, json::error_handler_t::replace);
+}
 
 FoundTokenizer find_tokenizer(const fs::path& folder, const std::string& named) {
   if (named == kBytesKind) return bytes_tokenizer();

@@ -16,6 +16,9 @@ struct FoundTokenizer {
   std::string choice;  // {"type": "file", "path": "..."} or {"type": "bytes"}
 };
 
+/// FoundTokenizer::choice of a file. Recipes are UTF-8: a name that is not has U+FFFD in it.
+[[nodiscard]] std::string tokenizer_choice(const std::filesystem::path& path);
+
 /// `named` (a file, or "bytes"), or when it is empty the one in `folder`: tokenizer.model, a
 /// tokenizer.json of byte-level byte pairs or of the single bytes that write_tokenizer writes, or a
 /// tok*.bin of llama2.c. Throws ConfigError when there is none, DataError.

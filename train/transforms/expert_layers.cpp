@@ -3,27 +3,24 @@
 #include <algorithm>
 
 #include "autograd/support/error.h"
+#include "train/spawn_experts.h"
 
 namespace sluice {
 namespace {
 
-void check_own_experts(const ExpertsConfig& config, const Progress& progress,
-                       const std::string& where) {
+void check_own_experts(const ExpertsConfig& config, const std::string& where) {
   SLUICE_CHECK(
       ConfigError, config.pool_layers == 1,
       "{}: the model has experts that several layers share (model.experts.pool_layers), allowed "
       "are layers with experts of their own",
       where);
-  const auto diversify = config.diversification();
-  SLUICE_CHECK(ConfigError, diversify == nullptr || progress.step >= diversify->steps,
-               "{}: after step {} the experts are not made yet (model.experts.diversify.steps: {})",
-               where, progress.step, diversify == nullptr ? 0 : diversify->steps);
 }
 
 }  // namespace
 
 std::vector<ExpertLayer> expert_layers(const Recipe& recipe, const Progress& progress,
                                        const std::string& where) {
+  check_experts_spawned(recipe, progress.step, where);
   std::vector<ExpertLayer> layers;
   int64_t routed = 0;
   const std::vector<SublayerSpec> sublayers = recipe.model.sublayers();
@@ -31,7 +28,7 @@ std::vector<ExpertLayer> expert_layers(const Recipe& recipe, const Progress& pro
     const RoutingConfig* routing = sublayers[i].routing();
     if (routing == nullptr) continue;
     if (const auto* experts = dynamic_cast<const ExpertsConfig*>(sublayers[i].config)) {
-      check_own_experts(*experts, progress, where);
+      check_own_experts(*experts, where);
       layers.push_back({fmt::format("layers.{}", i), sublayers[i].key, routed,
                         experts->top_k_at(progress), experts});
     }

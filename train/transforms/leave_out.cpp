@@ -9,6 +9,7 @@
 #include "layers/routers/top_k.h"
 #include "train/build.h"
 #include "train/pruning_schedule.h"
+#include "train/spawn_experts.h"
 #include "train/transforms/gather_slices.h"
 
 namespace sluice {
@@ -101,6 +102,7 @@ std::vector<int64_t> parse_expert_list(const std::string& text) {
 Checkpoint leave_out_experts(const Checkpoint& checkpoint, const std::string& name,
                              const std::vector<int64_t>& experts) {
   const Recipe before = checkpoint_recipe(checkpoint, name);
+  check_experts_spawned(before, checkpoint.meta.step, name);
   Recipe after = checkpoint_recipe(checkpoint, name);
   for (const ExpertLayer& layer : expert_layers(before.model, name)) {
     SLUICE_CHECK(ConfigError, layer.config->pool_layers == 1,

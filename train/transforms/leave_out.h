@@ -15,8 +15,8 @@ namespace sluice {
 /// layer of experts; the others move up. A router's softmax is then over those that are there. top_k
 /// becomes the number of experts where that is less. With softmax weights that are renormalised, a token
 /// of which the left-out experts were no choice keeps its output. Optimizer, data and run state are left
-/// out. Throws ConfigError when the model has no such experts, or none would be left; `name` (its file)
-/// stands in messages.
+/// out. Throws ConfigError when the model has no such experts, none of its own yet, or none would be left;
+/// `name` (its file) stands in messages.
 [[nodiscard]] Checkpoint leave_out_experts(const Checkpoint& checkpoint, const std::string& name,
                                            const std::vector<int64_t>& experts);
 

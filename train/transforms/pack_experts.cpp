@@ -30,7 +30,7 @@ PackedExperts pack_experts(const Checkpoint& checkpoint, const std::string& sour
   const std::vector<Parameter*> stacks = ternary_stacks(trained);
   SLUICE_CHECK(ConfigError, !stacks.empty(),
                "{}: the model has no ternary experts (model.experts.form: ternary) to pack", source);
-  PackedExperts packed{.checkpoint = {.meta = checkpoint.meta, .state = {}}};
+  PackedExperts packed{.checkpoint = {.meta = trained.meta, .state = {}}};
   StateDict& state = packed.checkpoint.state;
   for (const auto& [path, array] : checkpoint.state) {
     if (path.starts_with("model/") || path.starts_with("balance/")) state.emplace(path, array);

@@ -7,6 +7,7 @@ what it has to say goes to the output."""
 
 import argparse
 import importlib
+import importlib.metadata
 import os
 import pathlib
 import sys
@@ -37,8 +38,8 @@ def main():
     try:
         versions = []
         for name in GROUPS[arguments.group]:
-            package = importlib.import_module(name)
-            versions.append(f"{name} {getattr(package, '__version__', '(no version)')}")
+            importlib.import_module(name)
+            versions.append(f"{name} {importlib.metadata.version(name)}")
     except ImportError as error:
         print(f"{error} ({sys.executable}; SLUICE_TEST_PYTHON names another interpreter)")
         return NOT_INSTALLED

@@ -8,6 +8,9 @@ from common import expect
 SPACE = "\u2581"
 # Made by sluice: their texts may hold U+2581, which is a space to the other programs.
 OURS = ("sluice-bpe", "sluice-unigram")
+# The library's unigram models find a special piece where a text holds its name and a character of that
+# is unknown, whatever they are told.
+UNIGRAM = ("sluice-unigram", "llama-unigram", "normalising")
 
 
 def encode(tokenizer, text):
@@ -45,13 +48,16 @@ def main(program, report, _):
     import transformers
 
     folder = program.folder / "tokenizers"
-    strings = json.loads((folder / "strings.json").read_text())
     for made in sorted(path for path in folder.iterdir() if path.is_dir()):
+        strings = json.loads((folder / "strings.json").read_text())
         ours = json.loads((made / "ours.json").read_text())
         name = made.name
         if name not in OURS:
             with report.check(f"{name}: the library that made it finds the same ids"):
                 compare(name, original_encoder(made), strings, ours)
+        if name in UNIGRAM:
+            kept = [i for i, text in enumerate(strings) if "</s>" not in text]
+            strings, ours = [strings[i] for i in kept], [ours[i] for i in kept]
         for model in sorted(made.glob("model-*")):
             with report.check(f"{name}, in a folder of {model.name[6:]}: so does transformers"):
                 tokenizer = transformers.AutoTokenizer.from_pretrained(model)

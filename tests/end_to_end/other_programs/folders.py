@@ -3,12 +3,17 @@
 import json
 import shutil
 
-from common import (expect, expect_close, load_in_transformers, logits_in_transformers)
+from common import (expect, expect_close, load_in_transformers, logits_in_transformers,
+                    passes_over)
 
 # f32 against f32, summed in another order.
 RELATIVE = 1e-4
 IDS = [5, 99, 250, 7, 7, 31, 128, 0, 64, 200, 13, 13, 255, 90, 41, 6, 177, 178, 3, 2]
 TEXT = "to be, or not: \u00e9t\u00e9 \u2581 \U0001f600\r\n\tx  y"
+BEFORE_5 = {
+    "DeepseekV2": "leaves out how yarn scales the scores",
+    "Mamba2": "normalises the channels of all groups together",
+}
 WAYS = {
     "f32": [],
     "in parts": ["--max-file", "4 KiB"],
@@ -45,6 +50,8 @@ def check_beside(folder, model):
 
 def main(program, report, checkpoints):
     for checkpoint in sorted(checkpoints.glob("*.h5")):
+        if passes_over(checkpoint.stem, BEFORE_5):
+            continue
         expected = program.logits(checkpoint, IDS)
         for way, options in WAYS.items():
             with report.check(f"{checkpoint.stem} {way}: loads, with the same logits"):

@@ -5,9 +5,10 @@
 
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <regex>
 
 #include "tests/support/error_of.h"
-#include "tests/support/faulty_file_system.h"
+#include "tests/support/family_cases.h"
 #include "tests/support/made_up_checkpoint.h"
 #include "tests/support/scratch_folder.h"
 #include "train/interchange/safetensors.h"
@@ -98,6 +99,8 @@ TEST_F(Export, RefusesWhatWouldLoadAsAnotherModel) {
                                     "straight_through}"),
                     {.family = "mixtral"}),
               HasSubstr("model.experts.router.weights is straight_through, allowed renormalise"));
+  EXPECT_THAT(error(with(attention, "shared: none, diversify: {steps: 1}")),
+              HasSubstr("is of step 0, when its experts are not made yet, allowed from step 1 on"));
   EXPECT_THAT(error(with("pattern: (AE)x2, attention: {num_heads: 4, head_dim: 6, qk_norm: full}",
                          "shared: none"),
                     {.family = "olmoe"}),
@@ -150,6 +153,42 @@ model: {pattern: "(AF)x2", hidden_size: 16, attention: {num_heads: 4, bias: qkv}
 )");
   EXPECT_EQ(model.family, "qwen2");
   EXPECT_THAT(model.notes, ::testing::ElementsAre(HasSubstr("PreTrainedTokenizerFast")));
+}
+
+/// All experts chosen weigh 1, which is no function of any family.
+TEST_F(Export, RefusesWeightsThatNoFamilyHas) {
+  int64_t routed = 0;
+  for (const testing::FamilyCase& one : testing::family_cases()) {
+    Checkpoint checkpoint = made_up_checkpoint(one.model);
+    const std::regex weights("weights: (renormalise|as_is)");
+    if (!std::regex_search(checkpoint.meta.recipe, weights)) continue;
+    ++routed;
+    checkpoint.meta.recipe =
+        std::regex_replace(checkpoint.meta.recipe, weights, "weights: straight_through");
+    EXPECT_EQ(error_of<ConfigError>([&] {
+                export_model(checkpoint, "a.h5", {.output = output_, .family = one.family});
+              }),
+              fmt::format("--family {}: model.experts.router.weights is straight_through, allowed "
+                          "renormalise, softmax_after or as_is",
+                          one.family));
+  }
+  EXPECT_GE(routed, 6);
+}
+
+TEST_F(Export, RefusesAModelWhoseExpertsAreNotMadeYet) {
+  Checkpoint checkpoint = made_up_checkpoint(R"(
+model: {pattern: "(AE)x2", hidden_size: 16, attention: {num_heads: 4},
+        experts: {num_experts: 4, top_k: 2, intermediate_size: 12, shared: none,
+                  diversify: {steps: 1}}}
+balance: {type: none}
+)");
+  const auto export_it = [&] { (void)export_model(checkpoint, "a.h5", {.output = output_}); };
+  EXPECT_EQ(error_of<ConfigError>(export_it),
+            "a.h5: after step 0 the experts are not made yet (model.experts.diversify.steps: 1)");
+  EXPECT_TRUE(fs::is_empty(folder_.path()));
+  checkpoint.meta.step = 1;
+  export_it();
+  EXPECT_TRUE(fs::exists(output_));
 }
 
 TEST_F(Export, RefusesToLoseAShiftOfTheChoiceUnlessAskedTo) {

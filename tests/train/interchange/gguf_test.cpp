@@ -9,6 +9,7 @@
 #include "autograd/support/error.h"
 #include "tests/support/error_of.h"
 #include "tests/support/scratch_folder.h"
+#include "tests/train/interchange/gguf_bytes.h"
 
 namespace sluice {
 namespace {
@@ -16,6 +17,7 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 using testing::error_of;
+using testing::GgufBytes;
 using ::testing::HasSubstr;
 using testing::ScratchFolder;
 
@@ -24,43 +26,11 @@ TensorToWrite counting(const std::string& name, StoredType type, std::vector<int
           [](std::span<float> values) { std::iota(values.begin(), values.end(), 0.0f); }};
 }
 
-/// Bytes of a file, put together by hand.
-class Bytes {
- public:
-  template <class T>
-  Bytes& put(T value) {
-    bytes_.append(reinterpret_cast<const char*>(&value), sizeof(value));
-    return *this;
-  }
-  Bytes& text(const std::string& text) {
-    put<uint64_t>(text.size());
-    bytes_ += text;
-    return *this;
-  }
-  Bytes& head(uint64_t tensors, uint64_t keys, uint32_t version = 3) {
-    bytes_ += "GGUF";
-    return put(version).put(tensors).put(keys);
-  }
-  Bytes& tensor(const std::string& name, std::vector<uint64_t> sizes, uint32_t type,
-                uint64_t offset) {
-    text(name).put(static_cast<uint32_t>(sizes.size()));
-    for (const uint64_t size : sizes) put(size);
-    return put(type).put(offset);
-  }
-  Bytes& data(size_t bytes) {
-    bytes_.resize((bytes_.size() + 31) / 32 * 32 + bytes, '\0');
-    return *this;
-  }
-  [[nodiscard]] const std::string& all() const { return bytes_; }
-
- private:
-  std::string bytes_;
-};
-
 class Gguf : public ::testing::Test {
  protected:
-  std::string error_in(const Bytes& bytes) {
-    std::ofstream(path_, std::ios::binary) << bytes.all();
+  std::string error_in(const GgufBytes& bytes) { return error_in(std::string_view(bytes.all())); }
+  std::string error_in(std::string_view bytes) {
+    std::ofstream(path_, std::ios::binary) << bytes;
     const std::string message = error_of<CheckpointError>([&] { (void)open_gguf(path_); });
     const std::string name = path_.string() + ": ";
     return message.starts_with(name) ? message.substr(name.size()) : message;
@@ -101,34 +71,98 @@ TEST_F(Gguf, GivesBackWhatWasWritten) {
 }
 
 TEST_F(Gguf, ThatIsNoneIsRefused) {
-  EXPECT_EQ(error_in(Bytes().put<uint32_t>(1).data(64)), "is no GGUF file");
-  EXPECT_EQ(error_in(Bytes().head(0, 0, 1)), "is GGUF version 1, allowed 2 or 3");
-  EXPECT_EQ(error_in(Bytes().head(0, 0)), "no error");
+  EXPECT_EQ(error_in(GgufBytes().put<uint32_t>(1).data(64)), "is no GGUF file");
+  EXPECT_EQ(error_in(GgufBytes().head(0, 0, 1)), "is GGUF version 1, allowed 2 or 3");
+  EXPECT_EQ(error_in(GgufBytes().head(0, 0)), "no error");
+  EXPECT_EQ(error_in(GgufBytes().head(0, 0, 2)), "no error");
+}
+
+TEST_F(Gguf, ThatIsCutShortIsRefusedWhereverItEnds) {
+  GgufBytes whole;
+  whole.head(2, 3).key("general.name", "somebody's").key("count", 7U);
+  whole.text("list").put<uint32_t>(9).put<uint32_t>(4).put<uint64_t>(2).put<uint64_t>(0);
+  whole.tensor("first", {32}, 0, 0).tensor("second", {32, 2}, 8, 128).data(128 + 68);
+  EXPECT_EQ(error_in(whole), "no error");
+  for (size_t cut = 0; cut < whole.all().size(); ++cut) {
+    EXPECT_NE(error_in(std::string_view(whole.all()).substr(0, cut)), "no error") << cut;
+  }
+}
+
+TEST_F(Gguf, ThatIsCutShortSaysWhere) {
+  const std::string name(30, 'n');
+  const auto key = [&] { return GgufBytes().head(0, 1).text(name); };
+  const auto described = [&] { return GgufBytes().head(1, 0).text(name); };
+  struct Cut {
+    GgufBytes bytes;
+    std::string message;
+  };
+  const Cut cuts[] = {
+      {GgufBytes().head(0, 1).put<uint64_t>(30).raw("nnnnn"),
+       "a text at byte 32 claims 30 bytes, 5 remain"},
+      {key().put<uint16_t>(4), "truncated: it ends at byte 64"},
+      {key().put<uint32_t>(4).put<uint16_t>(1), "truncated: it ends at byte 68"},
+      {key().put<uint32_t>(8).put<uint64_t>(3).raw("ab"),
+       "a text at byte 74 claims 3 bytes, 2 remain"},
+      {key().put<uint32_t>(9).put<uint32_t>(4).put<uint64_t>(2).put<uint32_t>(1),
+       "truncated: it ends at byte 82"},
+      {described().put<uint32_t>(2).put<uint64_t>(5), "truncated: it ends at byte 74"},
+      {described().put<uint32_t>(1).put<uint64_t>(5), "truncated: it ends at byte 74"},
+      {described().put<uint32_t>(1).put<uint64_t>(5).put<uint32_t>(0).put<uint32_t>(0),
+       "truncated: it ends at byte 82"},
+  };
+  for (const Cut& cut : cuts) EXPECT_EQ(error_in(cut.bytes), cut.message);
+}
+
+TEST_F(Gguf, ReadsTextsThatAreNoUtf8) {
+  EXPECT_EQ(error_in(GgufBytes()
+                         .head(1, 1)
+                         .text("\xFF")
+                         .put<uint32_t>(8)
+                         .text("\xC3\x28")
+                         .tensor("\xFE\xFF", {8}, 0, 0)
+                         .data(32)),
+            "no error");
+  const GgufFile file = open_gguf(path_);
+  EXPECT_EQ(file.keys.at("\xFF").get<std::string>(), "\xC3\x28");
+  EXPECT_NE(file.tensors.find("\xFE\xFF"), nullptr);
+}
+
+TEST_F(Gguf, SaysWhatAnAlignmentMayBe) {
+  const auto error_of_alignment = [&](const nlohmann::json& value) {
+    return error_in(GgufBytes().head(0, 1).key("general.alignment", value));
+  };
+  EXPECT_EQ(error_of_alignment(8U), "no error");
+  const std::string allowed = ", allowed a multiple of 8 up to 65536";
+  EXPECT_EQ(error_of_alignment(12U), "general.alignment: found 12" + allowed);
+  EXPECT_EQ(error_of_alignment(0U), "general.alignment: found 0" + allowed);
+  EXPECT_EQ(error_of_alignment("32"), "general.alignment: found \"32\"" + allowed);
+  EXPECT_EQ(error_of_alignment("\xFF"), "general.alignment: found \"\\ufffd\"" + allowed);
 }
 
 TEST_F(Gguf, WithImpossibleNumbersIsRefused) {
   constexpr uint64_t kHuge = uint64_t{1} << 60;
-  EXPECT_EQ(error_in(Bytes().head(0, kHuge)),
+  EXPECT_EQ(error_in(GgufBytes().head(0, kHuge)),
             "truncated: it claims 1152921504606846976 keys, 0 bytes remain");
-  EXPECT_EQ(error_in(Bytes().head(kHuge, 0)),
+  EXPECT_EQ(error_in(GgufBytes().head(kHuge, 0)),
             "truncated: it claims 1152921504606846976 tensors, 0 bytes remain");
-  EXPECT_THAT(error_in(Bytes().head(0, 1).put(kHuge).data(64)),
+  EXPECT_THAT(error_in(GgufBytes().head(0, 1).put(kHuge).data(64)),
               HasSubstr("a text at byte 32 claims 1152921504606846976 bytes"));
-  EXPECT_THAT(error_in(Bytes().head(0, 1).text("k").put<uint32_t>(9).put<uint32_t>(4).put(kHuge)),
-              HasSubstr("it claims 1152921504606846976 elements of an array"));
-  EXPECT_THAT(error_in(Bytes().head(0, 1).text("k").put<uint32_t>(13).data(8)),
+  EXPECT_THAT(
+      error_in(GgufBytes().head(0, 1).text("k").put<uint32_t>(9).put<uint32_t>(4).put(kHuge)),
+      HasSubstr("it claims 1152921504606846976 elements of an array"));
+  EXPECT_THAT(error_in(GgufBytes().head(0, 1).text("k").put<uint32_t>(13).data(8)),
               HasSubstr("is of type 13, allowed 0 to 12"));
 }
 
 TEST_F(Gguf, WithNestedArraysIsReadToAFewLevels) {
-  Bytes deep;
+  GgufBytes deep;
   deep.head(0, 1).text("k").put<uint32_t>(9);
   for (int i = 0; i < 100; ++i) deep.put<uint32_t>(9).put<uint64_t>(1);
   EXPECT_EQ(error_in(deep), "arrays nest deeper than 4 levels");
 }
 
 TEST_F(Gguf, ThatGivesSomethingTwiceIsRefused) {
-  EXPECT_EQ(error_in(Bytes()
+  EXPECT_EQ(error_in(GgufBytes()
                          .head(0, 2)
                          .text("k")
                          .put<uint32_t>(7)
@@ -137,26 +171,43 @@ TEST_F(Gguf, ThatGivesSomethingTwiceIsRefused) {
                          .put<uint32_t>(7)
                          .put<uint8_t>(0)),
             "gives the key \"k\" twice");
-  EXPECT_THAT(error_in(Bytes().head(2, 0).tensor("t", {8}, 0, 0).tensor("t", {8}, 0, 32).data(64)),
-              HasSubstr("t: the tensor stands in"));
+  EXPECT_THAT(
+      error_in(GgufBytes().head(2, 0).tensor("t", {8}, 0, 0).tensor("t", {8}, 0, 32).data(64)),
+      HasSubstr("t: the tensor stands in"));
 }
 
 TEST_F(Gguf, WhoseTensorsDoNotFitIsRefused) {
   const auto one = [&](std::vector<uint64_t> sizes, uint32_t type, uint64_t offset, size_t data) {
-    return error_in(Bytes().head(1, 0).tensor("t", std::move(sizes), type, offset).data(data));
+    return error_in(GgufBytes().head(1, 0).tensor("t", std::move(sizes), type, offset).data(data));
   };
   EXPECT_EQ(one({8}, 0, 0, 32), "no error");
   EXPECT_THAT(one({8}, 0, 0, 31), HasSubstr("its data end behind the file, which has 31 bytes"));
   EXPECT_THAT(one({8}, 0, 16, 64), HasSubstr("its data begin at 16, no multiple of 32"));
   EXPECT_THAT(one({8}, 0, uint64_t{1} << 63, 64), HasSubstr("its data end behind the file"));
   EXPECT_THAT(one({8}, 12, 0, 64), HasSubstr("its type is number 12, allowed f32"));
+  EXPECT_THAT(one({8}, 28, 0, 64), HasSubstr("its type is number 28, allowed f32"));  // f64
   EXPECT_THAT(one({40}, 8, 0, 64), HasSubstr("its rows of 40 are no whole blocks of q8_0"));
   EXPECT_THAT(one({1U << 31, 1U << 31}, 0, 0, 64), HasSubstr("has more than 2^48 elements"));
   EXPECT_THAT(one({~uint64_t{0}}, 0, 0, 64), HasSubstr("has a dimension of"));
   EXPECT_THAT(one({1, 1, 1, 1, 1}, 0, 0, 64), HasSubstr("has 5 dimensions, allowed at most 4"));
-  EXPECT_THAT(error_in(Bytes().head(2, 0).tensor("a", {16}, 0, 0).tensor("b", {8}, 0, 32).data(64)),
-              HasSubstr("tensor \"b\": its data begin at 32, inside those before it, which end at "
-                        "64"));
+  EXPECT_THAT(
+      error_in(GgufBytes().head(2, 0).tensor("a", {16}, 0, 0).tensor("b", {8}, 0, 32).data(64)),
+      HasSubstr("tensor \"b\": its data begin at 32, inside those before it, which end at "
+                "64"));
+}
+
+TEST_F(Gguf, MayHoldEmptyTensorsWhereOthersBegin) {
+  EXPECT_EQ(error_in(GgufBytes()
+                         .head(4, 0)
+                         .tensor("full", {8}, 0, 0)
+                         .tensor("empty", {0}, 0, 0)
+                         .tensor("next", {8}, 0, 32)
+                         .tensor("also empty", {0, 4}, 0, 32)
+                         .data(64)),
+            "no error");
+  const GgufFile file = open_gguf(path_);
+  EXPECT_EQ(file.tensors.find("empty")->numel(), 0);
+  EXPECT_EQ(file.tensors.find("next")->numel(), 8);
 }
 
 }  // namespace

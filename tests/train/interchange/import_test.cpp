@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -11,16 +13,17 @@
 #include "tests/support/made_up_checkpoint.h"
 #include "tests/support/scratch_folder.h"
 #include "tests/support/tiny_trained.h"
+#include "tests/train/interchange/tensors_in.h"
 #include "train/evaluate_checkpoint.h"
 #include "train/generate.h"
 #include "train/interchange/export.h"
-#include "train/interchange/safetensors.h"
 
 namespace sluice {
 namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
+using testing::differing_arrays;
 using testing::error_of;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
@@ -36,6 +39,10 @@ constexpr const char* kExperts = R"(
 model: {pattern: "(AE)x2", hidden_size: 16, attention: {num_heads: 4, num_kv_heads: 2},
         experts: {num_experts: 4, top_k: 2, intermediate_size: 12, shared: none}}
 balance: {type: none}
+)";
+
+constexpr const char* kMamba = R"(
+model: {pattern: "Mx2", hidden_size: 16, mamba2: {head_dim: 8, state_size: 6}}
 )";
 
 std::string read_all(const fs::path& path) { return read_file(path, raise_as<DataError>); }
@@ -55,17 +62,7 @@ class Import : public ::testing::Test {
   }
   /// Writes the tensors again, changed.
   void change_tensors(const std::function<void(std::vector<TensorToWrite>&)>& change) {
-    std::vector<TensorToWrite> tensors;
-    {
-      const TensorFiles files = open_safetensors(source_);
-      for (const auto& [name, tensor] : files.tensors()) {
-        std::vector<float> values(static_cast<size_t>(tensor.numel()));
-        files.read(tensor, 0, values);
-        tensors.push_back({name, tensor.type, tensor.dims, [values](std::span<float> out) {
-                             std::ranges::copy(values, out.begin());
-                           }});
-      }
-    }
+    std::vector<TensorToWrite> tensors = testing::tensors_in(source_);
     change(tensors);
     fs::remove(source_ / "model.safetensors");
     write_safetensors(real_file_system(), source_, tensors);
@@ -136,38 +133,6 @@ TEST_F(Import, TakesNamesWithoutTheirPrefix) {
   make(kDense);
   change_tensors([](auto& tensors) {
     for (auto& tensor : tensors) tensor.name = tensor.name.substr(std::string("model.").size());
-  });
-  EXPECT_TRUE(is_as_made(imported()));
-}
-
-TEST_F(Import, TakesExpertsInOneTensor) {
-  make(kExperts);
-  // The gate rows come first, then the up rows.
-  change_tensors([&](auto& tensors) {
-    std::erase_if(tensors, [](const auto& t) { return t.name.find(".experts.") != t.name.npos; });
-    for (int layer = 0; layer < 2; ++layer) {
-      const auto ours = [&](const char* name) {
-        const auto values =
-            checkpoint_.state.at(fmt::format("model/layers.{}.experts.{}", 2 * layer + 1, name))
-                .template values<float>();
-        return std::vector<float>(values.begin(), values.end());
-      };
-      const auto gate = ours("w_gate");
-      const auto up = ours("w_up");
-      const auto down = ours("w_down");
-      const std::string prefix = fmt::format("model.layers.{}.mlp.experts.", layer);
-      tensors.push_back(
-          {prefix + "gate_up_proj", StoredType::f32, {4, 24, 16}, [gate, up](std::span<float> out) {
-             for (size_t e = 0; e < 4; ++e) {
-               std::copy_n(gate.begin() + e * 192, 192, out.begin() + e * 384);
-               std::copy_n(up.begin() + e * 192, 192, out.begin() + e * 384 + 192);
-             }
-           }});
-      tensors.push_back(
-          {prefix + "down_proj", StoredType::f32, {4, 16, 12}, [down](std::span<float> out) {
-             std::ranges::copy(down, out.begin());
-           }});
-    }
   });
   EXPECT_TRUE(is_as_made(imported()));
 }
@@ -310,6 +275,94 @@ model: {pattern: "(AF)x2", hidden_size: 16,
   const auto a = logits_of(before, tokens);
   const auto b = logits_of(after, tokens);
   for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i], b[i], 1e-4 * (1.0 + std::abs(a[i])));
+}
+
+/// What the checkpoint is with the rows of its rotating heads, interleaved, in half-split order.
+StateDict half_split(const Checkpoint& checkpoint, size_t head_dim) {
+  StateDict state = testing::model_state(checkpoint);
+  for (auto& [path, array] : state) {
+    const bool rotates =
+        std::ranges::any_of(std::array{".w_q", ".w_k", ".b_q", ".b_k", ".q_norm", ".k_norm"},
+                            [&name = path](const char* ending) { return name.ends_with(ending); });
+    if (!rotates) continue;
+    const std::vector<std::byte> rows = array.bytes;
+    const size_t row_bytes = rows.size() / static_cast<size_t>(array.dims[0]);
+    for (size_t row = 0; row * row_bytes < rows.size(); ++row) {
+      const size_t in_head = row % head_dim;
+      const size_t place = in_head % 2 == 0 ? in_head / 2 : head_dim / 2 + in_head / 2;
+      std::copy_n(
+          rows.begin() + static_cast<std::ptrdiff_t>(row * row_bytes), row_bytes,
+          array.bytes.begin() + static_cast<std::ptrdiff_t>((row - in_head + place) * row_bytes));
+    }
+  }
+  return state;
+}
+
+TEST_F(Import, OfInterleavedHeadsHasEveryRowInItsPlace) {
+  struct Way {
+    const char* attention;
+    ExportFormat format;
+  };
+  const Way ways[] = {{"bias: all, qk_norm: per_head", ExportFormat::safetensors},
+                      {"bias: all", ExportFormat::gguf}};
+  for (const Way& way : ways) {
+    checkpoint_ = made_up_checkpoint(fmt::format(R"(
+model: {{pattern: "(AF)x2", hidden_size: 16, vocab_size: 300,
+        feed_forward: {{intermediate_size: 24}},
+        attention: {{num_heads: 2, num_kv_heads: 1, rope_layout: interleaved, {}}}}}
+)",
+                                                 way.attention));
+    testing::fill_with_bits(checkpoint_, StoredType::f32);
+    testing::give_pieces(checkpoint_);
+    fs::remove_all(source_);
+    export_model(checkpoint_, "made-up.h5", {.output = source_, .format = way.format});
+    const Checkpoint after = imported();
+    EXPECT_THAT(differing_arrays(testing::model_state(after), half_split(checkpoint_, 8)),
+                IsEmpty())
+        << way.attention;
+  }
+}
+
+/// Also what matters in training, or to speed, alone.
+TEST_F(Import, HandsOnWhatTheConfigSays) {
+  struct Said {
+    const char* model;
+    const char* key;
+    json value;
+  };
+  const Said all[] = {{kExperts, "router_jitter_noise", 0.02},
+                      {kExperts, "router_aux_loss_coef", 0.03},
+                      {kExperts, "initializer_range", 0.05},
+                      {kDense, "max_position_embeddings", 77},
+                      {kMamba, "chunk_size", 64},
+                      {kMamba, "chunk_size", 256}};
+  const fs::path again = folder_ / "again";
+  for (const Said& said : all) {
+    make(said.model);
+    change_config([&](json& config) { config[said.key] = said.value; });
+    export_model(imported(), "imported.h5", {.output = again});
+    EXPECT_EQ(json::parse(read_all(again / "config.json"))[said.key], said.value) << said.key;
+    fs::remove_all(again);
+  }
+  make(kMamba);
+  change_config([&](json& config) { config["chunk_size"] = 4096; });
+  export_model(imported(), "imported.h5", {.output = again});
+  EXPECT_EQ(json::parse(read_all(again / "config.json"))["chunk_size"], 1024);
+}
+
+/// A recipe is UTF-8 text, and names the file of the tokenizer.
+TEST_F(Import, TakesFilesWhoseNamesAreNoText) {
+  checkpoint_ = made_up_checkpoint(R"(
+model: {pattern: "(AF)x1", hidden_size: 16, vocab_size: 300, attention: {num_heads: 4},
+        feed_forward: {intermediate_size: 24}}
+)");
+  testing::give_pieces(checkpoint_);
+  for (const ExportFormat format : {ExportFormat::safetensors, ExportFormat::gguf}) {
+    source_ = folder_ / "m\xFF";
+    fs::remove_all(source_);
+    export_model(checkpoint_, "made-up.h5", {.output = source_, .format = format});
+    EXPECT_THAT(imported().meta.recipe, HasSubstr("m\xEF\xBF\xBD"));
+  }
 }
 
 // --- a published checkpoint ----------------------------------------------------------------------

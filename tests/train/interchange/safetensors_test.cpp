@@ -9,7 +9,6 @@
 
 #include "autograd/support/error.h"
 #include "tests/support/error_of.h"
-#include "tests/support/faulty_file_system.h"
 #include "tests/support/scratch_folder.h"
 
 namespace sluice {
@@ -176,6 +175,8 @@ TEST_F(Safetensors, WithWrongDescriptionsAreRefused) {
   EXPECT_EQ(error_in(R"({"a":{}})"), "tensor \"a\": has no dtype");
   EXPECT_EQ(error_in(one("F8_E4M3", "[4]", "[0,4]"), 4),
             "tensor \"a\": its dtype is F8_E4M3, allowed F32, F16 or BF16");
+  EXPECT_EQ(error_in(one("F64", "[1]", "[0,8]"), 8),
+            "tensor \"a\": its dtype is F64, allowed F32, F16 or BF16");
   EXPECT_EQ(error_in(R"({"a":{"dtype":"F32","shape":3,"data_offsets":[0,4]}})", 4),
             "tensor \"a\": has no shape");
   EXPECT_EQ(error_in(one("F32", "[-1]", "[0,4]"), 4),

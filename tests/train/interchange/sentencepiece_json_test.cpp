@@ -58,15 +58,26 @@ TEST(SentencePieceJson, CutsBetweenCharacters) {
 }
 
 TEST(SentencePieceJson, KeepsTokensBesideTextsApart) {
-  const json file = json_of(vocabulary_of({{"_sep", 0.0f, Kind::user_defined}, {"a", -1.0f}}));
+  const json file = json_of(vocabulary_of({{"a", -1.0f}}));
   const json& added = file["added_tokens"];
-  ASSERT_EQ(added.size(), 3u);
+  ASSERT_EQ(added.size(), 2u);
   EXPECT_EQ(added[0]["content"], "<unk>");
   EXPECT_EQ(added[1]["id"], 1);
   EXPECT_EQ(added[1]["special"], true);
-  EXPECT_EQ(added[2]["content"], " sep");
-  EXPECT_EQ(added[2]["special"], false);
-  EXPECT_EQ(added[2]["normalized"], false);
+  EXPECT_EQ(added[1]["normalized"], false);
+  EXPECT_EQ(file["model"]["ignore_merges"], false);
+}
+
+TEST(SentencePieceJson, CutsTheUsersOwnPiecesOutOfTextsTheLongestFirst) {
+  const json file = json_of(vocabulary_of({{"a+", 0.0f, Kind::user_defined},
+                                           {"a+(b|c)", 0.0f, Kind::user_defined},
+                                           {"a", -1.0f}}),
+                            true);
+  const json& steps = file["pre_tokenizer"]["pretokenizers"];
+  ASSERT_EQ(steps.size(), 2u);
+  EXPECT_EQ(steps[1]["pattern"]["Regex"], R"(a\+\(b\|c\)|a\+)");
+  EXPECT_EQ(file["model"]["ignore_merges"], true);
+  EXPECT_EQ(file["added_tokens"].size(), 2u);
 }
 
 TEST(SentencePieceJson, LetsNoTextMatchThePiecesOfAUnigramModelThatAreNone) {
@@ -102,7 +113,7 @@ TEST(SentencePieceJson, SaysWhatHappensToSpaces) {
   const json file = json_of(vocabulary);
   EXPECT_EQ(file["normalizer"]["normalizers"][0]["precompiled_charsmap"], "cnVsZXMh");
   EXPECT_TRUE(file["pre_tokenizer"].is_null());
-  EXPECT_EQ(json_of(vocabulary, true)["pre_tokenizer"]["type"], "Split");
+  EXPECT_EQ(json_of(vocabulary, true)["pre_tokenizer"]["pretokenizers"].size(), 1u);
 }
 
 TEST(SentencePieceJson, WritesRulesInFoursOfLetters) {

@@ -38,12 +38,26 @@ TEST(StoredType, WidensHalves) {
 
 TEST(StoredType, EveryHalfSurvivesWidening) {
   for (uint32_t bits = 0; bits < 0x10000; ++bits) {
-    const float value = widened_half(static_cast<uint16_t>(bits));
-    const uint16_t back = rounded_to_half(value);
-    if (std::isnan(value)) {
-      EXPECT_TRUE(std::isnan(widened_half(back))) << bits;
-    } else {
-      EXPECT_EQ(back, bits);
+    EXPECT_EQ(rounded_to_half(widened_half(static_cast<uint16_t>(bits))), bits);
+  }
+}
+
+TEST(StoredType, EveryBfloat16SurvivesWidening) {
+  std::vector<std::byte> all;
+  for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+    all.push_back(static_cast<std::byte>(bits & 0xFFU));
+    all.push_back(static_cast<std::byte>(bits >> 8U));
+  }
+  EXPECT_TRUE(encoded(StoredType::bf16, decoded(StoredType::bf16, all, 0x10000)) == all);
+}
+
+TEST(StoredType, ANanStaysOneWhateverOfItsPayloadIsLost) {
+  for (const uint32_t bits : {0x7f800001U, 0xff801fffU, 0x7fffffffU, 0x7fc00000U}) {
+    const auto nan = std::bit_cast<float>(bits);
+    for (const StoredType type : {StoredType::f16, StoredType::bf16}) {
+      const float back = decoded(type, encoded(type, {nan}), 1)[0];
+      EXPECT_TRUE(std::isnan(back)) << bits;
+      EXPECT_EQ(std::signbit(back), std::signbit(nan)) << bits;
     }
   }
 }
@@ -103,6 +117,40 @@ TEST(StoredType, BlocksOfEightBitsKeepAHundredAndTwentySeventhOfTheirLargest) {
   for (size_t i = 0; i < 32; ++i) EXPECT_NEAR(back[i], values[i], 0.5f / 127.0f + 1e-3f);
   for (size_t i = 32; i < 64; ++i) EXPECT_EQ(back[i], 0.0f);
   EXPECT_EQ(encoded(StoredType::q8_0, back), stored);
+}
+
+TEST(StoredType, BlocksOfEightBitsHoldTheLeastNumbersAndTheGreatest) {
+  // Of the smallest the scale is 0 in f16, and its inverse infinite in f32.
+  for (const float greatest : {0x1p-149f, 1e-38f, 3e-37f, 1e-9f, 3.7e-6f, 4e-6f, 1.0f, 8.32e6f}) {
+    std::vector<float> values(32);
+    for (size_t i = 0; i < values.size(); ++i) {
+      values[i] = greatest * (static_cast<float>(i) - 15.5f) / 15.5f;
+    }
+    ASSERT_FALSE(first_beyond_range(StoredType::q8_0, values).has_value()) << greatest;
+    const auto stored = encoded(StoredType::q8_0, values);
+    const auto back = decoded(StoredType::q8_0, stored, 32);
+    // Half a step of q, and what f16 rounds off the scale: 2^-11 of it, or 2^-25.
+    const float error = greatest / 254.0f + greatest * 0x1p-11f + 127.0f * 0x1p-25f;
+    for (size_t i = 0; i < values.size(); ++i) EXPECT_NEAR(back[i], values[i], error) << greatest;
+    EXPECT_EQ(encoded(StoredType::q8_0, back), stored) << greatest;
+  }
+}
+
+TEST(StoredType, SaysWhatItCannotHold) {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  const auto is_beyond = [](StoredType type, float value) {
+    return first_beyond_range(type, std::vector<float>{0.0f, value}).has_value();
+  };
+  for (const float value : {kNan, kInfinity, -kInfinity}) {
+    EXPECT_TRUE(is_beyond(StoredType::q8_0, value));
+    EXPECT_FALSE(is_beyond(StoredType::f16, value));
+    EXPECT_FALSE(is_beyond(StoredType::bf16, value));
+  }
+  EXPECT_TRUE(is_beyond(StoredType::f16, -65520.0f));
+  EXPECT_FALSE(is_beyond(StoredType::f16, 65519.0f));
+  EXPECT_TRUE(is_beyond(StoredType::q8_0, 8321040.0f));
+  EXPECT_FALSE(is_beyond(StoredType::q8_0, -8321039.0f));
+  EXPECT_FALSE(is_beyond(StoredType::bf16, 3e38f));
 }
 
 }  // namespace

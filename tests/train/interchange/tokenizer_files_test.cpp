@@ -6,6 +6,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "data/tokenizers/sentencepiece_model.h"
 #include "data/tokenizers/tokenizer_json.h"
 #include "tests/data/tokenizers/byte_level_file.h"
 #include "tests/support/error_of.h"
@@ -71,6 +72,42 @@ TEST_F(TokenizerFiles, OfBytePairsGoOutAsTheyCameIn) {
   EXPECT_EQ(after.meta.tokenizer, before.meta.tokenizer);
   const auto tokenizer = deserialize_tokenizer(after.meta.tokenizer_kind, after.meta.tokenizer);
   EXPECT_EQ(tokenizer->encode("to be"), (std::vector<int32_t>{256, ' ', 257}));
+}
+
+TEST_F(TokenizerFiles, OfSentencePieceGoOutAsTheyCameIn) {
+  Checkpoint before = testing::made_up_checkpoint(kModel);
+  testing::give_pieces(before);
+  // One that the library made, and one of other settings that we put together.
+  SentencePieceVocabulary vocabulary = *parse_sentencepiece(before.meta.tokenizer);
+  vocabulary.adds_space_before = true;
+  for (const std::string& model : {before.meta.tokenizer, serialize_sentencepiece(vocabulary)}) {
+    put("tokenizer.model", model);
+    const FoundTokenizer found = find_tokenizer(folder_.path(), "");
+    EXPECT_EQ(found.tokenizer->kind(), "sentencepiece");
+    before.meta.tokenizer = found.tokenizer->serialize();
+    EXPECT_TRUE(before.meta.tokenizer == model);
+    fs::remove_all(folder_ / "out");
+    (void)export_model(before, "made-up.h5", {.output = folder_ / "out"});
+    EXPECT_TRUE(read_all(folder_ / "out" / "tokenizer.model") == model);
+    fs::remove(folder_ / "back.h5");
+    (void)import_model({.source = folder_ / "out", .output = folder_ / "back.h5"});
+    const Checkpoint after = read_checkpoint(folder_ / "back.h5");
+    EXPECT_EQ(after.meta.tokenizer_kind, "sentencepiece");
+    EXPECT_TRUE(after.meta.tokenizer == model);
+  }
+}
+
+TEST_F(TokenizerFiles, OfSingleBytesGoOutTheSameAgain) {
+  const Checkpoint before = testing::made_up_checkpoint(kModel);
+  (void)export_model(before, "made-up.h5", {.output = folder_ / "out"});
+  (void)import_model({.source = folder_ / "out", .output = folder_ / "back.h5"});
+  const Checkpoint after = read_checkpoint(folder_ / "back.h5");
+  EXPECT_EQ(after.meta.tokenizer_kind, "bytes");
+  EXPECT_EQ(after.meta.tokenizer, before.meta.tokenizer);
+  (void)export_model(after, "back.h5", {.output = folder_ / "again"});
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json"}) {
+    EXPECT_EQ(read_all(folder_ / "again" / name), read_all(folder_ / "out" / name)) << name;
+  }
 }
 
 TEST_F(TokenizerFiles, MayBeNamedInPlaceOfTheFoldersOwn) {

@@ -8,6 +8,7 @@
 
 #include "autograd/support/rng.h"
 #include "tests/support/error_of.h"
+#include "tests/support/made_up_checkpoint.h"
 #include "tests/train/transforms/upcycling_runs.h"
 #include "train/model_input.h"
 #include "train/transforms/leave_out.h"
@@ -242,6 +243,13 @@ TEST(LeavingOut, SaysWhatItCannotDo) {
   EXPECT_THAT(refusal(whole, {4}), HasSubstr("m.h5: expert 4 cannot be left out"));
   EXPECT_THAT(refusal(whole, {0, 1, 2, 3}), HasSubstr("all 4 experts"));
   EXPECT_THAT(refusal(dense.checkpoint(), {0}), HasSubstr("has no layer of experts"));
+  EXPECT_THAT(refusal(testing::made_up_checkpoint(R"(
+model: {pattern: "(AE)x2", hidden_size: 16, attention: {num_heads: 4},
+        experts: {num_experts: 4, top_k: 2, intermediate_size: 12, diversify: {steps: 1}}}
+balance: {type: none}
+)"),
+                      {0}),
+              HasSubstr("m.h5: after step 0 the experts are not made yet"));
   EXPECT_THAT(parse_expert_list("5,1-3,2"), ElementsAre(1, 2, 3, 5));
   for (const char* text : {"", "a", "1,", "3-1", "-1", "1;2"}) {
     EXPECT_THAT(error_of<ConfigError>([&] { (void)parse_expert_list(text); }),

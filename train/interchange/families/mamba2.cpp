@@ -2,11 +2,12 @@
 //
 // The convolution's weight is [channels, 1, taps], and one matrix holds the rows of ours in the order
 // gate, convolved inputs, step sizes. The gated norm takes the channels of a group together, as the
-// authors' code and transformers' fast path do.
+// authors' code and transformers 5 do.
 
 #include "layers/mixers/mamba2.h"
 #include "layers/pattern.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -34,6 +35,9 @@ constexpr auto kRows = std::to_array<NameRow>({
     {"layers.{i}.mamba2.w_out", "backbone.layers.{i}.mixer.out_proj.weight"},
 });
 
+/// Of ours, where it changes speed alone.
+constexpr int64_t kMaxChunk = 1024;
+
 ModelJson read(const ConfigReader& config) {
   require_silu(config);
   config.require("use_bias", false, "projections have no biases");
@@ -55,6 +59,7 @@ ModelJson read(const ConfigReader& config) {
                      {"num_groups", config.integer_or("n_groups", 8)},
                      {"state_size", config.integer_or("state_size", 128)},
                      {"conv_kernel", config.integer_or("conv_kernel", 4)},
+                     {"chunk_size", std::min(config.integer_or("chunk_size", 256), kMaxChunk)},
                      {"conv_bias", config.boolean_or("use_conv_bias", true)}};
   const std::vector<double> limit = config.numbers_or_none("time_step_limit");
   const bool is_limited =

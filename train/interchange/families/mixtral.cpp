@@ -46,6 +46,8 @@ void write(const Recipe& recipe, ModelJson& config) {
   config["num_local_experts"] = decoder.experts->num_experts;
   config["num_experts_per_tok"] = router.top_k;
   config["router_aux_loss_coef"] = auxiliary_coefficient(recipe);
+  const Scheduled& jitter = router.config->jitter;  // a schedule of it belongs to its own run
+  config["router_jitter_noise"] = jitter.is_constant() ? jitter.constant() : 0.0;
   write_attention(recipe.model, dynamic_cast<const AttentionConfig&>(*decoder.mixer), kAttention,
                   config);
 }
