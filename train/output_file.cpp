@@ -12,6 +12,10 @@ void check_new_file(std::string_view flag, const std::filesystem::path& path) {
                "{}: {}: no such folder", flag, folder.string());
 }
 
+std::filesystem::path without_last_slash(const std::filesystem::path& path) {
+  return path.has_filename() ? path : path.parent_path();
+}
+
 PendingFolder::PendingFolder(FileSystem& files, std::filesystem::path path)
     : name_(files, std::move(path), raise_as<CheckpointError>) {
   std::error_code error;

@@ -12,6 +12,9 @@ namespace sluice {
 /// writes over nothing.
 void check_new_file(std::string_view flag, const std::filesystem::path& path);
 
+/// "DIR/" as "DIR", which is what can be made and named.
+[[nodiscard]] std::filesystem::path without_last_slash(const std::filesystem::path& path);
+
 /// A folder that appears under its name when it is complete, as PendingFile does of a file. Unless it
 /// was published, nothing is left of it.
 class PendingFolder {

@@ -307,8 +307,8 @@ TEST_F(Commands, VerifyResumeTakesChangesAndRefusesTooManySteps) {
 
 TEST_F(Commands, VerifyResumeHoldsWhereExpertsArePruned) {
   const std::string pruning =
-      "train.pruning={stages: [{step: 3, method: {type: prune, num_experts: 3}}, {step: 5, method: "
-      "{type: slim, intermediate_size: 8}}]}";
+      "train.pruning={calibration_tokens: 256, stages: [{step: 3, method: {type: prune, "
+      "num_experts: 3}}, {step: 5, method: {type: slim, intermediate_size: 8}}]}";
   const Outcome verified = sluice({"verify", "resume", recipe(), "--set", pruning});
   EXPECT_EQ(verified.status, 0) << verified.output << verified.errors;
   const Outcome planned = sluice({"plan", recipe(), "--set", pruning});

@@ -96,7 +96,7 @@ TEST_F(Interchange, StatusesAreThoseOfOtherCommands) {
   EXPECT_EQ(sluice({"import", path("nothing"), "--out", path("a.h5")}).status, 2);
   EXPECT_EQ(sluice({"export", path("run"), "--out", path("b"), "--family", "llama"}).status, 2);
   ASSERT_EQ(
-      sluice({"export", path("run"), "--out", path("model"), "--drop-selection-shift"}).status, 0);
+      sluice({"export", path("run"), "--out", path("model/"), "--drop-selection-shift"}).status, 0);
   fs::resize_file(scratch_ / "model" / "model.safetensors", 2000);
   const Outcome damaged = sluice({"import", path("model"), "--out", path("a.h5")});
   EXPECT_EQ(damaged.status, 1);

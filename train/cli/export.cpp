@@ -10,6 +10,7 @@
 #include "train/cli/command.h"
 #include "train/format.h"
 #include "train/interchange/family.h"
+#include "train/output_file.h"
 #include "train/recipe.h"
 
 namespace sluice {
@@ -28,7 +29,7 @@ constexpr std::array<StoredType, 4> kWritten = {StoredType::f32, StoredType::f16
                                                 StoredType::q8_0};
 
 int run_export(ExportFlags flags) {
-  flags.options.output = flags.output;
+  flags.options.output = without_last_slash(flags.output);
   const bool is_gguf = flags.format == "gguf";
   SLUICE_CHECK(ConfigError, is_gguf || flags.type != "q8_0",
                "--dtype: found q8_0, allowed f32, f16 or bf16 with --format safetensors");

@@ -8,6 +8,7 @@
 #include "train/cli/checkpoint_flags.h"
 #include "train/cli/command.h"
 #include "train/format.h"
+#include "train/output_file.h"
 
 namespace sluice {
 namespace {
@@ -20,7 +21,7 @@ struct ImportFlags {
 
 int run_import(const ImportFlags& flags) {
   const ImportedModel model =
-      import_model({.source = flags.folder, .output = flags.output, .tokenizer = flags.tokenizer});
+      import_model({.source = flags.folder, .output = without_last_slash(flags.output), .tokenizer = flags.tokenizer});
   for (const std::string& note : model.notes) print_note(note);
   fmt::print("{}: {} parameters of a {} model, pattern {}\n", model.checkpoint.string(),
              with_commas(model.parameters), model.family, model.recipe.model.pattern);

@@ -244,11 +244,6 @@ ExportedModel export_model(const Checkpoint& checkpoint, const std::string& sour
   const Recipe recipe = checkpoint_recipe(checkpoint, source);
   check_experts_spawned(recipe, checkpoint.meta.step, source);
   if (!recipe.model.adapters.empty()) return export_merged(checkpoint, source, options, files);
-  const int64_t dense_steps = steps_without_routes(recipe);
-  SLUICE_CHECK(ConfigError, checkpoint.meta.step >= dense_steps,
-               "{}: is of step {}, when its experts are not made yet, allowed from step {} on "
-               "(model.experts.diversify.steps)",
-               source, checkpoint.meta.step, dense_steps);
   const auto tokenizer =
       deserialize_tokenizer(checkpoint.meta.tokenizer_kind, checkpoint.meta.tokenizer);
   const Family& family = choose_family(recipe, options);

@@ -94,13 +94,6 @@ TEST_F(Export, RefusesWhatWouldLoadAsAnotherModel) {
                        "intermediate_size: 12, {}}}}}\nbalance: {{type: none}}",
                        sections, experts);
   };
-  const std::string attention = "pattern: (AE)x2, attention: {num_heads: 4}";
-  EXPECT_THAT(error(with(attention, "shared: none, router: {type: top_k, weights: "
-                                    "straight_through}"),
-                    {.family = "mixtral"}),
-              HasSubstr("model.experts.router.weights is straight_through, allowed renormalise"));
-  EXPECT_THAT(error(with(attention, "shared: none, diversify: {steps: 1}")),
-              HasSubstr("is of step 0, when its experts are not made yet, allowed from step 1 on"));
   EXPECT_THAT(error(with("pattern: (AE)x2, attention: {num_heads: 4, head_dim: 6, qk_norm: full}",
                          "shared: none"),
                     {.family = "olmoe"}),
