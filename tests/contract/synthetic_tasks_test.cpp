@@ -150,7 +150,7 @@ constexpr Variant kVariants[] = {
       output_gate: true,
       output_gate_bias: {type: piecewise, mode: step,
                          points: [{at: 0, value: -1000}, {at: 50, value: -4}]}}})",
-     &kRecall, 1.20},
+     &kRecall, 1.26},
 };
 
 bool routes(const Configurable& config) {

@@ -54,9 +54,14 @@ TEST_P(ExpertForms, InExpertOrderAreTheSameFunction) {
 }
 
 TEST_P(ExpertForms, StandInARun) {
-  ModelConfig config = tiny_config("AEE");
-  experts_of(config).form = form_of(GetParam(), Json::object());
-  testing_support::expect_a_sound_layer_forward(config);
+  for (const auto& [dtype, tolerance] : {std::pair{"f64", 1e-12}, {"f32", 1e-5}}) {
+    ModelConfig config = tiny_config("AEE", dtype);
+    experts_of(config).form = form_of(GetParam(), Json::object());
+    testing_support::expect_documents_apart(config);
+    testing_support::expect_decoding_equals_forward(config, tolerance);
+    testing_support::expect_same_on_any_threads(config);
+    testing_support::expect_recomputation_changes_no_bit(config);
+  }
 }
 
 std::vector<std::string> form_names() {

@@ -28,7 +28,11 @@ ModelConfig experts_config(Json fields = Json::object(), const std::string& patt
 }
 
 TEST(ModalityExperts, KeepWhatLayersKeep) {
-  testing_support::expect_a_sound_layer_forward(experts_config());
+  testing_support::expect_documents_apart(experts_config());
+  testing_support::expect_causal(experts_config());
+  testing_support::expect_decoding_equals_forward(experts_config(), 1e-5);
+  testing_support::expect_same_on_any_threads(experts_config());
+  testing_support::expect_recomputation_changes_no_bit(experts_config());
   testing_support::expect_all_earlier_tokens_seen(experts_config());
   testing_support::expect_model_gradients(experts_config(Json::object(), "AZ", "f64"));
 }
