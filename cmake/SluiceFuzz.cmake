@@ -21,7 +21,8 @@ endfunction()
 set(tensor_files tensor_files stored_type output_stream)
 list(TRANSFORM tensor_files REPLACE "(.+)" "train/interchange/\\1.cpp")
 sluice_fuzz_program(safetensors ROOM data SOURCES train/interchange/safetensors.cpp ${tensor_files})
-sluice_fuzz_program(gguf ROOM data SOURCES train/interchange/gguf.cpp ${tensor_files})
+sluice_fuzz_program(gguf ROOM data SOURCES train/interchange/gguf.cpp train/interchange/gguf_model.cpp
+                                           train/interchange/config_reader.cpp ${tensor_files})
 sluice_fuzz_program(tokenizer_json ROOM data)
 sluice_fuzz_program(checkpoint ROOM data SOURCES train/checkpoint/hdf5.cpp train/checkpoint/image.cpp
                                                  train/checkpoint/user_block.cpp

@@ -121,13 +121,23 @@ class UpcyclingRecipes {
 TEST(ShippedRecipes, UpcycleTheDenseModelBesideThem) {
   UpcyclingRecipes recipes;
   const std::string dense = "upcycle.from=" + recipes.run("upcycle_dense");
-  const std::string small = "upcycle.scheme.measured_tokens=128";
   for (const std::string name : {"copy", "virtual_groups", "mote", "flexolmo_owner"}) {
     EXPECT_LE(recipes.moved(name, {dense}), 1e-5) << name;
   }
+}
+
+TEST(ShippedRecipes, UpcycleTheDenseModelWithChanges) {
+  UpcyclingRecipes recipes;
+  const std::string dense = "upcycle.from=" + recipes.run("upcycle_dense");
   for (const std::string name : {"drop", "split", "evomoe"}) {
     EXPECT_GT(recipes.moved(name, {dense}), 1e-3) << name;
   }
+}
+
+TEST(ShippedRecipes, UpcycleTheDenseModelByWhatItsNeuronsDo) {
+  UpcyclingRecipes recipes;
+  const std::string dense = "upcycle.from=" + recipes.run("upcycle_dense");
+  const std::string small = "upcycle.scheme.measured_tokens=128";
   EXPECT_GT(recipes.moved("sharing", {dense, small, "upcycle.calibrate=128"}), 1e-3);
 }
 
@@ -141,11 +151,14 @@ TEST(ShippedRecipes, UpcycleSeveralModels) {
     EXPECT_LE(recipes.moved(name, {dense, twice}), 1e-5) << name;
   }
   EXPECT_GT(recipes.moved("innovator", {dense, twice}), 1e-3);
+}
+
+TEST(ShippedRecipes, PutOwnersTogether) {
+  UpcyclingRecipes recipes;
+  const std::string dense = "upcycle.from=" + recipes.run("upcycle_dense");
   const std::string owner = recipes.run("upcycle_flexolmo_owner", {dense});
-  EXPECT_GT(recipes.moved("flexolmo", {dense, fmt::format("upcycle.branches=[{{from: {0}}}, {{from: "
-                                                          "{0}}}]",
-                                                          owner)}),
-            0.0);
+  const std::string twice = fmt::format("upcycle.branches=[{{from: {0}}}, {{from: {0}}}]", owner);
+  EXPECT_GT(recipes.moved("flexolmo", {dense, twice}), 0.0);
 }
 
 TEST(ShippedRecipes, GrowTheModelsBesideThem) {
