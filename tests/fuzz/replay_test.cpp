@@ -1,5 +1,6 @@
 // The corpus of the fuzz targets, read once more by each: every file, and what is left of it when it is cut
-// short, is read or refused.
+// short, is read or refused. Files named learnt_NN are, of what ten minutes of fuzzing kept, those that together
+// reach most for their size.
 
 #include <gtest/gtest.h>
 
