@@ -5,6 +5,7 @@
 
 #include "train/distillation.h"
 #include "train/find_checkpoint.h"
+#include "train/format.h"
 #include "train/plan.h"
 #include "train/pruning_schedule.h"
 #include "train/transforms/expert_scale.h"
@@ -81,6 +82,11 @@ Run::Run(Recipe recipe, Communicator& communicator, const Checkpoint& checkpoint
 
 void Run::upcycle(const Checkpoint& from) {
   const auto& config = dynamic_cast<const UpcycleConfig&>(*recipe_.upcycle);
+  SLUICE_CHECK(ConfigError,
+               config.step == UpcycleConfig::Kept::reset || from.meta.step < sizes_.steps,
+               "upcycle.step: found keep, but {} has done {} and the run has {} (train.steps): nothing "
+               "is left to train; allowed reset, or a longer run",
+               config.from, counted(from.meta.step, "step"), counted(sizes_.steps, "step"));
   const std::vector<Checkpoint> branches = branch_checkpoints(recipe_, from);
   TrainedModel before = build_trained_model(from, config.from);
   const UpcycleJob job{.from = from,

@@ -507,6 +507,8 @@ TEST(Upcycling, RefusesWhatDoesNotFit) {
                 (void)tiny_dense_recipe(fmt::format("upcycle: {{from: {}}}", dense.path()));
               }),
               HasSubstr("upcycle: given, but no symbol of model.pattern is an expert layer"));
+  EXPECT_THAT(refusal("intermediate_size: 24", "step: keep", "train: {steps: 3}"),
+              HasSubstr("has done 3 steps and the run has 3 steps (train.steps): nothing is left"));
   // The second trap: weights that sum to 1 over one expert are always 1.
   EXPECT_THAT(refusal("top_k: 1, intermediate_size: 24"), HasSubstr("as_is"));
   EXPECT_THAT(refusal("top_k: 1, intermediate_size: 24, router: {weights: softmax_after}"),
