@@ -45,8 +45,8 @@ Run::Run(Recipe recipe, Communicator& communicator, std::shared_ptr<const Tokeni
       optimizer_(build_optimizer(current_, *model_, *pool_)),
       loader_(data_, loader_options(recipe_, sizes_, communicator)),
       state_(model_->experts_per_layer(), recipe_.log.dead_after),
-      step_options_(with_teacher(step_options(recipe_, sizes_), recipe_, *data_.tokenizer, *model_,
-                                 *pool_)),
+      step_options_(
+          with_teacher(step_options(recipe_, sizes_), recipe_, *data_.tokenizer, *model_, *pool_)),
       step_(std::in_place, step_parts(), step_options_) {
   if (const auto* config = dynamic_cast<const ReplayConfig*>(recipe_.train.replay.get())) {
     replay_.emplace(*config, model_->experts_per_layer());
@@ -82,11 +82,11 @@ Run::Run(Recipe recipe, Communicator& communicator, const Checkpoint& checkpoint
 
 void Run::upcycle(const Checkpoint& from) {
   const auto& config = dynamic_cast<const UpcycleConfig&>(*recipe_.upcycle);
-  SLUICE_CHECK(ConfigError,
-               config.step == UpcycleConfig::Kept::reset || from.meta.step < sizes_.steps,
-               "upcycle.step: found keep, but {} has done {} and the run has {} (train.steps): nothing "
-               "is left to train; allowed reset, or a longer run",
-               config.from, counted(from.meta.step, "step"), counted(sizes_.steps, "step"));
+  SLUICE_CHECK(
+      ConfigError, config.step == UpcycleConfig::Kept::reset || from.meta.step < sizes_.steps,
+      "upcycle.step: found keep, but {} has done {} and the run has {} (train.steps): nothing "
+      "is left to train; allowed reset, or a longer run",
+      config.from, counted(from.meta.step, "step"), counted(sizes_.steps, "step"));
   const std::vector<Checkpoint> branches = branch_checkpoints(recipe_, from);
   TrainedModel before = build_trained_model(from, config.from);
   const UpcycleJob job{.from = from,

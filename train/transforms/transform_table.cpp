@@ -85,8 +85,8 @@ std::string TransformTable::markdown() const {
   for (const Line& line : lines_) {
     const auto show = [&](auto&& value) { return spread_text(line.receipts, value); };
     const ModelSize& size = line.receipts.front().after;
-    text += fmt::format("| {} | {} | {} | {} | {} | {} | {} |\n", name_of(line), line.receipts.size(),
-                        with_commas(size.total), with_commas(size.active),
+    text += fmt::format("| {} | {} | {} | {} | {} | {} | {} |\n", name_of(line),
+                        line.receipts.size(), with_commas(size.total), with_commas(size.active),
                         show([](const TransformReceipt& r) { return r.parity->loss_after; }),
                         show([](const TransformReceipt& r) {
                           return r.parity->loss_after - r.parity->loss_before;
@@ -98,14 +98,15 @@ std::string TransformTable::markdown() const {
 
 std::string TransformTable::csv() const {
   std::string text =
-      "method,settings,from,seed,parameters,active_parameters,bytes,loss_before,loss_after,mean_divergence,"
+      "method,settings,from,seed,parameters,active_parameters,bytes,loss_before,loss_after,mean_"
+      "divergence,"
       "largest_difference\n";
   for (const Line& line : lines_) {
     for (const TransformReceipt& r : line.receipts) {
-      text +=
-          fmt::format("{},\"{}\",\"{}\",{},{},{},{},{},{},{},{}\n", line.method, line.settings, r.from, r.seed,
-                      r.after.total, r.after.active, r.after.bytes, r.parity->loss_before,
-                      r.parity->loss_after, r.parity->mean_divergence, r.parity->largest_difference);
+      text += fmt::format("{},\"{}\",\"{}\",{},{},{},{},{},{},{},{}\n", line.method, line.settings,
+                          r.from, r.seed, r.after.total, r.after.active, r.after.bytes,
+                          r.parity->loss_before, r.parity->loss_after, r.parity->mean_divergence,
+                          r.parity->largest_difference);
     }
   }
   return text;

@@ -35,14 +35,22 @@ bool is_adapter(std::string_view path) {
 
 /// What an upcycled model may have otherwise than the model that it comes from.
 constexpr std::array<std::string_view, 10> kMayDiffer = {
-    "pattern", "experts", "feed_forward",           "variants", "init",
+    "pattern",    "experts", "feed_forward",           "variants", "init",
     "vocab_size", "dropout", "multi_token_prediction", "dtype",    "adapters"};
 
 /// The same where attention becomes experts too: attention_pairs compares the heads.
-constexpr std::array<std::string_view, 12> kMayDifferBesideAttention = {
-    "pattern", "experts", "feed_forward",           "variants", "init",     "vocab_size",
-    "dropout", "dtype",   "multi_token_prediction", "attention.", "attention_mixture.",
-    "adapters"};
+constexpr std::array<std::string_view, 12> kMayDifferBesideAttention = {"pattern",
+                                                                        "experts",
+                                                                        "feed_forward",
+                                                                        "variants",
+                                                                        "init",
+                                                                        "vocab_size",
+                                                                        "dropout",
+                                                                        "dtype",
+                                                                        "multi_token_prediction",
+                                                                        "attention.",
+                                                                        "attention_mixture.",
+                                                                        "adapters"};
 
 bool keeps_schedule(const UpcycleConfig& config) {
   using Schedule = UpcycleConfig::Schedule;
@@ -112,9 +120,10 @@ class Upcycling {
       const auto belongs_to = [&](const auto& pair) {
         return path.starts_with(fmt::format("model/{}.", pair.name));
       };
-      const bool is_new = !job_.from.state.contains(path) &&
-                          (is_adapter(path) || path.starts_with("model/multi_token.") || std::ranges::any_of(pairs, belongs_to) ||
-                           std::ranges::any_of(attention, belongs_to));
+      const bool is_new =
+          !job_.from.state.contains(path) &&
+          (is_adapter(path) || path.starts_with("model/multi_token.") ||
+           std::ranges::any_of(pairs, belongs_to) || std::ranges::any_of(attention, belongs_to));
       if (!is_new) array = mean_over_models(path, array);
     }
     for (std::string& sentence : set_router_rows(job_, places_, state_)) note(std::move(sentence));
@@ -146,8 +155,9 @@ class Upcycling {
   void make_attention(const AttentionPair& pair) {
     make_attention_experts(pair, models_, files_, state_);
     const auto& config = dynamic_cast<const AttentionMixtureConfig&>(*pair.mixture.config);
-    note(fmt::format("{} attention experts of each attention, {}", config.num_experts,
-                     config.share_keys ? "keys and values shared" : "keys and values of their own"));
+    note(
+        fmt::format("{} attention experts of each attention, {}", config.num_experts,
+                    config.share_keys ? "keys and values shared" : "keys and values of their own"));
     if (config_.optimizer == Kept::keep) note("attention experts start without moments");
     const std::string own = fmt::format("model/{}.attention_mixture.", pair.name);
     for (const auto& [path, array] : state_) {
@@ -210,8 +220,8 @@ class Upcycling {
       }
     }
     reuse_router_rows(plan, pair);
-    const int64_t rows =
-        plan.router_row.empty() ? layer.num_experts : *std::ranges::max_element(plan.router_row) + 1;
+    const int64_t rows = plan.router_row.empty() ? layer.num_experts
+                                                 : *std::ranges::max_element(plan.router_row) + 1;
     places_.push_back({pair.sublayer, 0, layer.num_experts, rows});
   }
 
@@ -314,7 +324,8 @@ class Upcycling {
       const std::string parameter = "model/" + path.substr(6, slash > 6 ? slash - 6 : 0);
       if (const auto made = made_.find(parameter); made != made_.end()) {
         const auto found = job_.from.state.find(made->second.moments + path.substr(slash));
-        if (found == job_.from.state.end() || array.numel() != state_.at(parameter).numel()) continue;
+        if (found == job_.from.state.end() || array.numel() != state_.at(parameter).numel())
+          continue;
         fill_expert_moments(made->second.plan, made->second.shape, made->second.matrix,
                             found->second, array);
         ++kept;
@@ -340,8 +351,8 @@ class Upcycling {
   const UpcycleConfig& config_;
   std::unique_ptr<UpcyclingScheme> scheme_;
   NeuronImportance importance_;
-  std::vector<std::string> files_;          // of models_
-  std::vector<const Checkpoint*> models_;   // that of upcycle.from, and the branches
+  std::vector<std::string> files_;         // of models_
+  std::vector<const Checkpoint*> models_;  // that of upcycle.from, and the branches
   std::vector<RouterPlace> places_;
   StateDict& state_;
   std::map<std::string, MadeMatrix> made_;  // routed experts and attention experts, by their path
@@ -389,12 +400,12 @@ std::vector<Checkpoint> branch_checkpoints(const Recipe& recipe, const Checkpoin
     const std::string key = fmt::format("upcycle.branches.{}.from", i);
     branches.push_back(named_checkpoint(key, files[i], recipe));
     const CheckpointMeta& meta = branches.back().meta;
-    SLUICE_CHECK(ConfigError,
-                 meta.tokenizer_kind == from.meta.tokenizer_kind &&
-                     meta.tokenizer == from.meta.tokenizer,
-                 "{}: {} reads text by another tokenizer than {} (upcycle.from); models of one "
-                 "vocabulary are needed",
-                 key, files[i], config.from);
+    SLUICE_CHECK(
+        ConfigError,
+        meta.tokenizer_kind == from.meta.tokenizer_kind && meta.tokenizer == from.meta.tokenizer,
+        "{}: {} reads text by another tokenizer than {} (upcycle.from); models of one "
+        "vocabulary are needed",
+        key, files[i], config.from);
   }
   return branches;
 }
@@ -412,7 +423,8 @@ void check_same_model(Recipe there, Recipe here, std::string_view key, const std
                             difference.after);
   }
   SLUICE_CHECK(ConfigError, problems.empty(),
-               "{}: {} is another model than the recipe's; make them alike:{}", key, name, problems);
+               "{}: {} is another model than the recipe's; make them alike:{}", key, name,
+               problems);
 }
 
 std::vector<Recipe> branch_recipes(const UpcycleJob& job) {
@@ -439,9 +451,8 @@ void check_branches_share(const UpcycleJob& job, const std::string& path, const 
   const std::vector<std::string> files = job.config().branch_files();
   for (size_t i = 0; i < files.size(); ++i) {
     const StateArray& found = array_of(job.branches[i], files[i], path, wanted.dims, wanted.type);
-    SLUICE_CHECK(CheckpointError, found == wanted,
-                 "{}: /{} is not that of {}, bit for bit; {}", files[i], path, job.config().from,
-                 advice);
+    SLUICE_CHECK(CheckpointError, found == wanted, "{}: /{} is not that of {}, bit for bit; {}",
+                 files[i], path, job.config().from, advice);
   }
 }
 
@@ -513,10 +524,9 @@ void keep_position(const UpcycleJob& job, StateDict& state, std::vector<std::str
   keep(config.step, "step", {"run/step", "run/tokens"});
   const ScheduleOffset offset = schedule_offset(job);
   const bool keeps_step = config.step == UpcycleConfig::Kept::keep;
-  notes.push_back(fmt::format(
-      "schedules: {} at step {}",
-      keeps_schedule(config) ? "kept, they go on" : "reset, they begin",
-      offset.steps + (keeps_step ? job.from.meta.step : 0)));
+  notes.push_back(fmt::format("schedules: {} at step {}",
+                              keeps_schedule(config) ? "kept, they go on" : "reset, they begin",
+                              offset.steps + (keeps_step ? job.from.meta.step : 0)));
   keep(config.data, "data", {"data/loader"});
 }
 
